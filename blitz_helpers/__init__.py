@@ -1,0 +1,34 @@
+"""See what happens inside a neural network: its shapes, gradients, autograd graph and updates.
+
+Every public name is found here and loaded from its module when it is first used, so that
+matplotlib, wandb and the rest cost nothing until something is drawn or tracked.
+"""
+
+from importlib import import_module
+
+# Loaded here, so that its second falls on the import and not on the first call.
+import torch as _torch  # noqa: F401
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "plotting._canvas": ["Picture", "show"],
+    }.items()
+    for name in names
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,43 @@
+"""Rows of text as an aligned table: for a terminal, and for JupyterLab."""
+
+from collections.abc import Sequence
+from html import escape
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Return the rows under the header, each column as wide as its widest cell.
+
+    ``align`` has one character a column, as in format strings: ``"<"`` or ``">"``.
+
+    >>> print(text_table(["name", "size"], [["conv1.weight", "54"]], align="<>"))
+    name          size
+    ------------  ----
+    conv1.weight    54
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    lines = (
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
+        )
+        for row in (header, rule, *rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Return the same table as HTML, in the colours of the page it stands on.
+
+    >>> html_table(["n"], [["<b>"]], align=">")
+    '<table><thead>...<td style="text-align: right">&lt;b&gt;</td></tr></tbody></table>'
+    """
+    sides = ["right" if side == ">" else "left" for side in align]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(
+            f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>'
+            for cell, side in zip(cells, sides, strict=True)
+        )
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"

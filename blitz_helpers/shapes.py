@@ -1,0 +1,1 @@
+"""Size formulas of convolution and pooling layers: integers only, no torch."""

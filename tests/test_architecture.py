@@ -1,0 +1,93 @@
+"""Imports run one way, and `import blitz_helpers` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import blitz_helpers
+
+PACKAGE = Path(blitz_helpers.__file__).parent
+GROUND = {"_extras", "_tables", "shapes"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "_extras": set(),
+    "_tables": set(),
+    "shapes": set(),
+    "network": {"shapes"},
+    "trace": {"_tables", "shapes"},
+    "gradients": {"_tables", "shapes"},
+    "graph": {"_tables", "shapes"},
+    "updates": {"shapes"},
+    "data": {"_extras", "shapes"},
+    "training": {"_extras", "_tables", "updates"},
+    "tracking": {"_extras"},
+    # What the others return, by its type alone: see `runtime_imports`.
+    "plotting": {"_extras"},
+    "train": {"_extras", "data", "network", "tracking", "training", "updates"},
+}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(tree: ast.AST) -> list[str]:
+    """Return the dotted names that run as imports, those under TYPE_CHECKING left out."""
+    found = []
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        todo += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_stands_below_it(path):
+    own = room(path)
+    rooms = {
+        name.split(".")[1]
+        for name in imported_modules(ast.parse(path.read_text("utf-8")))
+        if name.startswith("blitz_helpers.")
+    }
+    assert rooms - {own} <= MAY_IMPORT[own]
+
+
+def test_shapes_stands_on_the_standard_library_alone():
+    tree = ast.parse((PACKAGE / "shapes.py").read_text("utf-8"))
+    packages = {name.partition(".")[0] for name in imported_modules(tree)}
+    assert packages <= sys.stdlib_module_names
+
+
+def test_import_loads_torch_and_nothing_else_heavy():
+    program = "import sys, blitz_helpers; print(*sorted(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    loaded = set(run.stdout.split())
+    assert "torch" in loaded
+    heavy = {"matplotlib", "wandb", "sklearn", "mlxtend", "ipywidgets", "igraph"}
+    assert loaded & heavy == set()
+
+
+def test_public_names_resolve_after_a_bare_import():
+    for name in blitz_helpers.__all__:
+        assert getattr(blitz_helpers, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'plot_grpah'"):
+        _ = blitz_helpers.plot_grpah

@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     name: module
     for module, names in {
+        "data": ["load_mnist"],
         "plotting._canvas": ["Picture", "show"],
+        "plotting.digits": ["plot_digits", "plot_scores"],
     }.items()
     for name in names
 }

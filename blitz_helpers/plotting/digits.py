@@ -1,0 +1,112 @@
+"""Digits as pictures, and a network's answers to one of them as bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+_COLUMNS = 10
+_MARGIN = 0.15  # between digits, as a part of a digit's side
+
+
+def plot_digits(
+    images: torch.Tensor, captions: Sequence[object] = (), ax: Axes | None = None
+) -> Axes:
+    """Draw images ``(N, 1, H, W)`` in rows of ten, each with its caption above.
+
+    Values of 0 are drawn white and 1 black, as ink on paper.
+
+    Raises:
+        ValueError: another shape, no image, or not one caption an image.
+        ImportError: matplotlib is not installed.
+
+    >>> plot_digits(torch.rand(12, 1, 32, 32), captions=range(12)).get_title()
+    ''
+    """
+    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} cannot be drawn: (N, 1, H, W) is expected, "
+            "with N of 1 or more. Use images[i:i + 1] for a single one."
+        )
+    if captions and len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions do not fit {len(images)} images.")
+    columns = min(len(images), _COLUMNS)
+    rows = -(-len(images) // columns)
+    row_height = 1 + 2 * _MARGIN + 0.3 * bool(captions)
+    # Ten to a row fill a page; a few are drawn larger than that, up to an inch each.
+    inches = min(1.0, 7.4 / (columns * (1 + _MARGIN)))
+    ax = canvas(ax, inches * columns * (1 + _MARGIN), inches * rows * row_height)
+    for index, image in enumerate(images.detach().cpu()):
+        left, top = (index % columns) * (1 + _MARGIN), (index // columns) * row_height
+        ax.imshow(
+            image[0].float().numpy(),
+            cmap="gray_r",
+            vmin=0,
+            vmax=1,
+            extent=(left, left + 1, top + 1, top),
+        )
+        if captions:
+            ax.text(
+                left + 0.5, top - 0.05, str(captions[index]),
+                ha="center", va="bottom", color=BLACK, fontsize=10,
+            )  # fmt: skip
+    ax.set_xlim(-_MARGIN / 2, columns * (1 + _MARGIN) - _MARGIN / 2)
+    ax.set_ylim((rows - 1) * row_height + 1 + _MARGIN, -_MARGIN - 0.3 * bool(captions))
+    ax.set_axis_off()
+    return ax
+
+
+def plot_scores(
+    scores: torch.Tensor,
+    image: torch.Tensor | None = None,
+    name: str = "logit",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one score a class as a bar, the highest in a darker colour.
+
+    Args:
+        scores: ``(num_classes,)``, such as the logits of one image, or their softmax.
+        image: the image ``(1, H, W)`` that the scores are for; drawn beside them.
+        name: what a score is, for the axis.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: ``scores`` or ``image`` has another shape.
+        ImportError: matplotlib is not installed.
+
+    >>> plot_scores(torch.tensor([0.1, -0.2, 0.4])).get_ylabel()
+    'logit'
+    """
+    if scores.ndim != 1:
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} cannot be drawn: (num_classes,) is expected. "
+            "Use scores[i] for the scores of one image."
+        )
+    if image is not None and image.ndim != 3:
+        raise ValueError(
+            f"image of shape {tuple(image.shape)} cannot be drawn: (1, H, W) is expected. "
+            "Use images[i] for a single one."
+        )
+    ax = canvas(ax, 6.0, 2.2)
+    heights = scores.detach().cpu().tolist()
+    colors = [SKY] * len(heights)
+    colors[heights.index(max(heights))] = BLUE
+    bars = ax.bar(range(len(heights)), heights, color=colors)
+    ax.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=8, color=BLACK)
+    ax.axhline(0, color=BLACK, linewidth=0.8)
+    ax.margins(y=0.15)  # room for the numbers
+    ax.set_xticks(range(len(heights)))
+    ax.set_xlabel("class")
+    ax.set_ylabel(name)
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+    if image is not None:
+        plot_digits(image.unsqueeze(0), ax=ax.inset_axes((-0.45, 0.0, 0.3, 1.0)))
+    return ax

@@ -1,0 +1,90 @@
+"""What is drawn of digits and scores is what was given."""
+
+import numpy as np
+import pytest
+import torch
+
+from blitz_helpers import plot_digits, plot_scores
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def test_every_digit_is_drawn_with_its_caption_above(generator):
+    images = torch.rand(12, 1, 8, 8, generator=generator)
+    captions = [f"digit {index}" for index in range(12)]
+    ax = plot_digits(images, captions)
+    assert [text.get_text() for text in ax.texts] == captions
+    for image, drawn, text in zip(images, ax.images, ax.texts, strict=True):
+        assert np.array_equal(drawn.get_array(), image[0].numpy())
+        left, right, bottom, top = drawn.get_extent()
+        x, y = text.get_position()
+        assert left < x < right
+        assert y < top < bottom  # the axis runs downward
+
+
+def test_digits_do_not_overlap_and_lie_inside_the_axes(generator):
+    ax = plot_digits(torch.rand(23, 1, 8, 8, generator=generator), captions=range(23))
+    corners = [(drawn.get_extent()[0], drawn.get_extent()[3]) for drawn in ax.images]
+    assert len(set(corners)) == 23
+    for index, (left, top) in enumerate(corners):
+        assert ax.get_xlim()[0] < left < left + 1 < ax.get_xlim()[1]
+        assert ax.get_ylim()[1] < top < top + 1 < ax.get_ylim()[0]
+        for other_left, other_top in corners[:index]:
+            assert abs(left - other_left) > 1 or abs(top - other_top) > 1
+
+
+def test_ink_is_dark_and_the_scale_does_not_depend_on_the_image():
+    ax = plot_digits(torch.full((1, 1, 4, 4), 0.5))
+    drawn = ax.images[0]
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (0, 1)
+    assert drawn.cmap(1.0)[:3] == (0, 0, 0)
+
+
+def test_bars_are_the_scores_and_the_highest_stands_out():
+    scores = torch.tensor([0.5, -1.25, 2.0, 0.0], requires_grad=True)
+    ax = plot_scores(scores, name="score")
+    bars = ax.containers[0]
+    assert [bar.get_height() for bar in bars] == [0.5, -1.25, 2.0, 0.0]
+    assert [text.get_text() for text in ax.texts] == ["0.50", "-1.25", "2.00", "0.00"]
+    colors = [bar.get_facecolor() for bar in bars]
+    assert [color != colors[1] for color in colors] == [False, False, True, False]
+    assert ax.get_ylabel() == "score"
+
+
+def test_the_image_is_drawn_beside_its_scores(generator):
+    image = torch.rand(1, 8, 8, generator=generator)
+    ax = plot_scores(torch.ones(10), image=image)
+    (beside,) = ax.child_axes
+    assert np.array_equal(beside.images[0].get_array(), image[0].numpy())
+
+
+def test_given_axes_are_drawn_on():
+    import matplotlib.pyplot as plt
+
+    _, (left, right) = plt.subplots(1, 2)
+    assert plot_digits(torch.ones(1, 1, 4, 4), ax=left) is left
+    assert plot_scores(torch.ones(3), ax=right) is right
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32), (2, 3, 32, 32), (0, 1, 32, 32)])
+def test_what_is_not_a_batch_of_grey_images_is_refused(shape):
+    with pytest.raises(ValueError, match=r"\(N, 1, H, W\) is expected"):
+        plot_digits(torch.ones(shape))
+
+
+def test_captions_that_do_not_fit_the_images_are_refused():
+    with pytest.raises(ValueError, match="3 captions do not fit 2 images"):
+        plot_digits(torch.ones(2, 1, 4, 4), captions="abc")
+
+
+def test_scores_and_image_of_a_whole_batch_are_refused():
+    with pytest.raises(ValueError, match=r"scores of shape \(1, 10\).*scores\[i\]"):
+        plot_scores(torch.ones(1, 10))
+    with pytest.raises(ValueError, match=r"image of shape \(1, 1, 4, 4\).*images\[i\]"):
+        plot_scores(torch.ones(10), image=torch.ones(1, 1, 4, 4))

@@ -17,6 +17,7 @@ _MODULE_OF = {
         "data": ["load_mnist"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
+        "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
     }.items()
     for name in names
 }

@@ -1,0 +1,199 @@
+"""The update rules written out: a function for a rule, a line of code for a line of its formula.
+
+Each moves the parameters ``w`` in place by their gradients ``g``, as ``torch.optim`` does on the
+CPU, to the last bit: the same operations in the same order. (In bfloat16 torch's ``foreach`` rounds
+differently; this is how torch does it unasked.) Where ``w.grad`` is ``None``, ``w`` and what is
+remembered of it are left alone. Bad input raises before anything has changed.
+
+What a rule remembers is in a dict that the caller keeps, under the parameters themselves.
+"""
+
+import math
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, zeros_like
+
+AdamState = MutableMapping[Tensor, dict[str, Any]]
+
+
+@torch.no_grad()
+def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+    """Move every parameter a little way against its gradient: ``w <- w - lr * g``.
+
+    With ``weight_decay``, ``g <- g + weight_decay * w`` first, which pulls ``w`` towards zero.
+
+    Raises:
+        ValueError: a setting is out of range; or ``params`` is empty, names a tensor twice, or
+            holds one that is no leaf or has a sparse gradient that the rule cannot use.
+        TypeError: ``params`` is not an iterable of tensors.
+
+    Source: :class:`torch.optim.SGD`.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> (w**2).sum().backward()  # g = 2 * w
+    >>> sgd_step([w], lr=0.25)
+    >>> w.tolist()
+    [0.5, 1.0]
+    """
+    _check_settings(lr, weight_decay)
+    for w, g in _with_gradients(params, dense=weight_decay != 0):
+        if weight_decay != 0:
+            g = g.add(w, alpha=weight_decay)
+        # Not `w.sub_(lr * g)`, which rounds twice where this may round once.
+        w.add_(g, alpha=-lr)
+
+
+@torch.no_grad()
+def momentum_step(
+    params: Iterable[Tensor],
+    velocities: MutableMapping[Tensor, Tensor],
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> None:
+    """Move every parameter along a velocity, in which its gradients add up and fade.
+
+    ``v <- momentum * v + g`` (at the first step ``v <- g``), then ``w <- w - lr * v``. Nesterov's
+    form looks a step ahead: ``w <- w - lr * (g + momentum * v)``. ``velocities`` is a dict that you
+    keep, empty at first; it gets a ``v`` for each parameter. ``momentum`` is in [0, 1).
+    ``weight_decay`` and errors: :func:`sgd_step`.
+
+    Source: :class:`torch.optim.SGD`.
+
+    >>> w, velocities = torch.tensor([8.0]), {}
+    >>> w.grad = torch.tensor([1.0])
+    >>> for _ in range(3):
+    ...     momentum_step([w], velocities, lr=1.0, momentum=0.5)
+    >>> velocities[w], w
+    (tensor([1.7500]), tensor([3.7500]))
+    """
+    _check_settings(lr, weight_decay, momentum=momentum)
+    if nesterov and momentum == 0:
+        raise ValueError("nesterov=True looks ahead by the momentum, so that must be above 0.")
+    for w, g in _with_gradients(params, dense=weight_decay != 0):
+        if weight_decay != 0:
+            g = g.add(w, alpha=weight_decay)
+        if momentum != 0:
+            if w in velocities:
+                velocities[w].mul_(momentum).add_(g)
+            else:
+                velocities[w] = g.clone()
+            g = g.add(velocities[w], alpha=momentum) if nesterov else velocities[w]
+        w.add_(g, alpha=-lr)
+
+
+@torch.no_grad()
+def adam_step(
+    params: Iterable[Tensor],
+    state: AdamState,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> None:
+    """Move every weight by about ``lr``, whatever the scale of its gradients.
+
+    Each weight has two running averages, of its gradients and of their squares:
+
+    - ``m <- beta1 * m + (1 - beta1) * g`` and ``v <- beta2 * v + (1 - beta2) * g**2``
+    - ``m_hat = m / (1 - beta1**t)`` and ``v_hat = v / (1 - beta2**t)`` at step ``t``: both start
+      from zero, and so are too small at first
+    - ``w <- w - lr * m_hat / (sqrt(v_hat) + eps)``
+
+    ``state`` is a dict that you keep, empty at first; it gets for each parameter, as in torch, a
+    ``step`` (t), ``exp_avg`` (m) and ``exp_avg_sq`` (v). ``betas``, in [0, 1), say how slowly they
+    forget; ``eps`` keeps the division off zero. ``weight_decay`` and errors: :func:`sgd_step`.
+
+    Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, as
+    :class:`torch.optim.Adam` computes it.
+
+    >>> w, state = torch.zeros(2), {}
+    >>> w.grad = torch.tensor([100.0, 0.01])
+    >>> adam_step([w], state, lr=0.5)
+    >>> w
+    tensor([-0.5000, -0.5000])
+    """
+    beta1, beta2 = betas
+    _check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
+    for w, g in _with_gradients(params, dense=True):
+        if weight_decay != 0:
+            g = g.add(w, alpha=weight_decay)
+        _adam(w, g, state, lr, beta1, beta2, eps)
+
+
+@torch.no_grad()
+def adamw_step(
+    params: Iterable[Tensor],
+    state: AdamState,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+) -> None:
+    """Shrink every weight, ``w <- w * (1 - lr * weight_decay)``, then step as Adam does.
+
+    So a weight with large gradients decays like any other. All else is as in :func:`adam_step`.
+
+    Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019, as
+    :class:`torch.optim.AdamW` computes it.
+
+    >>> w = torch.tensor([8.0])
+    >>> w.grad = torch.tensor([0.0])  # so that only the decay is left
+    >>> adamw_step([w], {}, lr=0.5, weight_decay=0.5)
+    >>> w
+    tensor([6.])
+    """
+    beta1, beta2 = betas
+    _check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
+    for w, g in _with_gradients(params, dense=True):
+        if weight_decay != 0:
+            w.mul_(1 - lr * weight_decay)
+        _adam(w, g, state, lr, beta1, beta2, eps)
+
+
+def _adam(
+    w: Tensor, g: Tensor, state: AdamState, lr: float, beta1: float, beta2: float, eps: float
+) -> None:
+    if w not in state:
+        state[w] = {"step": 0, "exp_avg": zeros_like(w), "exp_avg_sq": zeros_like(w)}
+    state[w]["step"] += 1
+    t, m, v = state[w]["step"], state[w]["exp_avg"], state[w]["exp_avg_sq"]
+    if w.is_complex():  # each number is two weights
+        w, g, m, v = map(torch.view_as_real, (w, g, m, v))
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    v_hat_sqrt = v.sqrt().div_((1 - beta2**t) ** 0.5)
+    w.addcdiv_(m, v_hat_sqrt.add_(eps), value=-lr / (1 - beta1**t))
+
+
+def _with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, Tensor]]:
+    """Return each parameter that has a gradient, with it. All are checked first."""
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        raise TypeError(f"params is a {type(params).__name__}: use [w], or model.parameters().")
+    params = list(params)
+    if not params:
+        raise ValueError("params is empty. A generator is used up after one step: use a list.")
+    for index, w in enumerate(params):
+        if not isinstance(w, Tensor):
+            raise TypeError(f"params[{index}] must be a tensor, got a {type(w).__name__}.")
+        if not (w.is_leaf or w.retains_grad):
+            raise ValueError(f"params[{index}] is no leaf: move the tensors it is computed from.")
+        if dense and w.grad is not None and w.grad.layout is not torch.strided:
+            raise ValueError(f"params[{index}].grad is sparse. Use sgd_step without weight_decay.")
+    if len({id(w) for w in params}) < len(params):
+        raise ValueError("params names a tensor twice, which would move twice. Name each once.")
+    return [(w, w.grad) for w in params if w.grad is not None]
+
+
+def _check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: float) -> None:
+    # Written so that NaN fails as well.
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be above 0 and finite, got {lr}. Use, say, lr=0.01.")
+    if not (0 <= weight_decay < math.inf and 0 <= eps < math.inf):
+        raise ValueError(f"weight_decay={weight_decay} and eps={eps} must be finite, 0 or more.")
+    for name, value in fractions.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")

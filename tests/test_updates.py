@@ -1,0 +1,305 @@
+"""The update rules against torch.optim, to the last bit."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from blitz_helpers import adam_step, adamw_step, momentum_step, sgd_step
+
+RULES = {
+    "sgd": (sgd_step, torch.optim.SGD),
+    "momentum": (momentum_step, torch.optim.SGD),
+    "adam": (adam_step, torch.optim.Adam),
+    "adamw": (adamw_step, torch.optim.AdamW),
+}
+# Below and above the width of a vector register, and a matrix that does not lie row by row.
+SHAPES = [(), (1,), (7,), (3, 5), (2, 3, 3, 3), (67,), (0,)]
+
+lrs = st.floats(1e-6, 10.0)
+decays = st.sampled_from([0.0, 1e-4, 0.3])
+fractions = st.sampled_from([0.0, 0.5, 0.9, 0.999])
+SETTINGS = {
+    "sgd": st.fixed_dictionaries({"lr": lrs}, optional={"weight_decay": decays}),
+    "momentum": st.fixed_dictionaries(
+        {"lr": lrs, "momentum": fractions},
+        optional={"weight_decay": decays, "nesterov": st.booleans()},
+    ).filter(lambda settings: settings["momentum"] > 0 or not settings.get("nesterov")),
+}
+SETTINGS["adam"] = SETTINGS["adamw"] = st.fixed_dictionaries(
+    {},
+    optional={
+        "lr": lrs,
+        "betas": st.tuples(fractions, fractions),
+        "eps": st.sampled_from([0.0, 1e-8, 1e-3]),
+        "weight_decay": decays,
+    },
+)
+
+
+def bind(rule, settings):
+    """Return ours as a function of the parameters alone, and what it remembers."""
+    ours, _ = RULES[rule]
+    memory = {}
+    if rule == "sgd":
+        return partial(ours, **settings), memory
+    return (lambda params: ours(params, memory, **settings)), memory
+
+
+def tensors(dtype, generator):
+    made = [torch.randn(shape, generator=generator).to(dtype) for shape in SHAPES]
+    made.append(torch.randn(6, 9, generator=generator).to(dtype).t())
+    return [nn.Parameter(tensor) for tensor in made]
+
+
+def set_gradients(models, generator, missing=0.0):
+    """Give every copy the same gradients, on a scale that varies, and sometimes none."""
+    for copies in zip(*models, strict=True):
+        scale = 10 ** torch.empty(()).uniform_(-6, 3, generator=generator)
+        grad = (scale * torch.randn(copies[0].shape, generator=generator)).to(copies[0].dtype)
+        absent = torch.rand((), generator=generator) < missing
+        for parameter in copies:
+            parameter.grad = None if absent else grad.clone()
+
+
+def bits(tensor):
+    """Return the tensor as integers, so that 0 differs from -0 and NaN equals NaN."""
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    tensor = torch.where(tensor.isnan(), 0.5, tensor).contiguous()
+    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def assert_same_bits(mine, theirs):
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.equal(bits(a), bits(b))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rule", RULES)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_a_rule_moves_weights_exactly_as_torch_optim_does(rule, dtype, data, seed):
+    settings = data.draw(SETTINGS[rule])
+    generator = torch.Generator().manual_seed(seed)
+    mine = tensors(dtype, generator)
+    as_it_comes, foreach = copy.deepcopy(mine), copy.deepcopy(mine)
+    step, _ = bind(rule, settings)
+    optimizers = [
+        RULES[rule][1](as_it_comes, **settings),
+        RULES[rule][1](foreach, **settings, foreach=True),
+    ]
+
+    for _ in range(5):
+        set_gradients([mine, as_it_comes, foreach], generator, missing=0.3)
+        step(mine)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    assert_same_bits(mine, as_it_comes)
+    # In bfloat16 torch's own two ways differ: `_foreach_mul_` rounds momentum or beta2 itself to
+    # bfloat16, `mul_` does not. Only plain SGD multiplies by neither.
+    if dtype is not torch.bfloat16 or rule == "sgd":
+        assert_same_bits(mine, foreach)
+
+
+TYPICAL = {
+    "sgd": {"lr": 0.03, "weight_decay": 0.01},
+    "momentum": {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+    "adam": {"lr": 0.03, "weight_decay": 0.01},
+    "adamw": {"lr": 0.03},
+}
+
+
+@pytest.mark.parametrize("foreach", [None, True], ids=["as_it_comes", "foreach"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_trains_a_network_to_the_same_bits_over_hundreds_of_steps(rule, foreach, generator):
+    ours = nn.Sequential(
+        nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 3)
+    )
+    ours[2].weight.requires_grad_(False)  # frozen
+    theirs = copy.deepcopy(ours)
+    step, _ = bind(rule, TYPICAL[rule])
+    optimizer = RULES[rule][1](theirs.parameters(), **TYPICAL[rule], foreach=foreach)
+
+    for _ in range(300):
+        x = torch.randn(4, 5, generator=generator)
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(x).square().mean().backward()
+        step(ours.parameters())
+        optimizer.step()
+
+    assert_same_bits(ours.parameters(), theirs.parameters())
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+def test_adam_counts_a_complex_number_as_two_weights(rule, generator):
+    w = torch.randn(9, dtype=torch.complex64, generator=generator)
+    mine, theirs = nn.Parameter(w.clone()), nn.Parameter(w.clone())
+    step, _ = bind(rule, TYPICAL[rule])
+    optimizer = RULES[rule][1]([theirs], **TYPICAL[rule])
+    for _ in range(20):
+        mine.grad = torch.randn(9, dtype=torch.complex64, generator=generator)
+        theirs.grad = mine.grad.clone()
+        step([mine])
+        optimizer.step()
+    assert_same_bits([mine], [theirs])
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam", "adamw"])
+def test_what_a_rule_remembers_is_what_torch_optim_remembers(rule, generator):
+    mine = tensors(torch.float32, generator)
+    theirs = copy.deepcopy(mine)
+    step, memory = bind(rule, TYPICAL[rule])
+    optimizer = RULES[rule][1](theirs, **TYPICAL[rule])
+    for _ in range(10):
+        set_gradients([mine, theirs], generator, missing=0.5)
+        step(mine)
+        optimizer.step()
+
+    assert all(w in memory for w in mine)
+    for w, twin in zip(mine, theirs, strict=True):
+        expected = optimizer.state[twin]
+        if rule == "momentum":
+            assert_same_bits([memory[w]], [expected["momentum_buffer"]])
+        else:
+            assert memory[w].keys() == expected.keys()
+            assert memory[w]["step"] == expected["step"].item()
+            for name in ("exp_avg", "exp_avg_sq"):
+                assert_same_bits([memory[w][name]], [expected[name]])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_parameter_without_a_gradient_is_left_alone_and_so_is_its_memory(rule):
+    step, memory = bind(rule, TYPICAL[rule])
+    w, never = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    w.grad = torch.ones(3)
+    step([w, never])
+    before = copy.deepcopy([w, list(memory.values())])
+
+    w.grad = None
+    step([w, never])
+
+    assert torch.equal(w, before[0])
+    assert torch.equal(never, torch.ones(2))
+    assert never not in memory
+    assert str(list(memory.values())) == str(before[1])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_changes_neither_the_gradient_nor_what_autograd_records(rule):
+    w = nn.Parameter(torch.ones(3))
+    w.grad = torch.full((3,), 2.0)
+    pointer = w.data_ptr()
+    step, _ = bind(rule, {"lr": 0.1})
+    for _ in range(3):
+        step([w])
+    assert w.grad.tolist() == [2.0, 2.0, 2.0]
+    assert w.data_ptr() == pointer
+    assert w.is_leaf
+    assert w.requires_grad
+    assert w.grad_fn is None
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_sparse_gradients_move_weights_as_torch_optim_does(rule):
+    ours = nn.Embedding(7, 3, sparse=True)
+    theirs = copy.deepcopy(ours)
+    step, _ = bind(rule, {"lr": 0.1})
+    momentum = 0.9 if rule == "momentum" else 0
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum)
+    for word in (1, 4, 1, 1):
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(torch.tensor([word, 0])).square().sum().backward()
+        step(ours.parameters())
+        optimizer.step()
+    assert_same_bits(ours.parameters(), theirs.parameters())
+
+
+def test_uninitialised_lazy_parameters_are_left_alone():
+    sgd_step(nn.LazyLinear(3).parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "message"),
+    [
+        ("sgd", {"lr": 0}, "lr must be above 0 and finite, got 0"),
+        ("sgd", {"lr": -0.1}, r"lr must be above 0 and finite, got -0\.1"),
+        ("momentum", {"lr": float("nan")}, "lr must be above 0 and finite, got nan"),
+        ("adam", {"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
+        ("adamw", {"lr": 0.0}, r"lr must be above 0 and finite, got 0\.0"),
+        ("sgd", {"lr": 0.1, "weight_decay": -1e-4}, r"weight_decay=-0\.0001"),
+        ("momentum", {"lr": 0.1, "weight_decay": float("nan")}, "weight_decay=nan"),
+        ("adam", {"eps": -1e-8}, "eps=-1e-08"),
+        ("adamw", {"weight_decay": float("inf")}, "weight_decay=inf"),
+        ("momentum", {"lr": 0.1, "momentum": 1}, "momentum must be at least 0 and below 1, got 1"),
+        ("momentum", {"lr": 0.1, "momentum": -0.5}, "momentum must be at least 0 and below 1"),
+        ("momentum", {"lr": 0.1, "momentum": float("nan")}, "momentum must be .* got nan"),
+        ("momentum", {"lr": 0.1, "momentum": 0, "nesterov": True}, "momentum.*must be above 0"),
+        ("adam", {"betas": (1.0, 0.999)}, r"beta1 must be at least 0 and below 1, got 1\.0"),
+        ("adamw", {"betas": (0.9, -0.1)}, r"beta2 must be at least 0 and below 1, got -0\.1"),
+        ("adamw", {"betas": (0.9, 0.9, 0.9)}, "too many values"),
+    ],
+)
+def test_a_setting_out_of_range_is_an_error_that_changes_nothing(rule, settings, message):
+    w = nn.Parameter(torch.ones(3))
+    w.grad = torch.ones(3)
+    step, memory = bind(rule, settings)
+    with pytest.raises(ValueError, match=message):
+        step([w])
+    assert torch.equal(w, torch.ones(3))
+    assert not memory
+
+
+def leaf_with_gradient():
+    w = nn.Parameter(torch.ones(3))
+    w.grad = torch.ones(3)
+    return w
+
+
+def sparse_leaf():
+    embedding = nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    return embedding.weight
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (lambda w: [w, w], ValueError, "names a tensor twice"),
+        (lambda w: [w, sparse_leaf()], ValueError, r"params\[1\]\.grad is sparse"),
+        (lambda w: [w, w * 2], ValueError, r"params\[1\] is no leaf"),
+        (lambda w: [w, ("name", w)], TypeError, r"params\[1\] must be a tensor, got a tuple"),
+        (lambda w: {"name": w}, TypeError, r"params\[0\] must be a tensor, got a str"),
+        (lambda w: w, TypeError, r"params is a Parameter: use \[w\], or model"),
+        (lambda w: nn.ParameterDict({"w": w}), TypeError, "must be a tensor, got a str"),
+        (lambda w: nn.Linear(2, 2), TypeError, r"params is a Linear: use \[w\], or model"),
+        (lambda w: None, TypeError, r"params is a NoneType: use \[w\], or model"),
+        (lambda w: [], ValueError, "params is empty"),
+    ],
+)
+def test_bad_params_are_an_error_that_changes_nothing(rule, bad, error, message):
+    w = leaf_with_gradient()
+    step, memory = bind(rule, TYPICAL[rule])
+    with pytest.raises(error, match=message):
+        step(bad(w))
+    assert torch.equal(w, torch.ones(3))
+    assert not memory
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_generator_is_taken_whole_and_a_used_up_one_is_an_error(rule):
+    parameters = [leaf_with_gradient(), leaf_with_gradient()]
+    step, _ = bind(rule, TYPICAL[rule])
+    params = iter(parameters)
+    step(params)
+    assert all(not torch.equal(w, torch.ones(3)) for w in parameters)
+    with pytest.raises(ValueError, match="A generator is used up after one step"):
+        step(params)

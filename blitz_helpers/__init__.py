@@ -15,6 +15,14 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "data": ["load_mnist"],
+        "graph": [
+            "AutogradGraph",
+            "GraphEdge",
+            "GraphNode",
+            "SavedTensor",
+            "autograd_graph",
+            "label_modules",
+        ],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],

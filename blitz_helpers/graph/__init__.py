@@ -1,0 +1,14 @@
+"""The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
+
+from blitz_helpers.graph._modules import label_modules
+from blitz_helpers.graph._records import AutogradGraph, GraphEdge, GraphNode, SavedTensor
+from blitz_helpers.graph._walk import autograd_graph
+
+__all__ = [
+    "AutogradGraph",
+    "GraphEdge",
+    "GraphNode",
+    "SavedTensor",
+    "autograd_graph",
+    "label_modules",
+]

@@ -1,0 +1,177 @@
+"""What a walk finds: nodes, edges, saved tensors, and the graph that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from blitz_helpers._tables import html_table, text_table
+
+
+# Named tuples and not dataclasses: a graph has a million of them, and a tuple is made in a
+# quarter of the time.
+class SavedTensor(NamedTuple):
+    """A tensor that a node keeps for its backward, or kept."""
+
+    name: str
+    """torch's own: ``"mat1"`` for ``node._saved_mat1``."""
+    shape: tuple[int, ...] | None
+    """``None`` where the tensor is freed or packed."""
+    nbytes: int | None
+    """Its size; 0 once freed, ``None`` where a hook packed it, because nobody knows."""
+    state: Literal["kept", "freed", "changed", "packed"]
+    """``"changed"``: in place, since it was saved; ``"packed"``: by a ``saved_tensors_hooks``."""
+
+
+class GraphNode(NamedTuple):
+    """One node of an autograd graph: the backward of one operation, or a leaf."""
+
+    number: int
+    """Its place in ``AutogradGraph.nodes``."""
+    name: str
+    """torch's own without its prefix: ``"AddmmBackward0"``, ``"AccumulateGrad"``."""
+    op: str
+    """The operation that the forward ran: ``"addmm"``; a custom function's own name."""
+    parameter: str | None
+    """Dotted name of the leaf; of a tied weight the first, as ``named_parameters()`` has it."""
+    module: str | None
+    """Dotted path of the module that ran the operation or owns the parameter it is fed."""
+    shape: tuple[int, ...] | None
+    """Shape of what the forward made here: of the first tensor, where it made several."""
+    inputs: tuple[int | None, ...]
+    """For each slot of ``next_functions`` the number of the node there, or ``None``."""
+    saved: tuple[SavedTensor, ...]
+    """What it keeps for its backward."""
+    freed: bool | None
+    """Whether a backward has freed that; ``None`` where nothing was saved."""
+    depth: int
+    """The longest way from the root, in edges."""
+
+
+class GraphEdge(NamedTuple):
+    """What one node's forward made goes into a slot of another.
+
+    ``next_functions[slot]`` of node ``target`` is ``(source, output_nr)``.
+    """
+
+    source: int
+    """Number of the node that made the tensor."""
+    target: int
+    """Number of the node that took it; it is nearer to the root."""
+    slot: int
+    """Which input of ``target``."""
+    output_nr: int
+    """Which output of ``source``."""
+
+
+@dataclass(frozen=True)
+class AutogradGraph:
+    """A snapshot of the graph that autograd built: see :func:`autograd_graph`."""
+
+    nodes: tuple[GraphNode, ...]
+    """Ordered by depth: every node stands before those that feed it."""
+    edges: tuple[GraphEdge, ...]
+    """Ordered by target and slot."""
+    roots: tuple[GraphNode, ...]
+    """The nodes of the outputs, in their order, each once."""
+    saved_bytes: int
+    """Memory that the saved tensors keep, parameters included; what they share counts once."""
+
+    @property
+    def root(self) -> GraphNode:
+        """The node of the output; of the first one, where there are several."""
+        return self.roots[0]
+
+    @property
+    def leaves(self) -> tuple[GraphNode, ...]:
+        """The nodes where gradients end up in a tensor's ``.grad``."""
+        return tuple(node for node in self.nodes if node.name == "AccumulateGrad")
+
+    @property
+    def can_backward(self) -> bool:
+        """Whether every saved tensor that ``backward()`` will ask for is there and unchanged."""
+        return self.backward_error is None
+
+    @property
+    def backward_error(self) -> str | None:
+        """Why ``backward()`` will fail, or ``None``."""
+        for node in self.nodes:
+            lost = [saved for saved in node.saved if saved.state in ("freed", "changed")]
+            if lost:
+                return _reason(node, lost)
+        return None
+
+    def path(self) -> str:
+        """Return the operations along the longest way, from the deepest to the root."""
+        inner = [node for node in self.nodes if node.name != "AccumulateGrad"]
+        node = next(node for node in inner if node.depth == inner[-1].depth)
+        consumers: dict[int, list[int]] = {}
+        for edge in self.edges:
+            consumers.setdefault(edge.source, []).append(edge.target)
+        ops = [node.op]
+        while node.depth:
+            above = (self.nodes[number] for number in consumers[node.number])
+            node = next(candidate for candidate in above if candidate.depth == node.depth - 1)
+            ops.append(node.op)
+        return " -> ".join(ops)
+
+    def __repr__(self) -> str:
+        return (
+            f"AutogradGraph({len(self.nodes)} nodes, {len(self.edges)} edges, "
+            f"{len(self.leaves)} leaves)"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([text_table(*self._table()), "", self._summary()])
+
+    def _repr_html_(self) -> str:
+        return f"{html_table(*self._table())}<p>{self._summary()}</p>"
+
+    def _table(self) -> tuple[list[str], list[list[str]], str]:
+        header = ["#", "depth", "node", "inputs", "belongs to", "shape", "saved", "bytes"]
+        rows = [
+            [
+                str(node.number),
+                str(node.depth),
+                node.name,
+                " ".join("-" if number is None else str(number) for number in node.inputs),
+                node.parameter or node.module or "",
+                "" if node.shape is None else str(node.shape),
+                _with_states(node.saved),
+                str(sum(saved.nbytes or 0 for saved in node.saved)) if node.saved else "",
+            ]
+            for node in self.nodes
+        ]
+        return header, rows, ">><<<<<>"
+
+    def _summary(self) -> str:
+        error = self.backward_error
+        return (
+            f"{len(self.nodes)} nodes, {len(self.edges)} edges, {len(self.leaves)} leaves. "
+            f"Saved: {self.saved_bytes:,} bytes, shared memory counted once. "
+            f"{'backward() can run.' if error is None else f'backward() fails: {error}'}"
+        )
+
+
+def _with_states(saved: tuple[SavedTensor, ...]) -> str:
+    names: dict[str, list[str]] = {}
+    for tensor in saved:
+        names.setdefault(tensor.state, []).append(tensor.name)
+    return ", ".join(
+        ", ".join(same) + ("" if state == "kept" else f" ({state})")
+        for state, same in names.items()
+    )
+
+
+def _reason(node: GraphNode, lost: list[SavedTensor]) -> str:
+    where = node.name + (f" in {node.module}" if node.module else "")
+    names = ", ".join(saved.name for saved in lost)
+    if lost[0].state == "freed":
+        return (
+            f"{where} has freed what it saved ({names}): an earlier backward went through it. "
+            "Run the forward pass again."
+        )
+    return (
+        f"{where} needs {names} as saved, and it was modified in place since. "
+        "Change it after backward(), or change a copy."
+    )

@@ -25,6 +25,7 @@ _MODULE_OF = {
         ],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
+        "plotting.updates": ["plot_descent", "plot_foretold_losses"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
     }.items()
     for name in names

@@ -15,6 +15,13 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "data": ["load_mnist"],
+        "gradients": [
+            "GradientReport",
+            "GradientRow",
+            "gradient_report",
+            "numerical_gradient",
+            "random_backward",
+        ],
         "graph": [
             "AutogradGraph",
             "GraphEdge",

@@ -10,15 +10,16 @@ import pytest
 import blitz_helpers
 
 PACKAGE = Path(blitz_helpers.__file__).parent
-GROUND = {"_extras", "_tables", "shapes"}
+GROUND = {"_extras", "_statistics", "_tables", "shapes"}
 MAY_IMPORT = {
     "__init__": set(),
     "_extras": set(),
+    "_statistics": set(),
     "_tables": set(),
     "shapes": set(),
     "network": {"shapes"},
     "trace": {"_tables", "shapes"},
-    "gradients": {"_tables", "shapes"},
+    "gradients": {"_statistics", "_tables", "shapes"},
     "graph": {"_tables", "shapes"},
     "updates": {"shapes"},
     "data": {"_extras", "shapes"},

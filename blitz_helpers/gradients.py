@@ -1,0 +1,213 @@
+"""What ``backward()`` leaves in ``.grad``: sent back, reported on, and checked by nudging."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from blitz_helpers._statistics import statistics
+from blitz_helpers._tables import html_table, text_table
+
+_HEADER = ("parameter", "shape", "status", "norm", "mean", "std", "max abs", "zeros", "grad/weight")
+
+
+def random_backward(output: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a normal vector ``v`` of ``output``'s shape, run ``output.backward(v)``, return ``v``.
+
+    What arrives in every ``.grad`` is the gradient of ``(v * output).sum()``.
+
+    Raises:
+        TypeError: ``output`` is not a tensor.
+        ValueError: ``output`` has no graph to go back through.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> v = random_backward(3 * w, generator=torch.Generator().manual_seed(0))
+    >>> torch.equal(w.grad, 3 * v)
+    True
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(f"output is a {type(output).__name__}: backward starts from one tensor.")
+    if not output.requires_grad:
+        raise ValueError(
+            f"output, {output.dtype} of shape {tuple(output.shape)}, has no graph to go back "
+            "through: it was made under torch.no_grad(), or from nothing that requires grad."
+        )
+    device = output.device if generator is None else generator.device
+    vector = torch.randn(output.shape, generator=generator, dtype=output.dtype, device=device)
+    vector = vector.to(output.device)
+    torch.autograd.backward(output, vector)
+    return vector
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """The gradient of one parameter; the numbers are ``None`` where there is none.
+
+    ``status`` is ``"frozen"`` (``requires_grad`` is off), ``"none"`` (no backward has reached
+    it), ``"zero"`` (reached, and every entry is zero), ``"nonfinite"`` or ``"ok"``. ``std`` is
+    the sample's, as :func:`torch.std` has it: nan for a single entry.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None  # `None` for a lazy parameter, which has none yet
+    status: str
+    norm: float | None = None
+    mean: float | complex | None = None
+    std: float | None = None
+    max_abs: float | None = None
+    zero_fraction: float | None = None  # of exact zeros
+    weight_ratio: float | None = None  # norm of the gradient over norm of the weight
+
+    def _cells(self) -> list[str]:
+        shape = "?" if self.shape is None else "x".join(map(str, self.shape)) or "()"
+        zeros = "-" if self.zero_fraction is None else f"{self.zero_fraction:.1%}"
+        numbers = (self.norm, self.mean, self.std, self.max_abs, self.weight_ratio)
+        *cells, ratio = ("-" if number is None else f"{number:.2e}" for number in numbers)
+        return [self.name, shape, self.status, *cells, zeros, ratio]
+
+
+class GradientReport(tuple[GradientRow, ...]):
+    """One :class:`GradientRow` a parameter, in the model's order; a tied weight comes once."""
+
+    __slots__ = ()
+
+    @property
+    def total_norm(self) -> float:
+        """Norm of all gradients as one vector: ``torch.nn.utils.get_total_norm`` of them."""
+        norms = [row.norm for row in self if row.norm is not None]
+        return float(torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float64)))
+
+    def __repr__(self) -> str:
+        table = text_table(_HEADER, [row._cells() for row in self], align="<<<>>>>>>")
+        return f"{table}\ntotal norm: {self.total_norm:.4g}"
+
+    def _repr_html_(self) -> str:
+        table = html_table(_HEADER, [row._cells() for row in self], align="<<<>>>>>>")
+        return f"{table}<p>total norm: {self.total_norm:.4g}</p>"
+
+
+@torch.no_grad()
+def gradient_report(model: nn.Module) -> GradientReport:
+    """Return statistics of the gradient of every parameter of ``model``.
+
+    Nothing is copied whole; a sparse gradient counts as the dense one that it stands for.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+        ValueError: it has no parameters, or a gradient on the ``meta`` device, without numbers.
+
+    >>> model = nn.Linear(2, 1)
+    >>> [row.status for row in gradient_report(model)]
+    ['none', 'none']
+    >>> model(torch.zeros(1, 2)).sum().backward()
+    >>> [(row.name, row.status, row.norm) for row in gradient_report(model)]
+    [('weight', 'zero', 0.0), ('bias', 'ok', 1.0)]
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: expected an nn.Module.")
+    rows = [_row(name, parameter) for name, parameter in model.named_parameters()]
+    if not rows:
+        raise ValueError(f"{type(model).__name__} has no parameters, and so no gradients.")
+    return GradientReport(rows)
+
+
+def _row(name: str, parameter: nn.Parameter) -> GradientRow:
+    shape = None if is_lazy(parameter) else tuple(parameter.shape)
+    grad, trains = parameter.grad, parameter.requires_grad
+    if grad is None:
+        return GradientRow(name, shape, "none" if trains else "frozen")
+    if grad.is_meta:
+        raise ValueError(f"The gradient of {name} is on the meta device: it has no numbers.")
+    found = statistics(grad)
+    status = "nonfinite" if not math.isfinite(found.max_abs) else "ok" if found.max_abs else "zero"
+    weight_norm = torch.linalg.vector_norm(parameter).item()
+    ratio = found.norm / weight_norm if weight_norm else found.norm * math.inf
+    return GradientRow(name, shape, status if trains else "frozen", *found, weight_ratio=ratio)
+
+
+def numerical_gradient(
+    loss_fn: Callable[[], Tensor | float],
+    parameter: Tensor,
+    eps: float = 1e-5,
+    indices: Iterable[int | Sequence[int]] | Tensor | None = None,
+) -> Tensor:
+    """Return the gradient of ``loss_fn()`` at ``parameter`` by central differences.
+
+    Each entry in turn is nudged up and down by ``eps``; the gradient is the difference of the
+    two losses over that of the two entries. The same weights must give the same loss: no
+    dropout. Afterwards ``parameter`` is as it was, bit for bit, also when ``loss_fn`` raises.
+
+    The result has the shape of ``parameter``. ``indices`` picks entries instead, one number each:
+    tuples as in ``parameter[2, 0]``, or integers as in ``parameter.flatten()[5]``.
+
+    Raises:
+        ValueError: ``parameter`` is not float64 or is expanded, ``eps`` is not a small positive
+            number, or ``loss_fn`` returned anything but one float64 number.
+        IndexError: an index does not point at one entry.
+
+    >>> w = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    >>> numerical_gradient(lambda: (w**2).sum(), w).round(decimals=6)
+    tensor([2., 4.], dtype=torch.float64)
+    """
+    if parameter.dtype != torch.float64:
+        raise ValueError(
+            f"parameter is {parameter.dtype}: nudges this small would drown in rounding. "
+            "Use a copy in float64, copy.deepcopy(model).double(), and float64 inputs."
+        )
+    if any(n > 1 and not step for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
+        raise ValueError("parameter is expanded: its entries share memory. Use the original.")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps={eps}: expected a small positive number, such as 1e-5.")
+    # `.data`, since a graph made before may still be used after: the nudges are undone.
+    values = parameter.data
+    before = values.clone()
+    picked = product(*map(range, parameter.shape)) if indices is None else indices
+    try:
+        slopes = [_slope(loss_fn, _entry(values, index), eps) for index in picked]
+    finally:
+        values.copy_(before)
+    gradient = torch.tensor(slopes, dtype=torch.float64, device=parameter.device)
+    return gradient.reshape(parameter.shape) if indices is None else gradient
+
+
+def _entry(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
+    """Return a view of the one entry that ``index`` points at."""
+    where = index.tolist() if isinstance(index, Tensor) else index
+    if isinstance(where, int):
+        if not -values.numel() <= where < values.numel():
+            raise IndexError(f"index {where} lies outside of {values.numel()} entries.")
+        flat = torch.tensor(where % values.numel())
+        where = [int(i) for i in torch.unravel_index(flat, values.shape)]
+    entry = values[tuple(where)]
+    if entry.dim():
+        raise IndexError(f"index {where} is not one entry of the shape {tuple(values.shape)}.")
+    return entry
+
+
+def _slope(loss_fn: Callable[[], Tensor | float], entry: Tensor, eps: float) -> float:
+    middle = entry.item()
+    up, down = middle + eps, middle - eps
+    if up == down:
+        raise ValueError(f"eps={eps} is lost beside an entry of {middle}: use a larger one.")
+    entry.fill_(up)
+    above = _number(loss_fn())
+    entry.fill_(down)
+    below = _number(loss_fn())
+    entry.fill_(middle)
+    return (above - below) / (up - down)
+
+
+def _number(loss: Tensor | float) -> float:
+    if isinstance(loss, float | int):
+        return loss
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.dtype == torch.float64:
+        return loss.item()
+    given = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    raise ValueError(
+        f"loss_fn returned {given}: expected one number in float64. "
+        "Reduce it, for example by .sum(), and compute it from float64 inputs."
+    )

@@ -30,6 +30,7 @@ _MODULE_OF = {
             "autograd_graph",
             "label_modules",
         ],
+        "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],

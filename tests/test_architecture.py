@@ -13,7 +13,9 @@ PACKAGE = Path(blitz_helpers.__file__).parent
 GROUND = {"_extras", "_statistics", "_tables", "shapes"}
 MAY_IMPORT = {
     "__init__": set(),
+    "_checkpoint": set(),
     "_extras": set(),
+    "_progress": {"_extras"},
     "_statistics": set(),
     "_tables": set(),
     "shapes": set(),
@@ -23,7 +25,7 @@ MAY_IMPORT = {
     "graph": {"_tables", "shapes"},
     "updates": {"shapes"},
     "data": {"_extras", "shapes"},
-    "training": {"_extras", "_tables", "updates"},
+    "training": {"_checkpoint", "_progress", "_tables"},
     "tracking": {"_extras"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},

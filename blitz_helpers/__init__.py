@@ -33,6 +33,7 @@ _MODULE_OF = {
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
+        "plotting.gradients": ["plot_gradient_report"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
     }.items()

@@ -1,0 +1,66 @@
+"""What the picture of a gradient report says."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from blitz_helpers import gradient_report, plot_gradient_report
+
+
+def model_in_every_status() -> nn.Module:
+    model = nn.ParameterDict({name: torch.ones(4) for name in "abcdef"})
+    model["a"].grad = torch.tensor([3.0, 0.0, 4.0, 0.0])
+    model["b"].grad = torch.full((4,), 1e-3)
+    model["c"].grad = torch.zeros(4)
+    model["d"].grad = torch.tensor([math.nan, 0, 0, 0])
+    model["f"].requires_grad_(False)
+    return model
+
+
+def texts(ax) -> dict[float, str]:
+    """Return what is written at each height; several texts at one height are joined."""
+    found: dict[float, str] = {}
+    for text in ax.texts:
+        height = text.get_position()[1]
+        found[height] = (
+            f"{found[height]}; {text.get_text()}" if height in found else text.get_text()
+        )
+    return found
+
+
+def test_norms_and_largest_values_stand_on_the_line_of_their_parameter():
+    ax = plot_gradient_report(gradient_report(model_in_every_status()))
+    assert [label.get_text() for label in ax.get_yticklabels()] == list("abcdef")
+    largest, norms = ax.lines
+    assert norms.get_xdata() == pytest.approx([5, 2e-3])
+    assert largest.get_xdata() == pytest.approx([4, 1e-3])
+    assert list(norms.get_ydata()) == list(largest.get_ydata()) == [0, 1]
+    assert ax.get_xscale() == "log"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first parameter is on top"
+
+
+def test_zeros_and_statuses_are_written_beside_the_dots():
+    written = texts(plot_gradient_report(gradient_report(model_in_every_status())))
+    assert written[0] == "50 %"
+    assert written[1] == "0 %"
+    assert written[2] == "100 %; zero: reached, and every entry is 0"
+    assert written[3] == "75 %; not finite: an entry is inf or nan"
+    assert written[4] == "none: no backward has reached it"
+    assert written[5] == "frozen: requires_grad is off"
+
+
+def test_a_report_before_any_backward_can_be_drawn():
+    ax = plot_gradient_report(gradient_report(nn.Linear(2, 1)))
+    assert ax.get_xscale() == "linear"
+    assert all(len(line.get_xdata()) == 0 for line in ax.lines)
+    assert set(texts(ax).values()) >= {"none: no backward has reached it"}
+
+
+def test_it_draws_on_the_axes_it_is_given():
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots()
+    assert plot_gradient_report(gradient_report(nn.Linear(2, 1)), ax=ax) is ax
+    plt.close("all")

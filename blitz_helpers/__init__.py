@@ -30,11 +30,21 @@ _MODULE_OF = {
             "autograd_graph",
             "label_modules",
         ],
-        "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
+        "shapes": [
+            "conv_arithmetic",
+            "conv_fitting_sizes",
+            "conv_output_size",
+            "conv_transpose_arithmetic",
+            "conv_transpose_output_size",
+            "pool_arithmetic",
+            "pool_fitting_sizes",
+            "pool_output_size",
+        ],
+        "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
     }.items()
     for name in names

@@ -1,0 +1,43 @@
+# `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
+.DEFAULT_GOAL := help
+.PHONY: help lab test notebooks imgs screenshots bench soak clean
+
+PYTHON ?= python3
+VENV := .venv/bin
+FIRST := notebooks/01_define_a_network.ipynb
+# Two processes of one thread each: torch's own threads would get in each other's way.
+export OMP_NUM_THREADS := 1
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+lab: ## open the notebooks in JupyterLab
+	@$(PYTHON) .ci/setup.py notebooks
+	@echo "Opening JupyterLab; Ctrl-C here stops it."
+	@unset OMP_NUM_THREADS; $(VENV)/jupyter lab --Application.log_level=ERROR \
+	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$(FIRST)" \
+	    $(if $(filter 0,$(shell id -u)),--allow-root)
+
+test: ## run every check: lint, types, tests, notebooks, browser
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/pytest -q -n 2 --dist loadfile
+	$(VENV)/pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 \
+	    --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+notebooks: ## run all notebooks afresh and store their outputs
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python .ci/notebooks.py
+
+imgs: ## draw everything in imgs/ anew
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python imgs/draw.py
+
+screenshots: ## photograph every notebook in JupyterLab, in both themes, into screenshots/
+	@$(PYTHON) .ci/setup.py dev
+	SCREENSHOTS=screenshots $(VENV)/pytest -q tests/test_browser.py
+
+clean: ## remove the environment and all caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots

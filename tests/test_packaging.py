@@ -1,0 +1,73 @@
+"""What is needed is said once: `constraints.txt` and `environment.yml` follow `pyproject.toml`."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import blitz_helpers
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(
+        r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), flags=re.MULTILINE
+    )
+}
+
+
+def requirements():
+    texts = [*PROJECT["dependencies"], *(text for extra in EXTRAS.values() for text in extra)]
+    return [needed for needed in map(Requirement, texts) if needed.name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize("needed", requirements(), ids=str)
+def test_what_pyproject_asks_for_is_pinned_within_its_range(needed):
+    assert PINS[canonicalize_name(needed.name)] in needed.specifier
+
+
+def test_every_line_of_the_constraints_is_an_exact_pin():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    assert len(PINS) == sum(not line.startswith("#") for line in lines)
+
+
+def test_the_stored_outputs_come_from_torch_2_13():
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_environment_yml_installs_the_notebooks_extra_with_the_pins():
+    lines = (ROOT / "environment.yml").read_text("utf-8").splitlines()
+    pip = [line.strip().removeprefix("- ") for line in lines[lines.index("  - pip:") + 1 :]]
+    assert "-c constraints.txt" in pip
+    assert "-e .[notebooks]" in pip
+
+
+def test_make_installs_with_the_pins():
+    assert '"--constraint", "constraints.txt"' in (ROOT / ".ci" / "setup.py").read_text("utf-8")
+
+
+def test_torch_alone_is_needed_for_the_import():
+    assert [Requirement(text).name for text in PROJECT["dependencies"]] == ["torch"]
+
+
+def test_an_extra_that_the_code_names_exists():
+    sources = (ROOT / "blitz_helpers").rglob("*.py")
+    named = {
+        extra for path in sources for extra in re.findall(r'extra="(\w+)"', path.read_text("utf-8"))
+    }
+    assert named <= EXTRAS.keys()
+    assert {"plotting", "data", "tracking", "notebooks", "dev"} <= EXTRAS.keys()
+
+
+def test_the_version_is_written_once():
+    assert "version" in PROJECT["dynamic"]
+    assert f"## {blitz_helpers.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(blitz_helpers.__file__).parent / "py.typed").exists()

@@ -46,6 +46,7 @@ _MODULE_OF = {
         ],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
+        "trace": ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
     }.items()
     for name in names
 }

@@ -1,0 +1,730 @@
+"""The forward pass on tensors without data, each operation seen as its caller typed it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+
+from blitz_helpers.trace import _hints
+from blitz_helpers.trace._explain import explain, set_origin
+from blitz_helpers.trace._guard import ModelState, global_state_kept
+from blitz_helpers.trace._operations import (
+    DEVICE,
+    FACTORIES,
+    IS_META,
+    LIKE,
+    MOVES,
+    PLAIN_QUESTIONS,
+    SET_DATA,
+    SIZED_FACTORIES,
+    VALUE_QUESTIONS,
+    name_of,
+)
+from blitz_helpers.trace._origin import Origin, input_origin
+from blitz_helpers.trace._records import ModuleCall, ShapeError, ShapeStep, ShapeTrace
+from blitz_helpers.trace._rules import META, RULES, new, without_data
+
+_SEED = 0
+_TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parent)
+# Integers and truth values up to here, and numbers up to there, keep their values.
+_SMALL_INTEGERS, _SMALL_NUMBERS = 1 << 16, 64
+
+
+def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:
+    """Return what one forward pass of ``model`` does to shapes, step by step.
+
+    Nothing is computed: the pass runs on tensors without data, and the model, the random state and
+    torch's global state are afterwards as they were. Only where the model asks for a value (as in
+    ``if x.sum() > 0``) does the pass run for real; ``ran_for_real`` then says what asked.
+
+    Args:
+        model: any module, on any device, ``meta`` included.
+        *inputs: the model's inputs. A tuple of integers stands for a float32 tensor of that shape.
+        **kwargs: its keyword inputs, as they are.
+
+    Raises:
+        ShapeError: the forward pass fails on shapes. It says where, why, and what to change.
+        TypeError: ``model`` is no module.
+        ValueError: there is no input, a shape is not of whole numbers from 1, an input is on
+            another device than the model, or a model on ``meta`` needs a value.
+
+    An error of the model's own comes through unchanged, with the trace so far as its ``.trace``.
+
+    >>> trace = trace_shapes(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU()), (1, 1, 32, 32))
+    >>> trace.path(), trace.output_shape
+    ('input -> conv2d -> relu', (1, 6, 30, 30))
+    >>> trace[0].arithmetic[0]
+    '(32 - 3 + 2*0)/1 + 1 = 30'
+    """
+    _check_model(model, inputs, kwargs)
+    modules = _paths(model)
+    with global_state_kept(), _no_compiling():
+        try:
+            return _forward(model, modules, inputs, kwargs, None)
+        except _NeedsValues as need:
+            reason = need.reason
+            device = _device(modules)
+            if device.type == "meta":
+                raise ValueError(
+                    f"{reason}, and a model on the meta device has no values. "
+                    "Use model.to_empty(device='cpu'), with weights, to run it for real."
+                ) from None
+        return _forward(model, modules, inputs, kwargs, reason)
+
+
+class _NeedsValues(BaseException):
+    """The forward pass asked for a value. Not an `Exception`, so that no model catches it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+        advice = "an instance, as in Network()" if isinstance(model, type) else "an nn.Module"
+        raise TypeError(f"model must be an nn.Module, but is {model!r:.60}. Pass {advice}.")
+    for value in inputs:
+        if isinstance(value, tuple) and value and all(isinstance(size, Real) for size in value):
+            for size in value:
+                if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+                    raise ValueError(
+                        f"{value} is no shape: {size!r} is not a whole number from 1. "
+                        "Use a tuple such as (1, 1, 32, 32)."
+                    )
+    if not inputs and not kwargs and not isinstance(model, torch.jit.ScriptModule):
+        wanted = [
+            name
+            for name, parameter in inspect.signature(model.forward).parameters.items()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        if wanted:
+            raise ValueError(
+                f"There is no input, but forward takes {', '.join(wanted)}. "
+                "Pass a shape such as (1, 1, 32, 32), or the tensors themselves."
+            )
+
+
+def _paths(model: nn.Module) -> dict[nn.Module, str]:
+    """Return the modules and their dotted paths, a compiled module as the one inside it."""
+    paths: dict[nn.Module, str] = {}
+    todo = [("", model)]
+    while todo:
+        path, module = todo.pop()
+        if module in paths:
+            continue
+        paths[module] = path
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        prefix = f"{path}." if path else ""
+        for name, child in reversed(module._modules.items()):
+            if child is not None:
+                todo.append((path if name == "_orig_mod" else prefix + name, child))
+    return paths
+
+
+def _tensors_of(modules: dict[nn.Module, str]) -> Iterator[Tensor]:
+    """Yield each parameter and buffer once."""
+    seen = set()
+    for module in modules:
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        own = (
+            [*module.parameters(), *module.buffers()]
+            if scripted
+            else [*module._parameters.values(), *module._buffers.values()]
+        )
+        for tensor in own:
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor
+
+
+def _device(modules: dict[nn.Module, str]) -> torch.device:
+    tensor = next(_tensors_of(modules), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+@contextmanager
+def _no_compiling() -> Iterator[None]:
+    # The compiler would try to compile the hooks. It is loaded only where something uses it.
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+def _forward(
+    model: nn.Module,
+    modules: dict[nn.Module, str],
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    ran_for_real: str | None,
+) -> ShapeTrace:
+    """Run the forward pass once, for real if there is a reason to."""
+    state = ModelState(modules)
+    tracer = _Tracer(modules, state, ran_for_real)
+    own_inputs = tuple(
+        tracer.stand_in(value) if _is_shape(value) else _mapped(tracer.input, value)
+        for value in inputs
+    )
+    own_kwargs = {name: _mapped(tracer.input, value) for name, value in kwargs.items()}
+    if ran_for_real:
+        state.protect_values()
+    try:
+        for module in modules:
+            tracer.prepare(module)
+        with tracer.watching(), tracer:
+            output = model(*own_inputs, **own_kwargs)
+        return tracer.trace(shape_of(output))
+    except ShapeError:
+        raise
+    except Exception as error:
+        failed = _torch_layer_error(error)
+        if failed:
+            raise tracer.shape_error(*failed, error) from error
+        error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
+        raise
+    finally:
+        state.restore()
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)
+
+
+def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Return the value with ``function`` applied to each tensor in it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        items = [_mapped(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, list):
+        return [_mapped(function, item) for item in value]
+    if isinstance(value, dict):
+        return type(value)({key: _mapped(function, item) for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        changes = {name: _mapped(function, getattr(value, name)) for name in names}
+        return dataclasses.replace(value, **changes)
+    return value
+
+
+def _collect(values: Any, found: list[Tensor]) -> None:
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            _collect(value, found)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)
+
+
+def shape_of(value: Any) -> Any:
+    """Return the shapes of the tensors in ``value``, nested as they are; ``None`` for the rest."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, dict):
+        return {key: shape_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape_of(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(shape_of(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: shape_of(getattr(value, name)) for name in names}
+    return None
+
+
+# Operations between tensors on several devices that torch allows.
+_ACROSS_DEVICES = {"getitem", "setitem", "to", "copy_", "type_as", "index_put_", "where"}
+
+
+class _Tracer(TorchFunctionMode):
+    """Answers the operations of one forward pass, and writes each down."""
+
+    def __init__(
+        self, modules: dict[nn.Module, str], state: ModelState, ran_for_real: str | None
+    ) -> None:
+        super().__init__()
+        self.modules = modules
+        self.state = state
+        self.ran_for_real = ran_for_real
+        self.device = _device(modules)
+        self.own = {id(tensor) for tensor in _tensors_of(modules)}
+        self.generator = torch.Generator().manual_seed(_SEED)
+        self.steps: list[ShapeStep] = []
+        self.calls: list[Any] = []
+        self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
+        self.open_calls: list[int] = []
+        self.calls_of: dict[nn.Module, int] = {}
+        self.counted: set[int] = set()
+        self.activation_bytes = 0
+        self.muted = False
+        self.failed: ShapeStep | None = None
+
+    # Inputs
+
+    def stand_in(self, shape: tuple[int, ...]) -> Tensor:
+        """Return the float32 tensor that a shape stands for."""
+        shape = tuple(map(int, shape))
+        if self.ran_for_real:
+            tensor = torch.randn(shape, generator=self.generator).to(self.device)
+        else:
+            tensor = torch.empty(shape, dtype=torch.float32, device=META)
+        set_origin(tensor, input_origin(self.device, len(shape)))
+        return tensor
+
+    def input(self, tensor: Tensor) -> Tensor:
+        """Return what stands for an input tensor, so that the input itself is never written to."""
+        if self.ran_for_real:
+            if tensor.is_meta:
+                raise ValueError(
+                    f"{self.ran_for_real}, and an input on the meta device has no values."
+                )
+            copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        elif tensor.dtype.is_floating_point or tensor.dtype.is_complex or not _known(tensor):
+            copy = without_data(tensor)
+        else:
+            copy = tensor.clone()
+        set_origin(copy, input_origin(tensor.device, tensor.dim()))
+        return copy
+
+    # Modules
+
+    def prepare(self, module: nn.Module) -> None:
+        """Make a module that needs it ready to be traced; the state guard undoes it."""
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            for name, parameter in module._parameters.items():
+                if isinstance(parameter, nn.UninitializedParameter):
+                    module._parameters[name] = nn.UninitializedParameter(
+                        parameter.requires_grad, parameter.device, parameter.dtype
+                    )
+            for name, buffer in module._buffers.items():
+                if isinstance(buffer, nn.UninitializedBuffer):
+                    module._buffers[name] = nn.UninitializedBuffer(  # type: ignore[call-arg]  # torch's stub lacks them
+                        device=buffer.device, dtype=buffer.dtype
+                    )
+            materialise = module.initialize_parameters
+
+            def quietly(*args: Any, **kwargs: Any) -> None:
+                self.muted = True
+                try:
+                    materialise(*args, **kwargs)
+                finally:
+                    self.muted = False
+
+            module.__dict__["initialize_parameters"] = quietly
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow which module is running."""
+        handles = [
+            register_module_forward_pre_hook(self.enter),
+            register_module_forward_hook(self.leave, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """Take note that a module begins."""
+        path = self.modules.get(module)
+        if path is not None:
+            call = self.calls_of.get(module, 0)
+            self.calls_of[module] = call + 1
+            self.running.append((path, call, module))
+            self.open_calls.append(len(self.calls))
+            self.calls.append(
+                (path, call, type(module).__name__, len(self.running) - 2, len(self.steps))
+            )
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Take note that a module has ended."""
+        if module in self.modules and self.running[-1][2] is module:
+            self.running.pop()
+            index = self.open_calls.pop()
+            path, call, kind, depth, start = self.calls[index]
+            inside = self.steps[start:]
+            self.calls[index] = ModuleCall(
+                path,
+                call,
+                kind,
+                depth,
+                shape_of(output),
+                sum([step.num_params for step in inside]),
+                sum([step.num_macs for step in inside]),
+                slice(start, len(self.steps)),
+            )
+
+    # Operations
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer one operation."""
+        kwargs = kwargs or {}
+        if func in PLAIN_QUESTIONS:
+            return func(*args, **kwargs)
+        if func is DEVICE:
+            return self.device_of(args[0])
+        if func is IS_META:
+            return self.device_of(args[0]).type == "meta"
+        tensors: list[Tensor] = []
+        _collect(args, tensors)
+        if kwargs:
+            _collect(kwargs.values(), tensors)
+        name = name_of(func)
+        try:
+            output = self.answer(func, name, args, kwargs, tensors)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, ShapeError) or not _about_shapes(error):
+                raise
+            raise self.shape_error(name, args, kwargs, tensors, error) from error
+        if name != "set_data":
+            self.record(name, output, args, kwargs, tensors)
+        return output
+
+    def device_of(self, tensor: Tensor) -> torch.device:
+        """Return the device that the tensor, or what it stands for, is on."""
+        origin: Origin | None = getattr(tensor, "_blitz_origin", None)
+        if origin is not None:
+            return origin.device
+        return self.device if tensor.is_meta else tensor.device
+
+    def answer(
+        self, func: Any, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
+    ) -> Any:
+        """Return what the operation gives, without data where there is none."""
+        if self.ran_for_real:
+            return func(*args, **kwargs)
+        if func in VALUE_QUESTIONS:
+            if all(map(_known, tensors)) or not any(t.is_meta or _stale(t) for t in tensors):
+                return func(*args, **kwargs)
+            raise _NeedsValues(f"{name} asks for a value at {_source()}")
+        target = _written_to(name, args, kwargs, tensors)
+        if target is not None and not hasattr(target, "_blitz_origin"):
+            if func is SET_DATA:
+                self.state.protect(target)
+                return func(*args, **kwargs)
+            if not _known(target):
+                return target  # a parameter, a buffer: its values play no part
+            self.state.protect(target)
+        if tensors and not tensors[0].is_meta and all(map(_known, tensors)):
+            return self.compute(func, args, kwargs)
+        if not tensors and func in FACTORIES:
+            return self.make(func, args, kwargs)
+        if target is not None and not target.is_meta:
+            target._blitz_stale = True  # type: ignore[attr-defined]  # its values are lost now
+            self.on_meta(func, args, kwargs)
+            return target
+        rule = RULES.get(func)
+        if rule is not None:
+            if len(tensors) > 1 and name not in _ACROSS_DEVICES:
+                self.check_devices(name, tensors)
+            output = rule(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
+        if func in MOVES:
+            return self.move(func, args, kwargs)
+        if func in LIKE:
+            return (
+                without_data(args[0])
+                if not kwargs.get("dtype")
+                else new(args[0].shape, kwargs["dtype"])
+            )
+        return self.on_meta(func, args, kwargs)
+
+    def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Compute what small values give."""
+        if kwargs.get("generator") is not None:
+            kwargs = {**kwargs, "generator": None}
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def make(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Return a new tensor: with values if it is small."""
+        device = kwargs.get("device")
+        device = None if device is None else torch.device(device)
+        if func in SIZED_FACTORIES:
+            size = kwargs.get("size", args)
+            if len(size) == 1 and isinstance(size[0], Sequence):
+                size = size[0]
+            dtype = kwargs.get("dtype") or torch.get_default_dtype()
+            count = 1
+            for side in size:
+                count *= int(side)
+            if count > (_SMALL_NUMBERS if dtype.is_floating_point else _SMALL_INTEGERS):
+                output = new([int(side) for side in size], dtype)
+                set_origin(output, Origin(device or torch.device("cpu")))
+                return output
+        if device is not None and device.type == "meta":
+            kwargs = {**kwargs, "device": "cpu"}
+        output = self.compute(func, args, kwargs)
+        if isinstance(output, Tensor):
+            actual = device or output.device
+            if not _known(output):
+                output = without_data(output)
+            set_origin(output, Origin(actual))
+        return output
+
+    def move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
+        """Return a tensor without data on the device and of the dtype asked for."""
+        tensor = args[0]
+        source = tensor if tensor.is_meta else without_data(tensor)
+        device = self.device_of(tensor)
+        if func is torch.Tensor.to:
+            if len(args) > 1 and isinstance(args[1], Tensor):
+                wanted, dtype, layout = self.device_of(args[1]), args[1].dtype, None
+            else:
+                wanted, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
+            output = (
+                source.to(dtype or source.dtype, memory_format=layout)
+                if layout
+                else (source.to(dtype or source.dtype))
+            )
+            wanted = wanted or device
+        else:
+            wanted = torch.device(func.__name__)
+            output = source
+        if wanted == device and output is source:
+            return tensor  # type: ignore[no-any-return]  # it is a tensor
+        if output is source:
+            output = source.clone()
+        origin: Origin | None = getattr(tensor, "_blitz_origin", None)
+        set_origin(output, (origin or Origin(device))._replace(device=wanted))
+        return output
+
+    def check_devices(self, name: str, tensors: list[Tensor]) -> None:
+        """Refuse tensors on several devices, as torch does."""
+        device = self.device_of(tensors[0])
+        for tensor in tensors:
+            if tensor.dim() and self.device_of(tensor) != device:
+                module = self.running[-1][0] or "the model"
+                raise _WrongDeviceError(
+                    f"{name} in {module}: an input is on {device}, but the other, or the weight, "
+                    f"is on {self.device_of(tensor)}. Move it with .to({str(self.device)!r})."
+                )
+
+    def on_meta(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Ask torch's own kernel for tensors without data."""
+
+        def strip(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_meta else without_data(tensor)
+
+        def strip_unless_values(tensor: Tensor) -> Tensor:
+            if tensor.is_meta or (_known(tensor) and not tensor.dtype.is_floating_point):
+                return tensor
+            return without_data(tensor)
+
+        try:
+            with torch.no_grad():
+                return func(
+                    *_mapped(strip_unless_values, args),
+                    **_mapped(strip_unless_values, _on_meta_device(kwargs)),
+                )
+        except (NotImplementedError, RuntimeError) as first:
+            try:
+                with torch.no_grad():
+                    return func(*_mapped(strip, args), **_mapped(strip, _on_meta_device(kwargs)))
+            except NotImplementedError:
+                raise _NeedsValues(f"{name_of(func)} asks for a value at {_source()}") from first
+
+    # Records
+
+    def record(
+        self, name: str, output: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
+    ) -> None:
+        """Write the step down, and on each tensor that it made where that came from."""
+        made: list[Tensor] = []
+        _collect((output,), made)
+        if not made:
+            return
+        arithmetic: tuple[str, ...] = ()
+        macs = 0
+        field = None
+        first_origin = None
+        for tensor in made:
+            explanation = explain(name, tensor, args, kwargs, tensors)
+            if tensor is made[0]:
+                arithmetic, macs, first_origin = explanation
+                field = None if first_origin is None else first_origin.receptive_field
+            if explanation.origin is not None and id(tensor) not in self.own:
+                set_origin(tensor, explanation.origin)
+        if self.muted or id(made[0]) in self.own:
+            return
+        if not tensors and _called_by_torch():
+            return
+        params = 0
+        shapes = []
+        for tensor in tensors:
+            if id(tensor) in self.own or isinstance(tensor, nn.Parameter):
+                if isinstance(tensor, nn.Parameter) and id(tensor) not in self.counted:
+                    self.counted.add(id(tensor))
+                    params += tensor.numel()
+            elif hasattr(tensor, "_blitz_origin"):
+                shapes.append(tuple(tensor.shape))
+        for tensor in made:
+            if tensor._base is None and not any(tensor is one for one in tensors):
+                self.activation_bytes += tensor.nbytes
+        path, call, _ = self.running[-1]
+        self.steps.append(
+            ShapeStep(
+                path,
+                call,
+                name,
+                tuple(shapes),
+                shape_of(output),
+                arithmetic,
+                params,
+                macs,
+                field,
+                _source(),
+            )
+        )
+
+    def trace(self, output_shape: Any) -> ShapeTrace:
+        """Return what was written down so far."""
+        parameters = [
+            tensor
+            for tensor in _tensors_of(self.modules)
+            if isinstance(tensor, nn.Parameter) and not nn.parameter.is_lazy(tensor)
+        ]
+        return ShapeTrace(
+            self.steps,
+            [call for call in self.calls if isinstance(call, ModuleCall)],
+            output_shape,
+            sum([parameter.numel() for parameter in parameters]),
+            sum([parameter.numel() for parameter in parameters if parameter.requires_grad]),
+            self.activation_bytes,
+            self.ran_for_real,
+        )
+
+    def shape_error(
+        self,
+        name: str,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+        error: Exception,
+    ) -> ShapeError:
+        """Return the error that says which step failed, why, and what to change."""
+        path, call, module = self.running[-1]
+        shapes = tuple(
+            [
+                tuple(t.shape)
+                for t in tensors
+                if hasattr(t, "_blitz_origin") and id(t) not in self.own
+            ]
+        )
+        step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, _source())
+        message, hint = _hints.explain_failure(step, module, args, kwargs, tensors, error)
+        return ShapeError(message, self.trace(None), step, hint)
+
+
+class _WrongDeviceError(ValueError):
+    """Tensors on several devices meet."""
+
+
+_SHAPE_WORDS = re.compile(
+    r"shape|size|dim|channel|feature|dtype|same type|broadcast|fit|expected|match|batch", re.I
+)
+
+
+def _about_shapes(error: Exception) -> bool:
+    return not isinstance(error, _WrongDeviceError) and bool(_SHAPE_WORDS.search(str(error)))
+
+
+def _torch_layer_error(error: Exception) -> tuple[str, Any, Any, list[Tensor]] | None:
+    """Return the call that failed if it was a check inside one of torch's layers."""
+    if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
+        return None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(f"{_TORCH}/nn/modules"):
+        return None
+    frame = trace.tb_frame
+    while frame is not None and frame.f_code.co_name != "forward":
+        frame = frame.f_back  # type: ignore[assignment]  # ends with None
+    if frame is None or not _about_shapes(error):
+        return None
+    values = frame.f_locals
+    args = tuple(value for name, value in values.items() if name != "self")
+    tensors: list[Tensor] = []
+    _collect(args, tensors)
+    return type(values.get("self")).__name__, args, {}, tensors[:1]
+
+
+def _stale(tensor: Tensor) -> bool:
+    return getattr(tensor, "_blitz_stale", False)
+
+
+def _known(tensor: Tensor) -> bool:
+    """Whether the values of a tensor are there and small enough to compute with."""
+    if tensor.is_meta or getattr(tensor, "_blitz_stale", False):
+        return False
+    dtype = tensor.dtype
+    whole = not (dtype.is_floating_point or dtype.is_complex)
+    return tensor.numel() <= (_SMALL_INTEGERS if whole else _SMALL_NUMBERS)
+
+
+def _written_to(
+    name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
+) -> Tensor | None:
+    """Return the tensor that the operation writes to, if it does."""
+    if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
+        return tensors[0] if tensors else None
+    return None
+
+
+def _on_meta_device(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if "device" in kwargs:
+        return {**kwargs, "device": META}
+    return kwargs
+
+
+def _called_by_torch() -> bool:
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back  # type: ignore[assignment]  # somebody called us
+    return frame.f_code.co_filename.startswith(_TORCH)
+
+
+def _source() -> str:
+    """Return file and line of the innermost call that is neither torch's nor ours."""
+    frame = sys._getframe(1)
+    outer = frame.f_back
+    while outer is not None:
+        frame = outer
+        name = frame.f_code.co_filename
+        if not name.startswith((_TORCH, _OURS)) and name[0] != "<":
+            break
+        outer = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

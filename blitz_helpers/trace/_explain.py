@@ -1,0 +1,626 @@
+"""What an operation did, in numbers: written-out sums, multiply-accumulates, receptive fields.
+
+An explanation has the signature of its operation, with the output before it. What has none computes
+no size and multiplies nothing that is added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from blitz_helpers.shapes import (
+    conv_arithmetic,
+    conv_output_size,
+    conv_transpose_arithmetic,
+    conv_transpose_output_size,
+    pool_arithmetic,
+    pool_output_size,
+)
+from blitz_helpers.trace._origin import (
+    Axes,
+    Axis,
+    Origin,
+    input_origin,
+    merged,
+    spatial,
+    upsampling,
+    window,
+)
+from blitz_helpers.trace._rules import Sizes, per_dimension
+
+_CPU = torch.device("cpu")
+
+
+class Explanation(NamedTuple):
+    """The sums, the multiply-accumulates and the origin of the output (``None``: lost)."""
+
+    arithmetic: tuple[str, ...] = ()
+    num_macs: int = 0
+    origin: Origin | None = None
+
+
+def origin_of(tensor: Tensor) -> Origin:
+    """Return where the tensor came from, as far as it is known."""
+    origin: Origin | None = getattr(tensor, "_blitz_origin", None)
+    return Origin(tensor.device) if origin is None else origin
+
+
+def set_origin(tensor: Tensor, origin: Origin) -> None:
+    """Write down where the tensor came from."""
+    tensor._blitz_origin = origin  # type: ignore[attr-defined]  # lives and dies with the tensor
+
+
+Explain = Callable[..., Explanation]
+_EXPLAIN: dict[str, Explain] = {}
+# Each output element comes from the input elements of the same place, whatever else is mixed in.
+_ELEMENTWISE = """
+    relu relu6 abs neg negative sign floor ceil round square leaky_relu threshold hardtanh clamp
+    clip nan_to_num gelu silu mish elu selu celu softplus softsign hardswish hardsigmoid logsigmoid
+    tanhshrink sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt sin cos tan atan sinh cosh erf
+    reciprocal asin acos dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout
+    add sub subtract mul multiply rsub pow maximum minimum div divide true_divide truediv atan2 fmod
+    remainder mod where masked_fill prelu rrelu hardshrink softshrink eq ne lt le gt ge
+    batch_norm group_norm instance_norm local_response_norm detach clone contiguous to float half
+    double bfloat16 type type_as cpu cuda requires_grad alias lerp addcmul addcdiv copy
+"""
+_ELEMENTWISE_NAMES = frozenset(_ELEMENTWISE.split())
+
+
+def explain(op: str, output: Tensor, args: Any, kwargs: Any, tensors: list[Tensor]) -> Explanation:
+    """Explain the operation of this name that gave ``output``."""
+    explanation = _EXPLAIN.get(op)
+    if explanation is not None:
+        found = explanation(output, *args, **kwargs)
+        if found.origin is not None:
+            return found
+    else:
+        found = Explanation()
+    origins = [origin_of(tensor) for tensor in tensors]
+    if not origins:
+        return found._replace(origin=Origin(output.device))
+    if explanation is None and op.removesuffix("_") in _ELEMENTWISE_NAMES:
+        origin = merged(origins, [tensor.shape for tensor in tensors], output.dim())
+        return Explanation(origin=origin)
+    depends = any(origin.depends for origin in origins)
+    return found._replace(origin=Origin(device_of(origins), depends))
+
+
+def device_of(origins: Sequence[Origin]) -> torch.device:
+    """Return the device that the result of an operation is on."""
+    for origin in origins:
+        if origin.device.type != "cpu":
+            return origin.device
+    return origins[0].device
+
+
+def _explains(names: str) -> Callable[[Explain], Explain]:
+    def decorate(function: Explain) -> Explain:
+        _EXPLAIN.update(dict.fromkeys(names.split(), function))
+        return function
+
+    return decorate
+
+
+# Convolution and pooling
+
+_conv_sum = lru_cache(maxsize=4096)(conv_arithmetic)
+_pool_sum = lru_cache(maxsize=4096)(pool_arithmetic)
+_conv_transpose_sum = lru_cache(maxsize=4096)(conv_transpose_arithmetic)
+
+
+@lru_cache(maxsize=1024)
+def _rule(formula: Callable[..., int], **settings: Any) -> Callable[[int], int]:
+    return partial(formula, **settings)
+
+
+def _slide(
+    x: Tensor,
+    output: Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    rules: Sequence[Callable[[int], int]],
+    mixes_channels: bool = True,
+) -> Origin | None:
+    """Return the origin of the output of a window that slides over the last dimensions."""
+    origin = origin_of(x)
+    known = spatial(origin, x.dim(), len(kernel))
+    if known is None:
+        return None
+    axes = map(window, known, kernel, stride, padding, dilation, rules)
+    lead: Axes = (None,) * (output.dim() - len(kernel))
+    return Origin(origin.device, True, (*lead, *axes))
+
+
+def _explain_conv(
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Explanation:
+    shape = weight.shape
+    kernel = tuple(shape[2:])
+    ndim = len(kernel)
+    strides, dilations = per_dimension(stride, ndim), per_dimension(dilation, ndim)
+    pads: tuple[Any, ...]
+    if padding == "same":
+        pads = (padding,) * ndim
+        # The smaller half stands before the input.
+        before = tuple([d * (k - 1) // 2 for k, d in zip(kernel, dilations, strict=True)])
+    elif padding == "valid":
+        pads, before = (padding,) * ndim, (0,) * ndim
+    else:
+        pads = before = per_dimension(padding, ndim)  # type: ignore[arg-type]  # no text here
+    settings = list(zip(kernel, strides, pads, dilations, strict=True))
+    sums = [_conv_sum(size, *one) for size, one in zip(input.shape[-ndim:], settings, strict=True)]
+    rules = [
+        _rule(conv_output_size, kernel_size=k, stride=s, padding=p, dilation=d)
+        for k, s, p, d in settings
+    ]
+    origin = _slide(input, output, kernel, strides, before, dilations, rules)
+    return Explanation(tuple(sums), output.numel() * prod(shape[1:]), origin)
+
+
+def _explain_conv_transpose(
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Explanation:
+    shape = weight.shape
+    kernel = tuple(shape[2:])
+    ndim = len(kernel)
+    settings = list(
+        zip(
+            kernel,
+            per_dimension(stride, ndim),
+            per_dimension(padding, ndim),
+            per_dimension(output_padding, ndim),
+            per_dimension(dilation, ndim),
+            strict=True,
+        )
+    )
+    sums = [
+        _conv_transpose_sum(size, *one)
+        for size, one in zip(input.shape[-ndim:], settings, strict=True)
+    ]
+    macs = input.numel() * prod(shape[1:])
+    origin = origin_of(input)
+    known = spatial(origin, input.dim(), ndim)
+    if known is None:
+        return Explanation(tuple(sums), macs)
+    axes = [
+        upsampling(
+            axis,
+            factor=s,
+            before=d * (k - 1) - p,
+            after=p,
+            rule=_rule(
+                conv_transpose_output_size,
+                kernel_size=k,
+                stride=s,
+                padding=p,
+                output_padding=o,
+                dilation=d,
+            ),
+        )
+        for axis, (k, s, p, o, d) in zip(known, settings, strict=True)
+    ]
+    lead: Axes = (None,) * (output.dim() - ndim)
+    return Explanation(tuple(sums), macs, Origin(origin.device, True, (*lead, *axes)))
+
+
+def _explain_pool(
+    ndim: int,
+    output: Tensor,
+    input: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+) -> Explanation:
+    kernel = per_dimension(kernel_size, ndim)
+    strides = per_dimension(stride, ndim) if stride else kernel
+    pads, dilations = per_dimension(padding, ndim), per_dimension(dilation, ndim)
+    settings = list(zip(kernel, strides, pads, dilations, strict=True))
+    sums = [
+        _pool_sum(size, *one, ceil_mode)
+        for size, one in zip(input.shape[-ndim:], settings, strict=True)
+    ]
+    rules = [
+        _rule(pool_output_size, kernel_size=k, stride=s, padding=p, dilation=d, ceil_mode=ceil_mode)
+        for k, s, p, d in settings
+    ]
+    origin = _slide(input, output, kernel, strides, pads, dilations, rules)
+    return Explanation(tuple(sums), 0, origin)
+
+
+def _fixed(output_size: int, _: int) -> int:
+    return output_size
+
+
+def _explain_adaptive_pool(ndim: int, output: Tensor, input: Tensor) -> Explanation:
+    """Where the output divides the input, it is a pool with windows of the quotient's size."""
+    sizes, outs = input.shape[-ndim:], output.shape[-ndim:]
+    sums, axes = [], []
+    origin = origin_of(input)
+    known = spatial(origin, input.dim(), ndim)
+    for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
+        divides = out > 0 and size % out == 0
+        side = size // out if divides else _largest_adaptive_window(size, out)
+        if divides and side > 1:
+            sums.append(_pool_sum(size, side))
+        if known is not None and (divides or out == 1):
+            axes.append(window(known[i], side, side, 0, 1, partial(_fixed, out)))
+    if len(axes) < ndim:
+        return Explanation(tuple(sums))
+    lead: Axes = (None,) * (output.dim() - ndim)
+    return Explanation(tuple(sums), 0, Origin(origin.device, True, (*lead, *axes)))
+
+
+def _largest_adaptive_window(size: int, out: int) -> int:
+    return max((-(-(i + 1) * size // out) - i * size // out for i in range(out)), default=0)
+
+
+def _register_spatial(ndim: int) -> None:
+    _EXPLAIN[f"conv{ndim}d"] = _explain_conv
+    _EXPLAIN[f"conv_transpose{ndim}d"] = _explain_conv_transpose
+
+    def explain_max_pool(
+        output: Tensor,
+        input: Tensor,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Explanation:
+        return _explain_pool(ndim, output, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+    def explain_avg_pool(
+        output: Tensor,
+        input: Tensor,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Explanation:
+        return _explain_pool(ndim, output, input, kernel_size, stride, padding, 1, ceil_mode)
+
+    def explain_adaptive(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+        return _explain_adaptive_pool(ndim, output, input)
+
+    _explains(f"max_pool{ndim}d max_pool{ndim}d_with_indices")(explain_max_pool)
+    _explains(f"avg_pool{ndim}d")(explain_avg_pool)
+    _explains(f"adaptive_avg_pool{ndim}d adaptive_max_pool{ndim}d")(explain_adaptive)
+
+
+for _ndim in (1, 2, 3):
+    _register_spatial(_ndim)
+
+
+@_explains("pad")
+def _explain_pad(
+    output: Tensor, input: Tensor, pad: Sequence[int], *args: Any, **kwargs: Any
+) -> Explanation:
+    sums = []
+    origin = origin_of(input)
+    axes = None if origin.axes is None else list(origin.axes)
+    count = len(pad) // 2
+    for i in range(count - 1, -1, -1):
+        before, after = pad[2 * i], pad[2 * i + 1]
+        if before or after:
+            sums.append(f"{before} + {input.shape[-i - 1]} + {after} = {output.shape[-i - 1]}")
+            axis = axes[-i - 1] if axes else None
+            if axes and axis:
+                rule = _rule(_padded, amount=before + after)
+                axes[-i - 1] = window(axis, 1, 1, before, 1, rule)
+    if axes is None:
+        return Explanation(tuple(sums))
+    return Explanation(tuple(sums), 0, origin._replace(axes=tuple(axes)))
+
+
+def _padded(size: int, amount: int) -> int:
+    return size + amount
+
+
+@_explains("interpolate upsample upsample_nearest upsample_bilinear")
+def _explain_interpolate(
+    output: Tensor,
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Explanation:
+    count = input.dim() - 2
+    ins, outs = input.shape[2:], output.shape[2:]
+    factors = [b // a if b % a == 0 else 0 for a, b in zip(ins, outs, strict=True)]
+    sums = tuple([f"{a}*{f} = {b}" for a, f, b in zip(ins, factors, outs, strict=True) if f > 1])
+    origin = origin_of(input)
+    known = spatial(origin, input.dim(), count)
+    if known is None or not all(factors) or align_corners:
+        return Explanation(sums)
+    reach = _INTERPOLATION_REACH.get(mode)
+    if reach is None:
+        return Explanation(sums)
+    axes = []
+    for axis, factor, out in zip(known, factors, outs, strict=True):
+        rule = partial(_fixed, out) if size is not None else _rule(_scaled, factor=factor)
+        axes.append(axis if factor == 1 else upsampling(axis, factor, *reach(factor), rule))
+    lead: Axes = (None, None)
+    return Explanation(sums, 0, Origin(origin.device, True, (*lead, *axes)))
+
+
+def _scaled(size: int, factor: int) -> int:
+    return size * factor
+
+
+def _nearest_reach(factor: int) -> tuple[int, int]:
+    return factor - 1, 0
+
+
+def _linear_reach(factor: int) -> tuple[int, int]:
+    # Two neighbours, or, with an odd factor, one where the centres meet.
+    return (3 * factor - 2) // 2, factor // 2
+
+
+_INTERPOLATION_REACH: dict[str, Callable[[int], tuple[int, int]]] = {
+    "nearest": _nearest_reach,
+    "nearest-exact": _nearest_reach,
+    "linear": _linear_reach,
+    "bilinear": _linear_reach,
+    "trilinear": _linear_reach,
+}
+
+
+# Products
+
+
+@_explains("linear")
+def _explain_linear(
+    output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Explanation:
+    out_features, in_features = weight.shape
+    return _product(output, origin_of(input), in_features, out_features)
+
+
+def _product(output: Tensor, origin: Origin, inner: int, columns: int) -> Explanation:
+    """Explain a product whose last side is computed by sums over ``inner`` products."""
+    axes = origin.axes
+    kept = None
+    if axes is not None and not origin.untouched and axes[-1] is None:
+        kept = Origin(origin.device, True, axes)
+    sums = (f"{inner}/{inner}*{columns} = {columns}",)
+    return Explanation(sums, output.numel() * inner, kept)
+
+
+@_explains("matmul mm bmm")
+def _explain_matmul(output: Tensor, input: Tensor, other: Tensor, **kwargs: Any) -> Explanation:
+    inner = input.shape[-1]
+    sums = (f"{inner}/{inner}*{other.shape[-1]} = {other.shape[-1]}",) if other.dim() > 1 else ()
+    return Explanation(sums, output.numel() * inner)
+
+
+@_explains("mv dot vdot inner")
+def _explain_dot(output: Tensor, input: Tensor, other: Tensor, **kwargs: Any) -> Explanation:
+    return Explanation((), output.numel() * input.shape[-1])
+
+
+@_explains("scaled_dot_product_attention")
+def _explain_attention(
+    output: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> Explanation:
+    rows = output.numel() // value.shape[-1]
+    return Explanation((), rows * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
+
+
+# Joins and views
+
+
+@_explains("cat concat concatenate")
+def _explain_cat(
+    output: Tensor, tensors: Sequence[Tensor], dim: int = 0, **kwargs: Any
+) -> Explanation:
+    parts = [tensor for tensor in tensors if tuple(tensor.shape) != (0,)] or list(tensors)
+    dim = kwargs.get("axis", dim) % output.dim()
+    sizes = [tensor.shape[dim] for tensor in parts]
+    sums = (f"{' + '.join(map(str, sizes))} = {output.shape[dim]}",) if len(sizes) > 1 else ()
+    origin = merged(
+        [origin_of(part) for part in parts], [part.shape for part in parts], output.dim()
+    )
+    axes = origin.axes
+    if axes is not None and not origin.untouched and len(parts) > 1 and axes[dim] is not None:
+        return Explanation(sums)  # joined along the sides that the windows slide over
+    return Explanation(sums, 0, origin)
+
+
+def _keeping(origin: Origin, ndim: int, axes: Axes | None, **changes: Any) -> Origin | None:
+    """Return the origin of a view with ``ndim`` dimensions."""
+    if origin.untouched:
+        return input_origin(origin.device, ndim)
+    if axes is None or origin.axes is None:
+        return None
+    return Origin(origin.device, origin.depends, axes, **changes)
+
+
+def regroup(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield which dimensions of ``old`` became which of ``new``, the smallest groups first."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        ins, outs = [], []
+        left = right = 1
+        if j < len(new):
+            right, outs, j = new[j], [j], j + 1
+        if i < len(old):
+            left, ins, i = old[i], [i], i + 1
+        while left != right:
+            if left < right and i < len(old):
+                left, i = left * old[i], i + 1
+                ins.append(i - 1)
+            elif j < len(new):
+                right, j = right * new[j], j + 1
+                outs.append(j - 1)
+            else:
+                return
+        if j == len(new):
+            ins += range(i, len(old))
+            i = len(old)
+        if i == len(old):
+            outs += range(j, len(new))
+            j = len(new)
+        yield ins, outs
+
+
+@_explains("view reshape flatten unflatten view_as reshape_as")
+def _explain_view(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+    origin = origin_of(input)
+    old, new = tuple(input.shape), tuple(output.shape)
+    sums: list[str] = []
+    axes: list[Axis | None] = [None] * len(new)
+    factors = {}
+    if 0 in old:
+        return Explanation()
+    asked = args[0] if len(args) == 1 and isinstance(args[0], Sequence) else args
+    inferred = asked.index(-1) if -1 in asked and len(asked) == len(new) else None
+    for ins, outs in regroup(old, new):
+        sizes = [old[i] for i in ins]
+        parts = "*".join(map(str, sizes))
+        if len(outs) == 1 and len(ins) > 1:
+            sums.append(f"{parts} = {new[outs[0]]}")
+            if origin.axes is not None:
+                factors[outs[0]] = (tuple(sizes), tuple(origin.axes[i] for i in ins))
+        elif len(outs) == 1 and len(ins) == 1 and origin.axes is not None:
+            axes[outs[0]] = origin.axes[ins[0]]
+        elif inferred in outs and len(outs) > 1:
+            rest = "*".join(str(new[j]) for j in outs if j != inferred)
+            rest = f"({rest})" if "*" in rest else rest
+            sums.append(f"{parts}/{rest} = {new[inferred]}")
+    if origin.axes is None:
+        return Explanation(tuple(sums))
+    kept = Origin(
+        origin.device,
+        origin.depends,
+        tuple(axes),
+        untouched=origin.untouched,
+        factors=factors or None,
+    )
+    if origin.untouched:
+        kept = kept._replace(axes=input_origin(origin.device, len(new)).axes)
+    return Explanation(tuple(sums), 0, kept)
+
+
+@_explains("unsqueeze unsqueeze_")
+def _explain_unsqueeze(output: Tensor, input: Tensor, dim: int) -> Explanation:
+    origin = origin_of(input)
+    axes = origin.axes
+    if axes is not None:
+        dim %= output.dim()
+        axes = (*axes[:dim], None, *axes[dim:])
+    return Explanation(origin=_keeping(origin, output.dim(), axes))
+
+
+@_explains("squeeze squeeze_")
+def _explain_squeeze(output: Tensor, input: Tensor, dim: Any = None) -> Explanation:
+    origin = origin_of(input)
+    axes = origin.axes
+    if axes is not None:
+        ndim = input.dim()
+        asked = range(ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+        gone = {d % (ndim or 1) for d in asked}
+        axes = tuple(axis for i, axis in enumerate(axes) if not (i in gone and input.shape[i] == 1))
+    return Explanation(origin=_keeping(origin, output.dim(), axes))
+
+
+@_explains("permute")
+def _explain_permute(output: Tensor, input: Tensor, *dims: Any, **kwargs: Any) -> Explanation:
+    origin = origin_of(input)
+    order = kwargs.get("dims", dims[0] if len(dims) == 1 else dims)
+    axes = origin.axes
+    if axes is not None:
+        axes = tuple(axes[d] for d in order)
+    return Explanation(origin=_keeping(origin, output.dim(), axes))
+
+
+@_explains("transpose swapaxes swapdims transpose_")
+def _explain_transpose(output: Tensor, input: Tensor, dim0: int, dim1: int) -> Explanation:
+    origin = origin_of(input)
+    axes = origin.axes
+    if axes is not None:
+        swapped = list(axes)
+        swapped[dim0], swapped[dim1] = swapped[dim1], swapped[dim0]
+        axes = tuple(swapped)
+    return Explanation(origin=_keeping(origin, output.dim(), axes))
+
+
+@_explains("layer_norm rms_norm softmax log_softmax normalize chunk split")
+def _explain_along_channels(
+    output: Tensor, input: Tensor, *args: Any, **kwargs: Any
+) -> Explanation:
+    origin = origin_of(input)
+    if origin.axes is None or output.dim() != input.dim():
+        return Explanation()
+    changed = [i for i, (a, b) in enumerate(zip(input.shape, output.shape, strict=True)) if a != b]
+    if any(origin.axes[i] is not None for i in changed) and not origin.untouched:
+        return Explanation()
+    return Explanation(origin=origin._replace(factors=None))
+
+
+@_explains("getitem")
+def _explain_getitem(output: Tensor, input: Tensor, index: Any) -> Explanation:
+    """Follow plain slices, positions and new axes; let the rest go."""
+    origin = origin_of(input)
+    if origin.untouched or origin.axes is None:
+        return Explanation(origin=_keeping(origin, output.dim(), None))
+    items = list(index) if isinstance(index, tuple) else [index]
+    if any(not isinstance(item, int | slice | type(None) | type(...)) for item in items):
+        return Explanation()
+    used = sum(item is not None and item is not ... for item in items)
+    if ... not in items:
+        items.append(...)
+    at = items.index(...)
+    items[at : at + 1] = [slice(None)] * (input.dim() - used)
+    axes: list[Axis | None] = []
+    dimension = 0
+    for item in items:
+        if item is None:
+            axes.append(None)
+            continue
+        axis = origin.axes[dimension]
+        size = input.shape[dimension]
+        dimension += 1
+        if isinstance(item, slice):
+            start, stop, step = item.indices(size)
+            if axis is not None and (start, stop, step) != (0, size, 1):
+                rule = _rule(_sliced, start=item.start, stop=item.stop, step=item.step)
+                axis = window(axis, 1, step, -start, 1, rule)
+            axes.append(axis)
+        elif axis is not None:
+            return Explanation()  # one position of a spatial side
+    return Explanation(origin=_keeping(origin, output.dim(), tuple(axes)))
+
+
+def _sliced(size: int, start: int | None, stop: int | None, step: int | None) -> int:
+    return len(range(*slice(start, stop, step).indices(size)))

@@ -30,6 +30,7 @@ _MODULE_OF = {
             "autograd_graph",
             "label_modules",
         ],
+        "network": ["Network"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],

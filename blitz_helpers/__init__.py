@@ -31,6 +31,8 @@ _MODULE_OF = {
             "label_modules",
         ],
         "network": ["Network"],
+        "tracking": ["read_run", "start_run"],
+        "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],

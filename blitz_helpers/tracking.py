@@ -1,0 +1,187 @@
+"""Training runs tracked by Weights & Biases, without an account or a network if need be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blitz_helpers._extras import require
+
+if TYPE_CHECKING:
+    import wandb
+
+_MODES = ("offline", "online", "disabled")
+_PATIENCE = 10.0  # seconds for the server to answer a reader who asked for it
+_NOT_JSON = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+@contextmanager
+def start_run(
+    project: str = "blitz",
+    config: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    mode: str | None = None,
+    dir: str | os.PathLike[str] | None = None,
+) -> Iterator[wandb.Run]:
+    """Give a run to log to, and finish it at the end of the ``with`` block, after an error too.
+
+    The run is offline, a folder under ``wandb/``, unless ``mode`` or the environment variable
+    ``WANDB_MODE`` says ``"online"`` (or ``"disabled"``). It asks nothing. Where online does not
+    work, for want of a key or of a network, it says so in one line and goes on offline; where the
+    folder cannot be written, in a temporary one. Of its own it collects and uploads nothing: no
+    console output, code, git state, packages or machine data, only what is logged.
+    Hooks that ``run.watch`` or ``wandb.watch`` set are removed at the end.
+
+    Args:
+        project: the group of runs that this one belongs to.
+        config: the settings that the run was made with, such as ``{"lr": 0.05}``.
+        name: what to call the run; wandb makes a name up by default.
+        mode: ``"offline"``, ``"online"`` or ``"disabled"``; goes before ``WANDB_MODE``.
+        dir: where to put ``wandb/``: the working directory by default.
+
+    Raises:
+        ValueError: another mode.
+        ImportError: wandb is not installed.
+
+    >>> with start_run("doctest", config={"lr": 0.1}, dir=tempfile.mkdtemp()) as run:
+    ...     run.log({"train/loss": 0.25})
+    Tracked offline, in ...
+    >>> [row["train/loss"] for row in read_run(run.dir)]
+    [0.25]
+    """
+    chosen = mode if mode is not None else os.environ.get("WANDB_MODE", "offline")
+    if chosen not in _MODES:
+        source = "WANDB_MODE" if mode is None else "mode"
+        raise ValueError(f"{source}={chosen!r} does not exist. Use one of {', '.join(_MODES)}.")
+    # Else wandb reports its own errors to its makers. It reads this when it is first imported.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    wandb = require("wandb", extra="tracking")
+    folder, trouble = _writable(Path(dir or os.environ.get("WANDB_DIR", "")))
+    settings = wandb.Settings(
+        silent=True,  # what it prints differs from one front end to the next, and from run to run
+        console="off",
+        save_code=False,
+        disable_git=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        init_timeout=_PATIENCE,
+        reinit="finish_previous",
+    )
+
+    init = partial(
+        wandb.init,
+        project=project,
+        config=dict(config or {}),
+        name=name,
+        dir=folder.resolve(),
+        settings=settings,
+    )
+    run = None
+    if chosen == "online":
+        try:
+            wandb.setup(wandb.Settings(silent=True))
+            if not wandb.login(prompt=False, verify=False):
+                raise wandb.errors.UsageError("no API key is set; `wandb login` sets it")
+            run = init(mode="online")
+        except wandb.errors.Error as error:
+            trouble.append(f"online does not work ({str(error).splitlines()[0].rstrip('.')})")
+            chosen = "offline"
+    if run is None:
+        run = init(mode=chosen)
+    if chosen == "online":
+        where = f"online, at {run.url}"
+    elif chosen == "offline":
+        where = f"offline, in {folder / 'wandb'}: nothing is uploaded"
+    else:
+        where = "nowhere: the mode is disabled"
+    print("; ".join([f"Tracked {where}", *trouble]) + ".")
+
+    exit_code = 1
+    try:
+        yield run
+        exit_code = 0
+    finally:
+        # Before the end: hooks would outlive the run, and fail in a later backward.
+        run.unwatch()
+        run.finish(exit_code=exit_code)
+
+
+def read_run(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return what was logged to an offline run: one dict for each step, oldest first.
+
+    Each has the logged values under their names, and ``_step``, ``_runtime`` (seconds) and
+    ``_timestamp``. Floats are exactly those that were logged. A histogram, picture or table is a
+    dict that says under ``_type`` what it is.
+
+    Args:
+        path: ``run.dir`` of the run, the folder that holds it, or the ``.wandb`` file in that.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: the file cannot be read.
+        ImportError: wandb is not installed.
+    """
+    require("wandb", extra="tracking")
+    file = _run_file(Path(path))
+    with tempfile.TemporaryDirectory() as scratch:  # where the reader puts its own log
+        quiet = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": scratch}
+        # wandb's own reader: the format of the file is not documented.
+        reader = subprocess.run(
+            [sys.executable, "-m", "wandb", "leet", "inspect", "--json", file.resolve()],
+            capture_output=True,
+            encoding="utf-8",
+            env={**os.environ, **quiet},
+        )
+    records = [json.loads(line) for line in reader.stdout.splitlines()]
+    if reader.returncode or not records:
+        reason = (reader.stderr.strip().splitlines() or ["it is empty"])[-1]
+        raise ValueError(f"{file} is no run that wandb can read: {reason}")
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [_row(row) for row in rows]
+
+
+def _writable(parent: Path) -> tuple[Path, list[str]]:
+    """Return ``parent``, or a temporary folder and why, where ``parent/wandb`` takes no file."""
+    try:
+        (parent / "wandb").mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=parent / "wandb").close()
+    except OSError as error:
+        reason = f"{parent / 'wandb'} cannot be written ({error.strerror})"
+        return Path(tempfile.mkdtemp(prefix="blitz-")), [reason]
+    return parent, []
+
+
+def _run_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for folder in (path, path.parent):  # run.dir is a folder inside the run's
+        found = list(folder.glob("run-*.wandb"))
+        if len(found) == 1:
+            return found[0]
+    raise FileNotFoundError(f"{path} holds no run. Give run.dir, or a folder offline-run-... .")
+
+
+def _row(item: dict[str, Any]) -> dict[str, Any]:
+    """Put together what the reader spreads over ``name._type``, ``name.bins`` and so on.
+
+    >>> _row({"loss": "NaN", "w.b._type": "histogram", "w.b.bins": [0, 1]})
+    {'loss': nan, 'w.b': {'_type': 'histogram', 'bins': [0, 1]}}
+    """
+    media = [key.removesuffix("._type") for key in item if key.endswith("._type")]
+    row: dict[str, Any] = {}
+    for key, value in item.items():
+        owner = next((name for name in media if key.startswith(f"{name}.")), None)
+        if owner is not None:
+            row.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = value
+        else:
+            row[key] = _NOT_JSON.get(value, value) if isinstance(value, str) else value
+    return row

@@ -193,6 +193,10 @@ def _adaptive_pool(ndim: int, x: Tensor, output_size: Any) -> Tensor:
     return _like_format((*shape[:-ndim], *out), x.dtype, x)
 
 
+def _indices(out: Tensor) -> Tensor:
+    return torch.empty_strided(out.shape, out.stride(), dtype=torch.int64, device=META)
+
+
 def _register_spatial(ndim: int) -> None:
     """Answer convolutions and pools over ``ndim`` spatial dimensions."""
 
@@ -231,11 +235,7 @@ def _register_spatial(ndim: int) -> None:
         return_indices: bool = False,
     ) -> Any:
         out = _pool(ndim, input, kernel_size, stride, padding, dilation, ceil_mode)
-        return (
-            (out, torch.empty_strided(out.shape, out.stride(), dtype=torch.int64, device=META))
-            if return_indices
-            else out
-        )
+        return (out, _indices(out)) if return_indices else out
 
     def max_pool_with_indices(*args: Any, **kwargs: Any) -> Any:
         return max_pool(*args, **{**kwargs, "return_indices": True})
@@ -251,8 +251,12 @@ def _register_spatial(ndim: int) -> None:
     ) -> Tensor:
         return _pool(ndim, input, kernel_size, stride, padding, 1, ceil_mode)
 
-    def adaptive_pool(input: Tensor, output_size: Any) -> Tensor:
+    def adaptive_avg_pool(input: Tensor, output_size: Any) -> Tensor:
         return _adaptive_pool(ndim, input, output_size)
+
+    def adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+        out = _adaptive_pool(ndim, input, output_size)
+        return (out, _indices(out)) if return_indices else out
 
     both = (torch, F)
     _register(f"conv{ndim}d", of=both)(conv)
@@ -260,7 +264,8 @@ def _register_spatial(ndim: int) -> None:
     _register(f"max_pool{ndim}d", of=both)(max_pool)
     _register(f"max_pool{ndim}d_with_indices", of=(F,))(max_pool_with_indices)
     _register(f"avg_pool{ndim}d", of=both)(avg_pool)
-    _register(f"adaptive_avg_pool{ndim}d adaptive_max_pool{ndim}d", of=(F,))(adaptive_pool)
+    _register(f"adaptive_avg_pool{ndim}d", of=(F,))(adaptive_avg_pool)
+    _register(f"adaptive_max_pool{ndim}d", of=(F,))(adaptive_max_pool)
 
 
 for _ndim in (1, 2, 3):

@@ -36,6 +36,7 @@ _MODULE_OF = {
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],
+        "plotting.network": ["plot_network"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
         "shapes": [
             "conv_arithmetic",

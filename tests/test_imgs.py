@@ -1,0 +1,91 @@
+"""The pictures in imgs/ say what torch says, and are those that `make imgs` draws today."""
+
+import importlib.util
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from blitz_helpers import Network
+
+IMGS = Path(__file__).parents[1] / "imgs"
+PICTURES = ["nn"]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder with every picture, drawn now."""
+    spec = importlib.util.spec_from_file_location("draw", IMGS / "draw.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("imgs")
+    module.draw(folder)
+    return folder
+
+
+def texts(svg):
+    root = ElementTree.parse(svg).getroot()
+    return [
+        "".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+class SizesThatTorchGives(TorchFunctionMode):
+    """Notes the output shape of every function of torch that is called on images, as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor):
+            self.shapes.append(tuple(output.shape))
+        return output
+
+
+def test_the_sizes_in_the_picture_are_those_of_a_real_forward():
+    net, image = Network(), torch.zeros(1, 1, 32, 32)
+    with SizesThatTorchGives() as torch_gives, torch.no_grad():
+        net(image)
+    shapes = [(1, 1, 32, 32)]
+    for shape in torch_gives.shapes:
+        if shape != shapes[-1]:
+            shapes.append(shape)
+    labels = ["@".join(filter(None, [str(c), "x".join(map(str, size))])) for _, c, *size in shapes]
+    drawn = texts(IMGS / "nn.svg")
+    assert [text for text in drawn if text[0].isdigit()] == labels
+    assert labels[0] == "1@32x32"
+    assert labels[-1] == "10"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_committed_picture_has_the_labels_of_a_fresh_one(fresh, name):
+    assert texts(IMGS / f"{name}.svg") == texts(fresh / f"{name}.svg")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_there_as_png_of_the_same_size_too(fresh, name):
+    def size(png):
+        return png.read_bytes()[16:24]  # width and height: PNG specification, IHDR
+
+    assert size(IMGS / f"{name}.png") == size(fresh / f"{name}.png")
+
+
+def test_every_picture_in_the_folder_is_drawn_by_the_program(fresh):
+    def pictures(folder):
+        return {path.name for path in folder.iterdir() if path.suffix in {".png", ".svg"}}
+
+    assert pictures(fresh) == pictures(IMGS)
+    assert {f"{name}.svg" for name in PICTURES} <= pictures(fresh)
+
+
+def test_drawing_twice_gives_the_same_svg(fresh, tmp_path):
+    again = importlib.util.spec_from_file_location("draw", IMGS / "draw.py")
+    module = importlib.util.module_from_spec(again)
+    again.loader.exec_module(module)
+    module.draw(tmp_path)
+    for name in PICTURES:
+        assert (tmp_path / f"{name}.svg").read_bytes() == (fresh / f"{name}.svg").read_bytes()

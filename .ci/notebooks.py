@@ -24,6 +24,7 @@ def execute(path: Path) -> None:
         timeout=600,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # or a progress bar would be stored once for each of its updates
         resources={"metadata": {"path": str(path.parent)}},
         # A stored traceback holds paths of the machine it was made on: keep name and message.
         extra_arguments=["--InteractiveShell.xmode=Minimal"],

@@ -31,13 +31,16 @@ _MODULE_OF = {
             "label_modules",
         ],
         "network": ["Network"],
-        "tracking": ["read_run", "start_run"],
-        "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],
         "plotting.network": ["plot_network"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
+        "plotting.training": [
+            "plot_confusion",
+            "plot_filters",
+            "plot_losses",
+        ],
         "shapes": [
             "conv_arithmetic",
             "conv_fitting_sizes",
@@ -48,9 +51,10 @@ _MODULE_OF = {
             "pool_fitting_sizes",
             "pool_output_size",
         ],
+        "trace": ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
+        "tracking": ["read_run", "start_run"],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
-        "trace": ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
     }.items()
     for name in names
 }

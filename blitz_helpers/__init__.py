@@ -35,12 +35,8 @@ _MODULE_OF = {
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],
         "plotting.network": ["plot_network"],
+        "plotting.training": ["plot_confusion", "plot_filters", "plot_losses"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
-        "plotting.training": [
-            "plot_confusion",
-            "plot_filters",
-            "plot_losses",
-        ],
         "shapes": [
             "conv_arithmetic",
             "conv_fitting_sizes",

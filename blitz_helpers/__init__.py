@@ -37,6 +37,7 @@ _MODULE_OF = {
         "plotting.network": ["plot_network"],
         "plotting.training": ["plot_confusion", "plot_filters", "plot_losses"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
+        "plotting.windows": ["plot_receptive_field", "plot_window"],
         "shapes": [
             "conv_arithmetic",
             "conv_fitting_sizes",

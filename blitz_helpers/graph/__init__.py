@@ -1,6 +1,6 @@
 """The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
 
-from blitz_helpers.graph._modules import label_modules
+from blitz_helpers.graph._labels import label_modules
 from blitz_helpers.graph._records import AutogradGraph, GraphEdge, GraphNode, SavedTensor
 from blitz_helpers.graph._walk import autograd_graph
 

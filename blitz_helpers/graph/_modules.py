@@ -1,129 +1,101 @@
-"""Which module a node belongs to: by the parameters that feed it, or by when it was made."""
+"""Whose a node is: the parameter of a leaf, the module of an operation."""
 
 from __future__ import annotations
 
-import sys
-import threading
-from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
+from torch.autograd.graph import Node
+
+from blitz_helpers.graph._labels import labels_of, module_running, require_module
+
+Slots: TypeAlias = tuple[tuple[Node | None, int], ...]
+"""A node's ``next_functions``."""
+
+# Through these a parameter still feeds the node that uses it: `T` under every `Addmm`.
+_VIEWS = frozenset(
+    (
+        *("alias", "as_strided", "clone", "diagonal", "expand", "narrow", "permute", "select"),
+        *("reshape_alias", "slice", "split", "split_with_sizes", "squeeze", "t", "to_copy"),
+        *("transpose", "unbind", "unfold", "unsafe_view", "unsqueeze", "view"),
+        *("view_as_complex", "view_as_real"),
+    )
 )
 
 
-class _Labels:
-    """Which module was running from which sequence number on, in one thread."""
+def belongings(
+    order: Sequence[Node], slots: Mapping[Node, Slots], ops: Sequence[str], model: nn.Module | None
+) -> tuple[dict[Node, str], dict[Node, str]]:
+    """Return the parameter of each leaf and the module of each node, where they are known.
 
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._modules: list[str | None] = []
-        self._running: list[str | None] = [None]
-
-    def enter(self, module: str) -> None:
-        self._running.append(module)
-        self._mark()
-
-    def leave(self) -> None:
-        self._running.pop()
-        self._mark()
-
-    def _mark(self) -> None:
-        now: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # not in `__all__`
-        if self._starts and now < self._starts[-1]:
-            # A new thread under the number of an old one, counting from 0.
-            self._starts.clear()
-            self._modules.clear()
-        if self._starts and now == self._starts[-1]:
-            self._modules[-1] = self._running[-1]
-        else:
-            self._starts.append(now)
-            self._modules.append(self._running[-1])
-
-    def running_at(self, sequence_nr: int) -> str | None:
-        place = bisect_right(self._starts, sequence_nr) - 1
-        return None if place < 0 else self._modules[place]
-
-
-# Sequence numbers count within a thread, so each thread has its own labels.
-_labels: WeakKeyDictionary[nn.Module, dict[int, _Labels]] = WeakKeyDictionary()
-
-
-@contextmanager
-def label_modules(model: nn.Module) -> Iterator[None]:
-    """Note which module runs when, so that the graph of a forward pass inside has it on each node.
-
-    Nothing is attached to the model: global forward hooks watch it, and are gone afterwards. The
-    notes last as long as the model.
+    Args:
+        order: the nodes, each before those that feed it.
+        slots: what feeds each of them.
+        ops: the operation of each, in their order.
+        model: whose parameters and modules to name.
 
     Raises:
         TypeError: ``model`` is no module.
-
-    >>> import torch
-    >>> from blitz_helpers import autograd_graph, label_modules
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh())
-    >>> with label_modules(model):
-    ...     output = model(torch.ones(1, 3))
-    >>> [(node.op, node.module) for node in autograd_graph(output, model).nodes[:2]]
-    [('tanh', '1'), ('addmm', '0')]
+        ValueError: ``model`` has nothing to do with the graph.
     """
-    require_module(model)
-    names = {module: name for name, module in model.named_modules()}
-    threads = _labels.setdefault(model, {})
-
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        if module in names:
-            threads.setdefault(threading.get_ident(), _Labels()).enter(names[module])
-
-    def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if module in names:
-            threads[threading.get_ident()].leave()
-
-    # A compiled model would compile the hooks too; where nothing was compiled, dynamo is not
-    # even loaded.
-    compiled = "torch._dynamo" in sys.modules
-    handles = (
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-    )
-    try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def labels_of(model: nn.Module | None) -> list[_Labels]:
-    """Return what was noted in this thread while ``model`` ran, or any model."""
-    models = list(_labels) if model is None else [model]
-    here = threading.get_ident()
-    found = []
-    for labelled in models:
-        threads = _labels.get(labelled, {})
-        if here in threads:
-            found.append(threads[here])
-        elif len(threads) == 1:
-            found.extend(threads.values())
-    return found
-
-
-def module_running(labels: list[_Labels], sequence_nr: int) -> str | None:
-    """Return the module that ran when the node of this number was made, if one of them knows."""
-    for label in labels:
-        module = label.running_at(sequence_nr)
+    parameters: dict[Node, str] = {}
+    modules: dict[Node, str] = {}
+    owners: dict[Node, list[str]] = {}  # of leaves, and of views of them
+    places = {} if model is None else _places(model)
+    labels = labels_of(model)
+    if not places and not labels:
+        if model is not None:
+            raise ValueError(_nothing_to_name(model))
+        return parameters, modules
+    for node, op in zip(reversed(order), reversed(ops), strict=True):
+        if op == "accumulate_grad":
+            place = places.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf has it
+            if place is not None:
+                parameters[node], owners[node] = place
+                modules[node] = owners[node][0]
+            continue
+        feeding = [owners[source] for source, _ in slots[node] if source in owners]
+        if feeding and op in _VIEWS:
+            owners[node] = feeding[0]
+        module = module_running(labels, node._sequence_nr()) if labels else None
+        if module is None and feeding:
+            module = _owner(feeding)
         if module is not None:
-            return module
-    return None
+            modules[node] = module
+    if model is not None and not modules:
+        raise ValueError(_nothing_to_name(model))
+    return parameters, modules
 
 
-def require_module(model: object) -> None:
-    """Raise a ``TypeError`` unless ``model`` is a module."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
+def _places(model: nn.Module) -> dict[int, tuple[str, list[str]]]:
+    """Return by the ``id`` of each parameter its first dotted name and the modules that own it."""
+    require_module(model)
+    places: dict[int, tuple[str, list[str]]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():  # a tied one more than once
+            if parameter is not None:
+                dotted = f"{path}.{name}" if path else name
+                places.setdefault(id(parameter), (dotted, []))[1].append(path)
+    return places
+
+
+def _owner(feeding: list[list[str]]) -> str:
+    """Return the module that owns all of the parameters, or else the first.
+
+    A tied weight has several owners, and the bias beside it tells which of them ran.
+    """
+    for owner in feeding[0]:
+        if all(owner in owners for owners in feeding[1:]):
+            return owner
+    return feeding[0][0]
+
+
+def _nothing_to_name(model: nn.Module) -> str:
+    kind = type(model).__name__
+    if next(model.parameters(), None) is None:
+        return f"model is a {kind} without parameters: it owns no leaf of this graph to name."
+    return (
+        f"model is a {kind} that owns no leaf of this graph: none of its parameters went into "
+        "output. Pass the model that computed it, not a copy."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from blitz_helpers._tables import html_table, text_table
@@ -51,7 +52,7 @@ class GraphNode(NamedTuple):
 class GraphEdge(NamedTuple):
     """What one node's forward made goes into a slot of another.
 
-    ``next_functions[slot]`` of node ``target`` is ``(source, output_nr)``.
+    ``next_functions[slot][0]`` of node ``target`` is node ``source``.
     """
 
     source: int
@@ -60,8 +61,6 @@ class GraphEdge(NamedTuple):
     """Number of the node that took it; it is nearer to the root."""
     slot: int
     """Which input of ``target``."""
-    output_nr: int
-    """Which output of ``source``."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,20 @@ class AutogradGraph:
 
     nodes: tuple[GraphNode, ...]
     """Ordered by depth: every node stands before those that feed it."""
-    edges: tuple[GraphEdge, ...]
-    """Ordered by target and slot."""
     roots: tuple[GraphNode, ...]
     """The nodes of the outputs, in their order, each once."""
     saved_bytes: int
     """Memory that the saved tensors keep, parameters included; what they share counts once."""
+
+    @cached_property
+    def edges(self) -> tuple[GraphEdge, ...]:
+        """Every filled slot of every node, ordered by target and slot."""
+        return tuple(
+            GraphEdge(source, node.number, slot)
+            for node in self.nodes
+            for slot, source in enumerate(node.inputs)
+            if source is not None
+        )
 
     @property
     def root(self) -> GraphNode:

@@ -1,111 +1,114 @@
-"""What a node keeps for its backward, read without touching it."""
+"""What a node keeps for its backward, read so that no hook runs and nothing is recomputed."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import CodeType
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from blitz_helpers.graph._records import SavedTensor
 
-_RAW = "_raw_saved_"
 
-
-def saved_names(kind: type[Node]) -> tuple[str, ...]:
-    """Return the names of the tensors that nodes of this built-in kind can save."""
-    return tuple(name.removeprefix(_RAW) for name in vars(kind) if name.startswith(_RAW))
-
-
-class SavedReader:
-    """Reads saved tensors, and adds up the memory that they keep."""
+class Findings:
+    """What the nodes of one graph share: memory, and records that say the same."""
 
     def __init__(self) -> None:
         self._storages: dict[int, int] = {}
+        self._kept: dict[tuple[str, torch.Size, torch.dtype], SavedTensor] = {}
 
     @property
-    def nbytes(self) -> int:
-        """Bytes kept by all that was read, each storage counted once."""
+    def saved_bytes(self) -> int:
+        """Bytes of all the storages that were met, each counted once."""
         return sum(self._storages.values())
 
-    def builtin(self, node: Node, names: tuple[str, ...]) -> tuple[SavedTensor, ...]:
-        """Read the named tensors of a node that torch itself defines."""
-        found = []
-        for name in names:
+    def kept(self, name: str, tensor: Tensor) -> SavedTensor:
+        """Return the record of a tensor that is there, and count its memory."""
+        storage = tensor.untyped_storage()
+        self._storages[storage._cdata] = storage.nbytes()
+        key = (name, tensor.shape, tensor.dtype)
+        record = self._kept.get(key)
+        if record is None:
+            record = SavedTensor(name, tuple(tensor.shape), tensor.nbytes, "kept")
+            self._kept[key] = record
+        return record
+
+
+SavedReader: TypeAlias = Callable[[Any, Findings], tuple[SavedTensor, ...]]
+
+
+def saved_reader(python_type: type[Node]) -> SavedReader | None:
+    """Return what reads nodes of this type, which torch defines; ``None`` if they save nothing."""
+    raw = "_raw_saved_"
+    names = [name.removeprefix(raw) for name in vars(python_type) if name.startswith(raw)]
+    attributes = [(name, raw + name, "_saved_" + name) for name in names]
+
+    def read(node: Any, findings: Findings) -> tuple[SavedTensor, ...]:
+        found: list[SavedTensor] = []
+        for name, raw_attribute, attribute in attributes:
             try:
-                raw = getattr(node, _RAW + name)
+                raw = getattr(node, raw_attribute)
             except RuntimeError:  # a list of tensors, freed
                 found.append(SavedTensor(name, None, 0, "freed"))
                 continue
             if type(raw) is tuple:
-                for place, item in enumerate(raw):
-                    record = self._read(item, f"{name}[{place}]", node, None)
-                    if record is not None:
-                        found.append(record)
+                found += _read_list(name, raw, findings)
+            elif raw.unpack_hook is not None:
+                found.append(SavedTensor(name, None, None, "packed"))
             else:
-                record = self._read(raw, name, node, "_saved_" + name)
-                if record is not None:
-                    found.append(record)
+                # No hook is on it, so that nothing but torch's own checks run here.
+                try:
+                    tensor = getattr(node, attribute)
+                except RuntimeError as error:
+                    found.append(_lost(name, raw, error, findings))
+                else:
+                    if tensor is not None:  # as is the bias of a layer that has none
+                        found.append(findings.kept(name, tensor))
         return tuple(found)
 
-    def custom(self, node: Node) -> tuple[SavedTensor, ...]:
-        """Read the tensors that a custom function gave to ``save_for_backward``."""
-        try:
-            raws = node._raw_saved_tensors  # type: ignore[attr-defined]  # a custom function's
-        except RuntimeError:
-            # All that is left is the fact that it was freed, even if it never saved anything.
-            if not _uses_saved_tensors(node._forward_cls):  # type: ignore[attr-defined]  # same
-                return ()
-            return (SavedTensor("saved_tensors", None, 0, "freed"),)
-        packed = any(raw.unpack_hook is not None for raw in raws)
-        unpacked = None if packed else "saved_tensors"  # which would run the hook
-        records = (
-            self._read(raw, f"saved_tensors[{place}]", node, unpacked)
-            for place, raw in enumerate(raws)
-        )
-        return tuple(record for record in records if record is not None)
-
-    def _read(self, raw: Any, name: str, node: Node, unpacked: str | None) -> SavedTensor | None:
-        if raw.unpack_hook is not None:
-            return SavedTensor(name, None, None, "packed")
-        data = raw.data
-        if data is None:
-            # Freed, or there never was a tensor, as with the bias of a layer that has none.
-            try:
-                raw.unpack()
-            except RuntimeError:
-                return SavedTensor(name, None, 0, "freed")
-            return None
-        return SavedTensor(
-            name,
-            tuple(data.shape),
-            self._count(data),
-            # A version of 0 was never written to; otherwise only unpacking can tell.
-            "kept" if data._version == 0 or _unpacks(raw, node, unpacked) else "changed",
-        )
-
-    def _count(self, data: Tensor) -> int:
-        nbytes = data.nbytes
-        storage = data.untyped_storage()
-        self._storages[storage._cdata] = storage.nbytes()
-        return nbytes
+    return read if attributes else None
 
 
-def _unpacks(raw: Any, node: Node, unpacked: str | None) -> bool:
-    """Return whether torch hands the tensor out: not when it was modified in place.
-
-    There is no hook on it, so that nothing but torch's own check runs.
-    """
+def read_custom(node: Any, findings: Findings) -> tuple[SavedTensor, ...]:
+    """Return what a custom function gave to ``save_for_backward``."""
     try:
-        if unpacked is None:
-            raw.unpack()
+        raws = node._raw_saved_tensors
+    except RuntimeError:
+        # All that is left is the fact that it was freed, even if it never saved anything.
+        saves = _uses_saved_tensors(node._forward_cls)
+        return (SavedTensor("saved_tensors", None, 0, "freed"),) if saves else ()
+    return tuple(_read_list("saved_tensors", raws, findings))
+
+
+def _read_list(name: str, raws: tuple[Any, ...], findings: Findings) -> list[SavedTensor]:
+    found = []
+    for place, raw in enumerate(raws):
+        item = f"{name}[{place}]"
+        if raw.unpack_hook is not None:
+            found.append(SavedTensor(item, None, None, "packed"))
+            continue
+        try:
+            tensor = raw.unpack()
+        except RuntimeError as error:
+            found.append(_lost(item, raw, error, findings))
         else:
-            getattr(node, unpacked)
-    except RuntimeError as error:
-        return "modified by an inplace operation" not in str(error)
-    return True
+            if tensor is not None:
+                found.append(findings.kept(item, tensor))
+    return found
+
+
+def _lost(name: str, raw: Any, error: RuntimeError, findings: Findings) -> SavedTensor:
+    """Say what has become of a tensor that torch does not hand out."""
+    data = raw.data
+    if data is None:
+        return SavedTensor(name, None, 0, "freed")
+    record = findings.kept(name, data)
+    changed = "modified by an inplace operation" in str(error)
+    return record._replace(state="changed") if changed else record
 
 
 def _uses_saved_tensors(function: type) -> bool:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from itertools import count
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._modules import labels_of, module_running, require_module
-from blitz_helpers.graph._records import AutogradGraph, GraphEdge, GraphNode
-from blitz_helpers.graph._saved import SavedReader, saved_names
-
-_Slots: TypeAlias = tuple[tuple[Node | None, int], ...]
-
-# Nodes visited from Python are freed one inside the other, at about 200 bytes of C stack each,
-# unless something comes between them at every so many levels.
-_LEVELS_FREED_AT_ONCE = 64
-
-# Through these a parameter still feeds the node that uses it: `T` under every `Addmm`.
-_VIEWS = frozenset(
-    (
-        *("alias", "as_strided", "clone", "diagonal", "expand", "narrow", "permute", "select"),
-        *("reshape_alias", "slice", "split", "split_with_sizes", "squeeze", "t", "to_copy"),
-        *("transpose", "unbind", "unfold", "unsafe_view", "unsqueeze", "view"),
-        *("view_as_complex", "view_as_real"),
-    )
-)
+from blitz_helpers.graph._modules import Slots, belongings
+from blitz_helpers.graph._records import AutogradGraph, GraphNode, SavedTensor
+from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
+from blitz_helpers.graph._saved import Findings, SavedReader, read_custom, saved_reader
 
 
 def autograd_graph(
@@ -59,52 +45,41 @@ def autograd_graph(
     >>> [leaf.parameter for leaf in graph.leaves]
     ['bias', 'weight']
     """
-    if model is not None:
-        require_module(model)
-    roots = [_grad_fn(tensor, where) for where, tensor in _tensors(output, "output")]
+    roots = list(dict.fromkeys(_grad_fn(*found) for found in _tensors(output, "output")))
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
-    slots, depths = _discover(list(dict.fromkeys(roots)))
-    numbers = {node: number for number, node in enumerate(depths)}
-    kinds = _Kinds()
-    parameters, modules = _belongings(slots, numbers, kinds, model)
-    reader = SavedReader()
-    nodes, edges = [], []
-    for number, (node, depth) in enumerate(depths.items()):
-        kind = kinds[node]
-        inputs: list[int | None] = []
-        for slot, (source, output_nr) in enumerate(slots[node]):
-            if source is None:
-                inputs.append(None)
-                continue
-            inputs.append(numbers[source])
-            edges.append(GraphEdge(numbers[source], number, slot, output_nr))
-        saved = reader.custom(node) if kind.is_custom else reader.builtin(node, kind.saved)
-        nodes.append(
-            GraphNode(
-                number,
-                kind.name,
-                kind.op,
-                parameters.get(node),
-                modules.get(node),
-                _shape(node),
-                tuple(inputs),
-                saved,
-                any(tensor.state == "freed" for tensor in saved) if saved else None,
-                depth,
-            )
-        )
+    slots, depths = _discover(roots)
+    order = list(depths)
+    kinds = [_kinds.get(type(node)) or _learn_kind(node) for node in order]
+    ops = [kind.op for kind in kinds]
+    parameters, modules = belongings(order, slots, ops, model)
+    numbers: dict[Node | None, int] = dict(zip(order, count(), strict=False))
+    findings = Findings()
+    saved = [
+        kind.read_saved(node, findings) if kind.read_saved else ()
+        for node, kind in zip(order, kinds, strict=True)
+    ]
+    columns = (
+        numbers.values(),
+        [kind.name for kind in kinds],
+        ops,
+        [parameters.get(node) for node in order],
+        [modules.get(node) for node in order],
+        [_shape(node) for node in order],
+        [tuple([numbers.get(source) for source, _ in slots[node]]) for node in order],
+        saved,
+        [_is_freed(tensors) if tensors else None for tensors in saved],
+        depths.values(),
+    )
+    nodes = tuple(map(GraphNode._make, zip(*columns, strict=True)))
     return AutogradGraph(
-        tuple(nodes),
-        tuple(edges),
-        tuple(nodes[numbers[root]] for root in dict.fromkeys(roots)),
-        reader.nbytes,
+        nodes, tuple([nodes[numbers[root]] for root in roots]), findings.saved_bytes
     )
 
 
-def _tensors(output: object, where: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:
     if isinstance(output, Tensor):
-        yield where, output
+        yield output, where
     elif isinstance(output, Mapping):
         for key, value in output.items():
             yield from _tensors(value, f"{where}[{key!r}]")
@@ -139,24 +114,26 @@ def _grad_fn(tensor: Tensor, where: str) -> Node:
     )
 
 
-def _discover(roots: list[Node]) -> tuple[dict[Node, _Slots], dict[Node, int]]:
+def _discover(roots: list[Node]) -> tuple[dict[Node, Slots], dict[Node, int]]:
     """Return the slots of every node, and the depth of each, in an order by depth."""
-    slots: dict[Node, _Slots] = {}
-    consumers: dict[Node, int] = {}
+    slots: dict[Node, Slots] = {}
+    consumers = dict.fromkeys(roots, 0)
     try:
         todo = list(roots)
         while todo:
             node = todo.pop()
-            if node in slots:
-                continue
             slots[node] = node.next_functions
             for source, _ in slots[node]:
-                if source is not None:
-                    consumers[source] = consumers.get(source, 0) + 1
+                if source is None:
+                    continue
+                if source in consumers:
+                    consumers[source] += 1
+                else:
+                    consumers[source] = 1
                     todo.append(source)
         # A node comes when its last consumer has come, so the order is one by depth.
-        depths = {root: 0 for root in roots if root not in consumers}
-        order = list(depths)
+        order = [root for root in roots if not consumers[root]]
+        depths = dict.fromkeys(order, 0)
         for node in order:
             for source, _ in slots[node]:
                 if source is not None:
@@ -165,47 +142,49 @@ def _discover(roots: list[Node]) -> tuple[dict[Node, _Slots], dict[Node, int]]:
                         depths[source] = depths[node] + 1
                         order.append(source)
     except BaseException:  # a keyboard interrupt must not leave a graph that crashes later
-        for node, sources in slots.items():
-            _free_apart(node, sources)
+        for node in slots:
+            free_apart(node)
         raise
-    for node in order:
-        level = depths[node] // _LEVELS_FREED_AT_ONCE
-        for source, _ in slots[node]:
-            if source is not None and depths[source] // _LEVELS_FREED_AT_ONCE != level:
-                _free_apart(node, slots[node])
-                break
+    if depths[order[-1]] > LEVELS_FREED_AT_ONCE:
+        for node in order:
+            level = depths[node] // LEVELS_FREED_AT_ONCE
+            for source, _ in slots[node]:
+                if source is None or not slots[source]:
+                    continue
+                if depths[source] // LEVELS_FREED_AT_ONCE != level:
+                    free_apart(node)
+                    break
     return slots, depths
 
 
 class _Kind(NamedTuple):
+    """What is the same for all nodes of one Python type."""
+
     name: str
     op: str
-    saved: tuple[str, ...]
-    is_custom: bool
+    read_saved: SavedReader | None
 
 
-class _Kinds:
-    """What is the same for all nodes of one Python type, and asked for once."""
+# torch's own types last for ever; those of custom functions may be made by the thousand.
+_kinds: dict[type[Node], _Kind] = {}
+_custom_kinds: WeakKeyDictionary[type[Node], _Kind] = WeakKeyDictionary()
 
-    def __init__(self) -> None:
-        self._known: dict[type[Node], _Kind] = {}
 
-    def __getitem__(self, node: Node) -> _Kind:
-        python_type = type(node)
-        kind = self._known.get(python_type)
+def _learn_kind(node: Node) -> _Kind:
+    """Return the kind of a node whose type is not in ``_kinds``, and put it there if it may be."""
+    python_type = type(node)
+    if issubclass(python_type, BackwardCFunction):
+        kind = _custom_kinds.get(python_type)
         if kind is None:
-            is_custom = issubclass(python_type, BackwardCFunction)
-            name = _QUALIFIERS.sub("", node.name())
-            kind = _Kind(
-                name,
-                _BACKWARD.sub("", name) or name if is_custom else _op(name),
-                () if is_custom else saved_names(python_type),
-                is_custom,
-            )
-            # Nodes that only C++ knows share one Python type, and each has its own name.
-            if is_custom or python_type.__name__ == name:
-                self._known[python_type] = kind
+            name = node.name()
+            kind = _Kind(name, _BACKWARD.sub("", name) or name, read_custom)
+            _custom_kinds[python_type] = kind
         return kind
+    name = _QUALIFIERS.sub("", node.name())
+    kind = _Kind(name, _op(name), saved_reader(python_type))
+    if name == python_type.__name__:  # else one that Python does not know: they share a type
+        _kinds[python_type] = kind
+    return kind
 
 
 _QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")
@@ -232,91 +211,10 @@ def _op(name: str) -> str:
     return _IRREGULAR.get(stem) or "_".join(_WORD.findall(stem)).lower()
 
 
+def _is_freed(saved: tuple[SavedTensor, ...]) -> bool:
+    return any([tensor.state == "freed" for tensor in saved])  # noqa: C419  # on few, a list wins
+
+
 def _shape(node: Node) -> tuple[int, ...] | None:
     metadata = node._input_metadata
     return tuple(metadata[0].shape) if metadata else None
-
-
-def _belongings(
-    slots: dict[Node, _Slots], numbers: dict[Node, int], kinds: _Kinds, model: nn.Module | None
-) -> tuple[dict[Node, str], dict[Node, str]]:
-    """Return the parameter of each leaf and the module of each node, where they are known."""
-    parameters: dict[Node, str] = {}
-    modules: dict[Node, str] = {}
-    labels = labels_of(model)
-    if model is None and not labels:
-        return parameters, modules
-    names: dict[int, list[str]] = {}
-    if model is not None:
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(name)
-    owners: dict[Node, list[str]] = {}  # of leaves and of views of them
-    labelled = False
-    for node in reversed(numbers):
-        kind = kinds[node]
-        if kind.name == "AccumulateGrad":
-            own = names.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf's
-            if own:
-                parameters[node] = own[0]
-                owners[node] = [name.rpartition(".")[0] for name in own]
-                modules[node] = owners[node][0]
-            continue
-        label = module_running(labels, node._sequence_nr()) if labels else None
-        feeding = [owners[source] for source, _ in slots[node] if source in owners]
-        if feeding and kind.op in _VIEWS:
-            owners[node] = feeding[0]
-        if label is not None:
-            labelled = True
-            modules[node] = label
-        elif feeding:
-            # A tied weight has several owners; the bias beside it tells which one ran.
-            shared = set(feeding[0]).intersection(*feeding[1:])
-            modules[node] = next((owner for owner in feeding[0] if owner in shared), feeding[0][0])
-    if model is not None and not parameters and not labelled:
-        raise ValueError(_stranger(model, bool(names)))
-    return parameters, modules
-
-
-def _stranger(model: nn.Module, has_parameters: bool) -> str:
-    kind = type(model).__name__
-    if not has_parameters:
-        return f"model is a {kind} without parameters: there is nothing to name leaves by."
-    return (
-        f"model is a {kind} that owns no leaf of this graph: none of its parameters went into "
-        "output. Pass the model that computed it, not a copy."
-    )
-
-
-class _Pending(threading.local):
-    def __init__(self) -> None:
-        self.slots: list[_Slots] = []
-        self.emptying = False
-
-
-class _Apart:
-    """Stands in a node's metadata and frees what feeds the node after it, not inside it.
-
-    It holds nothing but what the node holds itself.
-    """
-
-    __slots__ = ("_slots",)
-    _pending = _Pending()
-
-    def __init__(self, slots: _Slots) -> None:
-        self._slots = slots
-
-    def __del__(self) -> None:
-        pending = self._pending
-        pending.slots.append(self._slots)
-        if pending.emptying:
-            return
-        pending.emptying = True
-        try:
-            while pending.slots:
-                pending.slots.pop()
-        finally:
-            pending.emptying = False
-
-
-def _free_apart(node: Node, slots: _Slots) -> None:
-    node.metadata["blitz_helpers"] = _Apart(slots)  # type: ignore[index]  # a dict, stubbed wrongly

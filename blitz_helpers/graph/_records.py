@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import Literal, NamedTuple
 
 from blitz_helpers._tables import html_table, text_table
+from blitz_helpers.graph._fold import FoldedGraph, fold
+from blitz_helpers.graph._languages import Mermaid, dot, mermaid
+
+# More than a page shows; and some browsers' Mermaid stops at some hundreds of edges.
+_MOST_ROWS, _MOST_BOXES = 100, 100
 
 
 # Named tuples and not dataclasses: a graph has a million of them, and a tuple is made in a
@@ -122,6 +128,20 @@ class AutogradGraph:
             ops.append(node.op)
         return " -> ".join(ops)
 
+    def folded(self, limit: int = _MOST_BOXES) -> FoldedGraph:
+        """Return the graph in at most ``limit`` boxes, if need be by module or by depth."""
+        if limit < 1:
+            raise ValueError(f"limit={limit}; expected at least 1 box.")
+        return fold(self, limit)
+
+    def to_mermaid(self) -> Mermaid:
+        """Return Mermaid source, folded where the graph is large; JupyterLab draws it."""
+        return mermaid(self.folded())
+
+    def to_dot(self) -> str:
+        """Return source for Graphviz, folded where the graph is large."""
+        return dot(self.folded())
+
     def __repr__(self) -> str:
         return (
             f"AutogradGraph({len(self.nodes)} nodes, {len(self.edges)} edges, "
@@ -132,9 +152,11 @@ class AutogradGraph:
         return "\n".join([text_table(*self._table()), "", self._summary()])
 
     def _repr_html_(self) -> str:
-        return f"{html_table(*self._table())}<p>{self._summary()}</p>"
+        return f"{html_table(*self._table())}<p>{escape(self._summary())}</p>"
 
     def _table(self) -> tuple[list[str], list[list[str]], str]:
+        if len(self.nodes) > _MOST_ROWS:
+            return self._folded_table()
         header = ["#", "depth", "node", "inputs", "belongs to", "shape", "saved", "bytes"]
         rows = [
             [
@@ -150,6 +172,13 @@ class AutogradGraph:
             for node in self.nodes
         ]
         return header, rows, ">><<<<<>"
+
+    def _folded_table(self) -> tuple[list[str], list[list[str]], str]:
+        rows = []
+        for box in self.folded(_MOST_ROWS).boxes:
+            nbytes = sum(saved.nbytes or 0 for node in box.nodes for saved in node.saved)
+            rows.append([box.title, str(len(box.nodes)), box.detail, str(nbytes)])
+        return ["part", "nodes", "operations", "bytes"], rows, "<><>"
 
     def _summary(self) -> str:
         error = self.backward_error

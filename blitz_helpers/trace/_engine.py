@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,8 @@ from blitz_helpers.trace._records import ModuleCall, ShapeError, ShapeStep, Shap
 from blitz_helpers.trace._rules import META, RULES, new, without_data
 
 _SEED = 0
+# What torch says of tensors that need no gradient, and of hooks beside compiled modules.
+_OUR_WARNINGS = ("None of the inputs have requires_grad", "Using `torch.compile")
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
 # Integers and truth values up to here, and numbers up to there, keep their values.
@@ -75,7 +80,9 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     """
     _check_model(model, inputs, kwargs)
     modules = _paths(model)
-    with global_state_kept(), _no_compiling():
+    with global_state_kept(), _no_compiling(), warnings.catch_warnings():
+        for message in _OUR_WARNINGS:
+            warnings.filterwarnings("ignore", message)
         try:
             return _forward(model, modules, inputs, kwargs, None)
         except _NeedsValues as need:
@@ -312,27 +319,40 @@ class _Tracer(TorchFunctionMode):
 
     def prepare(self, module: nn.Module) -> None:
         """Make a module that needs it ready to be traced; the state guard undoes it."""
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-            for name, parameter in module._parameters.items():
-                if isinstance(parameter, nn.UninitializedParameter):
-                    module._parameters[name] = nn.UninitializedParameter(
-                        parameter.requires_grad, parameter.device, parameter.dtype
-                    )
-            for name, buffer in module._buffers.items():
-                if isinstance(buffer, nn.UninitializedBuffer):
-                    module._buffers[name] = nn.UninitializedBuffer(  # type: ignore[call-arg]  # torch's stub lacks them
-                        device=buffer.device, dtype=buffer.dtype
-                    )
-            materialise = module.initialize_parameters
+        if isinstance(module, torch.jit.ScriptModule):
+            if not self.ran_for_real:
+                module.__dict__["forward"] = partial(self.run_script, module)
+        elif isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            stores: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for store in stores:
+                for name, tensor in store.items():
+                    if tensor is not None and nn.parameter.is_lazy(tensor):
+                        store[name] = type(tensor)(
+                            requires_grad=tensor.requires_grad,
+                            device=tensor.device,
+                            dtype=tensor.dtype,
+                        )
+            module.__dict__["initialize_parameters"] = partial(
+                self.materialise, module.initialize_parameters
+            )
 
-            def quietly(*args: Any, **kwargs: Any) -> None:
-                self.muted = True
-                try:
-                    materialise(*args, **kwargs)
-                finally:
-                    self.muted = False
+    def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Give a lazy module its parameters; nobody typed the operations that this takes."""
+        self.muted = True
+        try:
+            initialize(*args, **kwargs)
+        finally:
+            self.muted = False
 
-            module.__dict__["initialize_parameters"] = quietly
+    def run_script(self, module: nn.Module, *args: Any) -> Any:
+        """Run a scripted module, as one step, through a copy whose parameters have no data."""
+        inputs: list[Tensor] = []
+        _collect(args, inputs)
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            twin = _script_without_data(module._c)
+            output = twin._get_method("forward")(*_mapped(_stripped, args))
+        self.record(type(module).__name__, output, args, {}, [*inputs, *module.parameters()])
+        return output
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -398,6 +418,8 @@ class _Tracer(TorchFunctionMode):
         _collect(args, tensors)
         if kwargs:
             _collect(kwargs.values(), tensors)
+        if tensors and nn.parameter.is_lazy(tensors[0]):
+            return func(*args, **kwargs)
         name = name_of(func)
         try:
             output = self.answer(func, name, args, kwargs, tensors)
@@ -470,6 +492,8 @@ class _Tracer(TorchFunctionMode):
 
     def make(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Return a new tensor: with values if it is small."""
+        if self.muted:
+            return func(*args, **kwargs)  # a lazy module's parameters
         device = kwargs.get("device")
         device = None if device is None else torch.device(device)
         if func in SIZED_FACTORIES:
@@ -535,9 +559,6 @@ class _Tracer(TorchFunctionMode):
     def on_meta(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Ask torch's own kernel for tensors without data."""
 
-        def strip(tensor: Tensor) -> Tensor:
-            return tensor if tensor.is_meta else without_data(tensor)
-
         def strip_unless_values(tensor: Tensor) -> Tensor:
             if tensor.is_meta or (_known(tensor) and not tensor.dtype.is_floating_point):
                 return tensor
@@ -552,7 +573,9 @@ class _Tracer(TorchFunctionMode):
         except (NotImplementedError, RuntimeError) as first:
             try:
                 with torch.no_grad():
-                    return func(*_mapped(strip, args), **_mapped(strip, _on_meta_device(kwargs)))
+                    return func(
+                        *_mapped(_stripped, args), **_mapped(_stripped, _on_meta_device(kwargs))
+                    )
             except NotImplementedError:
                 raise _NeedsValues(f"{name_of(func)} asks for a value at {_source()}") from first
 
@@ -682,6 +705,23 @@ def _torch_layer_error(error: Exception) -> tuple[str, Any, Any, list[Tensor]] |
     return type(values.get("self")).__name__, args, {}, tensors[:1]
 
 
+def _stripped(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_meta else without_data(tensor)
+
+
+def _script_without_data(script: Any) -> Any:
+    """Return a copy of a scripted module's inside that shares its code and holds no data."""
+    twin = copy.copy(script)
+    for name, inner in torch._C.ModuleDict(script).items():
+        twin.setattr(name, _script_without_data(inner))
+    kinds: list[Any] = [torch._C.ParameterDict, torch._C.BufferDict]
+    for kind in kinds:
+        for name, tensor in kind(script).items():
+            if tensor is not None:
+                twin.setattr(name, without_data(tensor))
+    return twin
+
+
 def _stale(tensor: Tensor) -> bool:
     return getattr(tensor, "_blitz_stale", False)
 
@@ -699,6 +739,8 @@ def _written_to(
     name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
 ) -> Tensor | None:
     """Return the tensor that the operation writes to, if it does."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]  # type: ignore[no-any-return]  # it is a tensor
     if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
         return tensors[0] if tensors else None
     return None

@@ -28,7 +28,7 @@ class ModelState:
                 {
                     key: value.copy()
                     for key, value in module.__dict__.items()
-                    if value and isinstance(value, dict)
+                    if isinstance(value, dict) and value
                 },
             )
             for module in modules

@@ -491,6 +491,12 @@ def _attention_output(query: Tensor, value: Tensor) -> Tensor:
     return new((n, length, heads, value.shape[-1]), query.dtype).transpose(1, 2)
 
 
+@_register("_nested_tensor_from_mask_left_aligned", of=(torch,))
+def _no_nested_tensors(input: Tensor, mask: Tensor) -> bool:
+    # The encoder then takes the way of plain tensors, which ends in the same shape.
+    return False
+
+
 # Normalisation and softmax
 
 

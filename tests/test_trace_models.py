@@ -1,0 +1,142 @@
+"""Every awkward kind of model is traced as it really runs, and is afterwards as it was."""
+
+import contextlib
+import copy
+import random
+import warnings
+
+import pytest
+import torch
+from hard_models import HARD_MODELS, HardModel
+
+from blitz_helpers import trace_shapes
+from blitz_helpers.trace._engine import shape_of
+
+each_model = pytest.mark.parametrize("hard", HARD_MODELS, ids=str)
+
+
+def build(hard: HardModel) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return hard.make_model()
+
+
+def real_shape(hard: HardModel):
+    model = build(hard)
+    args, kwargs = hard.make_inputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fused path of the encoder announces itself
+        return shape_of(model(*args, **kwargs))
+
+
+@each_model
+def test_the_output_shape_is_the_one_of_a_real_forward(hard):
+    args, kwargs = hard.make_inputs()
+    assert trace_shapes(build(hard), *args, **kwargs).output_shape == real_shape(hard)
+
+
+@each_model
+def test_only_what_depends_on_values_runs_for_real(hard):
+    args, kwargs = hard.make_inputs()
+    reason = trace_shapes(build(hard), *args, **kwargs).ran_for_real
+    if hard.asks_for is None:
+        assert reason is None
+    else:
+        assert hard.asks_for.strip("_") in reason
+        assert "hard_models.py:" in reason
+
+
+def fingerprint(model):
+    """Return everything about a model that a trace must leave alone."""
+    tensors = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        lazy = torch.nn.parameter.is_lazy(tensor)
+        data = None if lazy or tensor.is_meta else tensor.detach().clone()
+        grad = None if lazy or tensor.grad is None else tensor.grad
+        tensors[name] = (id(tensor), type(tensor), tensor.requires_grad, grad, data)
+    modules = {
+        name: (
+            type(module),
+            module.training,
+            sorted(module._buffers) if isinstance(module._buffers, dict) else None,
+            [
+                len(module.__dict__.get(key, ()))
+                for key in sorted(module.__dict__)
+                if "hooks" in key
+            ],
+        )
+        for name, module in model.named_modules()
+    }
+    return tensors, modules
+
+
+def surroundings():
+    hooks = torch.nn.modules.module
+    return (
+        torch.get_rng_state().tolist(), random.getstate(), torch.is_grad_enabled(),
+        torch.get_default_dtype(), torch.is_autocast_enabled("cpu"),
+        len(hooks._global_forward_hooks), len(hooks._global_forward_pre_hooks),
+        torch.overrides._get_current_function_mode_stack(),
+    )  # fmt: skip
+
+
+def assert_untouched(before, after):
+    (tensors, modules), (tensors_after, modules_after) = before, after
+    assert modules == modules_after
+    assert list(tensors) == list(tensors_after)
+    for name, (*facts, grad, data) in tensors.items():
+        *facts_after, grad_after, data_after = tensors_after[name]
+        assert facts == facts_after, name
+        assert grad is grad_after, name
+        assert (data is None) == (data_after is None), name
+        if data is not None:
+            assert torch.equal(data, data_after), name
+
+
+@each_model
+def test_a_trace_touches_nothing(hard):
+    model = build(hard)
+    args, kwargs = hard.make_inputs()
+    inputs = copy.deepcopy((args, kwargs))
+    before, outside = fingerprint(model), surroundings()
+
+    trace_shapes(model, *args, **kwargs)
+
+    assert_untouched(before, fingerprint(model))
+    assert surroundings() == outside
+    for mine, original in zip(tensors_in((args, kwargs)), tensors_in(inputs), strict=True):
+        assert mine.is_meta or torch.equal(mine, original)
+
+
+def tensors_in(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value
+    if not isinstance(values, list | tuple | type({}.values())):
+        values = vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for one in values for tensor in tensors_in(one)]
+
+
+class Interrupted(Exception):  # noqa: N818 - no fault, a stop
+    pass
+
+
+@each_model
+def test_a_trace_that_fails_midway_touches_nothing(hard):
+    model = build(hard)
+    args, kwargs = hard.make_inputs()
+    seen = []
+
+    def interrupt(module, *_):
+        seen.append(module)
+        if len(seen) == 2:
+            raise Interrupted
+
+    handles = [m.register_forward_hook(interrupt) for m in model.modules()
+               if not isinstance(m, torch.jit.ScriptModule)]  # fmt: skip
+    before, outside = fingerprint(model), surroundings()
+    with contextlib.suppress(Interrupted):
+        trace_shapes(model, *args, **kwargs)
+    assert_untouched(before, fingerprint(model))
+    assert surroundings() == outside
+    for handle in handles:
+        handle.remove()

@@ -327,7 +327,8 @@ class _Tracer(TorchFunctionMode):
             for store in stores:
                 for name, tensor in store.items():
                     if tensor is not None and nn.parameter.is_lazy(tensor):
-                        store[name] = type(tensor)(
+                        kind: Any = type(tensor)
+                        store[name] = kind(
                             requires_grad=tensor.requires_grad,
                             device=tensor.device,
                             dtype=tensor.dtype,

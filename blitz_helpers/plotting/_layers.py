@@ -1,0 +1,215 @@
+"""Where boxes and arrows go: layers down the page, the longest way straight, leaves to the side."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+from blitz_helpers._extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blitz_helpers.plotting._folding import Box, Link
+
+# All lengths are in inches.
+BOX_HEIGHT = 0.37
+_ROW = 0.58
+_GAP = 0.36  # beside a box: room for an arrow and its slot
+_TITLE_LETTER, _DETAIL_LETTER, _PADDING = 0.073, 0.06, 0.2
+_LONGEST_CHAIN = 3  # of boxes to the side, the leaf included
+
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass
+class Place:
+    """The middle and the width of a box."""
+
+    x: float
+    y: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """The way of a gradient, through all its bends, and the slots it starts from."""
+
+    points: tuple[Point, ...]
+    slots: tuple[int, ...]
+    sideways: bool
+
+
+def arrange(boxes: Sequence[Box], links: Sequence[Link]) -> tuple[list[Place], list[Arrow]]:
+    """Return where each box lies, the main way at x = 0 and the root at y = 0, and all arrows."""
+    depths = _depths(len(boxes), links)
+    main = _main_way(boxes, links, depths)
+    sides = {
+        host: (chains[::2], chains[1::2]) if len(chains) > 1 else ([], chains)
+        for host, chains in _chains(boxes, links, main)
+    }
+    beside = {box for both in sides.values() for side in both for chain in side for box in chain}
+    trunk = [link for link in links if link.source not in beside]
+    places = [Place(0.0, 0.0, _width(box)) for box in boxes]
+    bends = _place_layers(places, trunk, depths, main, sides)
+    arrows = [Arrow(_down(places, link, bends[link]), link.slots, sideways=False) for link in trunk]
+    for link in links:
+        if link.source in beside:
+            arrows.append(Arrow(_across(places, link), link.slots, sideways=True))
+    return places, arrows
+
+
+def _width(box: Box) -> float:
+    return _PADDING + max(
+        len(box.title) * _TITLE_LETTER, len(box.detail) * _DETAIL_LETTER, 3 * _TITLE_LETTER
+    )
+
+
+def _depths(count: int, links: Sequence[Link]) -> list[int]:
+    """Return the longest way to each box from those that nothing takes."""
+    below = defaultdict(list)
+    waiting = Counter(link.source for link in links)
+    for link in links:
+        below[link.target].append(link.source)
+    depths = [0] * count
+    ready = [box for box in range(count) if not waiting[box]]
+    for box in ready:
+        for source in below[box]:
+            depths[source] = max(depths[source], depths[box] + 1)
+            waiting[source] -= 1
+            if not waiting[source]:
+                ready.append(source)
+    return depths
+
+
+def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
+    """Return the longest way, from a root to the deepest operation, and on to its only input."""
+    inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
+    way = [max(inner, key=depths.__getitem__)]
+    while depths[way[-1]]:
+        above = (link.target for link in links if link.source == way[-1])
+        way.append(next(box for box in above if depths[box] == depths[way[-1]] - 1))
+    way.reverse()
+    inputs = [link.source for link in links if link.target == way[-1]]
+    return way + inputs if len(inputs) == 1 else way
+
+
+def _chains(
+    boxes: Sequence[Box], links: Sequence[Link], main: Sequence[int]
+) -> list[tuple[int, list[list[int]]]]:
+    """Return each box that is fed by chains which end in a leaf of their own, and these chains.
+
+    A chain runs from the input of the box to the leaf: a weight, or a transpose and its weight.
+    """
+    consumers, inputs = defaultdict(list), Counter(link.target for link in links)
+    for link in links:
+        consumers[link.source].append(link.target)
+    chain_from: dict[int, list[int]] = {}
+    for leaf, box in enumerate(boxes):
+        if box.kind != "leaf" or leaf in main or len(consumers[leaf]) != 1:
+            continue
+        chain, host = [leaf], consumers[leaf][0]
+        while host not in main and inputs[host] == 1 and len(consumers[host]) == 1:
+            chain, host = [host, *chain], consumers[host][0]
+        if len(chain) > _LONGEST_CHAIN:
+            chain = [leaf]
+        chain_from[chain[0]] = chain
+    chains: dict[int, list[list[int]]] = defaultdict(list)
+    for link in links:  # in the order of the slots
+        if link.source in chain_from:
+            chains[link.target].append(chain_from[link.source])
+    return list(chains.items())
+
+
+def _place_layers(
+    places: list[Place],
+    trunk: Sequence[Link],
+    depths: Sequence[int],
+    main: Sequence[int],
+    sides: dict[int, tuple[list[list[int]], list[list[int]]]],
+) -> dict[Link, list[Point]]:
+    """Place all boxes, and return the points that arrows over several layers pass through."""
+    aside = {box for both in sides.values() for side in both for chain in side for box in chain}
+    in_trunk = [box for box in range(len(places)) if box not in aside]
+    # A vertex is a box, or a bend: a point where an arrow passes through a layer.
+    vertices: list[Place] = [places[box] for box in in_trunk]
+    layers = [depths[box] for box in in_trunk]
+    number = {box: vertex for vertex, box in enumerate(in_trunk)}
+    edges: list[tuple[int, int]] = []
+    bends: dict[Link, list[Place]] = {}
+    for link in trunk:
+        passed = []
+        way = [number[link.target]]
+        for layer in range(depths[link.target] + 1, depths[link.source]):
+            passed.append(Place(0.0, 0.0, 0.0))
+            way.append(len(vertices))
+            vertices.append(passed[-1])
+            layers.append(layer)
+        edges += pairwise([*way, number[link.source]])
+        bends[link] = passed
+    graph = require("igraph", extra="plotting").Graph(len(vertices), edges, directed=True)
+    columns = [x for x, _ in graph.layout_sugiyama(layers=layers).coords]
+
+    reach = [[place.width / 2, place.width / 2] for place in vertices]  # to the left, to the right
+    rows = [1] * (max(layers) + 1)
+    for host, both in sides.items():
+        for side, chains in enumerate(both):
+            beyond = [sum(_GAP + places[box].width for box in chain) for chain in chains]
+            reach[number[host]][side] += max(beyond, default=0.0)
+            rows[depths[host]] = max(rows[depths[host]], len(chains))
+    tops = [-_ROW * sum(rows[:layer]) for layer in range(len(rows))]
+    pitch = _GAP + max(map(max, reach))
+    straight = {number[box] for box in main}
+    middle = 0.0
+    for layer, top in enumerate(tops):
+        row = sorted((v for v, at in enumerate(layers) if at == layer), key=columns.__getitem__)
+        anchor = next((place for place, vertex in enumerate(row) if vertex in straight), 0)
+        if row[anchor] in straight:
+            middle = columns[row[anchor]]
+        for sign, outwards in ((1, row[anchor:]), (-1, row[anchor::-1])):
+            edge = -math.inf
+            for vertex in outwards:
+                wanted = 0.0 if vertex in straight else sign * (columns[vertex] - middle) * pitch
+                inner, outer = reach[vertex][::sign]
+                distance = max(wanted, edge + _GAP + inner)
+                edge = distance + outer
+                vertices[vertex].x, vertices[vertex].y = sign * distance, top
+    for host, (left, right) in sides.items():
+        for sign, chains in ((-1, left), (1, right)):
+            for place, chain in enumerate(chains):
+                end = places[host].x + sign * places[host].width / 2
+                for box in chain:
+                    half = places[box].width / 2
+                    places[box].x = end + sign * (_GAP + half)
+                    places[box].y = places[host].y - place * _ROW
+                    end = places[box].x + sign * half
+    return {link: [(bend.x, bend.y) for bend in passed] for link, passed in bends.items()}
+
+
+def _down(places: Sequence[Place], link: Link, bends: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points of an arrow from the bottom of its target to the top of its source."""
+    above, below = places[link.target], places[link.source]
+    half = BOX_HEIGHT / 2
+    middles = [(above.x, above.y), *bends, (below.x, below.y)]
+    start = above.x + _towards(middles[1][0] - above.x, above.width)
+    end = below.x + _towards(middles[-2][0] - below.x, below.width)
+    through = [point for x, y in bends for point in ((x, y + half), (x, y - half))]
+    return ((start, above.y - half), *through, (end, below.y + half))
+
+
+def _towards(distance: float, width: float) -> float:
+    """Return how far from the middle of a box an arrow to a point at this distance starts."""
+    return max(-width / 3, min(width / 3, distance))
+
+
+def _across(places: Sequence[Place], link: Link) -> tuple[Point, ...]:
+    """Return the ends of an arrow from the side of its target to the near side of its source."""
+    host, box = places[link.target], places[link.source]
+    sign = 1 if box.x > host.x else -1
+    return (
+        (host.x + sign * host.width / 2, host.y),
+        (box.x - sign * box.width / 2, box.y),
+    )

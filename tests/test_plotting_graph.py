@@ -1,0 +1,190 @@
+"""What the picture of a graph shows: every node, every edge, slots, kinds; large ones folded."""
+
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from torch import nn
+
+from blitz_helpers import Network, autograd_graph, label_modules, plot_graph
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open():
+    yield
+    plt.close("all")
+
+
+def network_loss(generator):
+    net = Network()
+    images = torch.randn(1, 1, 32, 32, generator=generator)
+    return F.mse_loss(net(images), torch.zeros(1, 10)), net
+
+
+def texts(ax, role):
+    return [text.get_text() for text in ax.texts if text.get_gid() == role]
+
+
+def boxes(ax):
+    """Return every box by its gid, which is its kind and number."""
+    patches = (patch for patch in ax.patches if isinstance(patch, FancyBboxPatch))
+    return {patch.get_gid(): patch for patch in patches if patch.get_gid()}
+
+
+def arrows(ax):
+    return [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+
+
+def middle(patch):
+    return (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2)
+
+
+def test_the_network_is_drawn_with_its_26_nodes_and_25_edges(generator):
+    graph = autograd_graph(*network_loss(generator))
+    ax = plot_graph(graph)
+    assert len(boxes(ax)) == len(graph.nodes) == 26
+    assert len(arrows(ax)) == len(graph.edges) == 25
+    expected = [node.parameter or node.op for node in graph.nodes]
+    assert texts(ax, "title") == expected
+    assert "fc3  1x10" in texts(ax, "detail")
+    assert "6x1x3x3" in texts(ax, "detail")
+
+
+def test_slots_stand_on_the_edges_where_more_than_one_feeds(generator):
+    graph = autograd_graph(*network_loss(generator))
+    feeding = Counter(edge.target for edge in graph.edges)
+    expected = Counter(f"[{edge.slot}]" for edge in graph.edges if feeding[edge.target] > 1)
+    assert Counter(texts(plot_graph(graph), "slot")) == expected
+
+
+def test_the_main_path_is_straight_and_leaves_stand_beside_what_they_feed(generator):
+    graph = autograd_graph(*network_loss(generator))
+    middles = {
+        int(gid.split()[1]): middle(patch) for gid, patch in boxes(plot_graph(graph)).items()
+    }
+    # `t` stands beside its `addmm` with the weight that it transposes.
+    on_the_path = [n.number for n in graph.nodes if n.parameter is None and n.op != "t"]
+    assert len(on_the_path) == 13
+    assert {middles[number][0] for number in on_the_path} == {0.0}
+    heights = [middles[number][1] for number in on_the_path]
+    assert heights == sorted(heights, reverse=True)
+    for leaf in graph.leaves:
+        assert middles[leaf.number][0] != 0
+        assert middles[leaf.number][1] in heights
+
+
+def test_operations_leaves_and_freed_ones_look_different(generator):
+    loss, net = network_loss(generator)
+    before = boxes(plot_graph(autograd_graph(loss, net)))
+    assert Counter(gid.split()[0] for gid in before) == {"operation": 16, "leaf": 10}
+    loss.backward()
+    graph = autograd_graph(loss, net)
+    ax = plot_graph(graph)
+    after = boxes(ax)
+    freed = sum(bool(node.freed) for node in graph.nodes)
+    assert freed == 12
+    assert sum(gid.startswith("freed") for gid in after) == freed
+    looks = {
+        gid.split()[0]: (patch.get_facecolor(), patch.get_edgecolor(), patch.get_linestyle())
+        for gid, patch in after.items()
+    }
+    assert len(set(looks.values())) == 3
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["operation", "leaf: fills .grad", "freed operation", "gradient"]
+
+
+def assert_no_boxes_overlap(ax):
+    found = list(boxes(ax).values())
+    for number, one in enumerate(found):
+        for other in found[:number]:
+            apart_x = abs(middle(one)[0] - middle(other)[0])
+            apart_y = abs(middle(one)[1] - middle(other)[1])
+            beside = apart_x >= (one.get_width() + other.get_width()) / 2
+            above = apart_y >= (one.get_height() + other.get_height()) / 2
+            assert beside or above
+
+
+@settings(max_examples=25)
+@given(choices=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=12))
+def test_any_graph_is_drawn_whole_and_without_overlaps(choices):
+    tensors = [torch.ones((), requires_grad=True), torch.ones((), requires_grad=True)]
+    for one, other in choices:
+        tensors.append(tensors[one % len(tensors)] * tensors[other % len(tensors)])
+    graph = autograd_graph([tensor * 1.0 for tensor in tensors])
+    ax = plot_graph(graph)
+    assert len(boxes(ax)) == len(graph.nodes)
+    assert len(arrows(ax)) == len({(edge.source, edge.target) for edge in graph.edges})
+    assert_no_boxes_overlap(ax)
+    plt.close("all")
+
+
+def test_arrows_lead_down_or_to_the_side(generator):
+    lstm = nn.LSTM(4, 5)
+    output, state = lstm(torch.randn(3, 2, 4, generator=generator))
+    ax = plot_graph(autograd_graph((output, *state), lstm))
+    assert_no_boxes_overlap(ax)
+    for arrow in arrows(ax):
+        (x0, y0), *_, (x1, y1) = arrow.get_path().vertices[:4]
+        assert y1 < y0 or x1 != x0
+
+
+def deep_model(blocks):
+    block = [nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)) for _ in range(blocks)]
+    return nn.Sequential(nn.Linear(2, 2), nn.Sequential(*block), nn.Linear(2, 1))
+
+
+def test_a_large_graph_is_folded_by_module_as_finely_as_there_is_room():
+    model = deep_model(20)
+    graph = autograd_graph(model(torch.ones(1, 2)), model)
+    ax = plot_graph(graph)
+    assert texts(ax, "title") == ["2", *(f"1.{block}" for block in reversed(range(20))), "0"]
+    counts = [int(detail.split()[0]) for detail in texts(ax, "detail")]
+    assert sum(counts) == len(graph.nodes) > 64
+    assert len(arrows(ax)) == 21
+
+    model = deep_model(60)
+    ax = plot_graph(autograd_graph(model(torch.ones(1, 2)), model))
+    assert texts(ax, "title") == ["2", "1", "0"]
+
+
+def test_a_module_that_runs_between_others_is_folded_without_a_circle():
+    relu, layers = nn.ReLU(), nn.ModuleList(nn.Linear(2, 2) for _ in range(12))
+    model = nn.ModuleDict({"relu": relu, "layers": layers})
+    h = torch.ones(1, 2)
+    with label_modules(model):
+        for layer in layers:
+            h = relu(layer(h)) + h
+    graph = autograd_graph(h, model)
+    ax = plot_graph(graph)
+    assert 1 <= len(boxes(ax)) <= 40
+    assert_no_boxes_overlap(ax)
+
+
+def test_a_deep_graph_without_modules_is_folded_by_depth():
+    w = torch.ones((), requires_grad=True)
+    h = w
+    for _ in range(5000):
+        h = (h * w).tanh()
+    graph = autograd_graph(h)
+    ax = plot_graph(graph)
+    assert texts(ax, "title")[0].startswith("depth 0 to ")
+    assert texts(ax, "title")[-1].endswith(" to 9,999")
+    counts = [int(detail.split()[0].replace(",", "")) for detail in texts(ax, "detail")]
+    assert sum(counts) == len(graph.nodes)
+
+
+def test_one_input_in_two_slots_is_one_arrow_with_both(generator):
+    w = torch.ones((), requires_grad=True)
+    ax = plot_graph(autograd_graph(w * w))
+    assert texts(ax, "slot") == ["[0][1]"]
+    assert len(arrows(ax)) == 1
+
+
+def test_it_draws_on_the_axes_it_is_given(generator):
+    _, ax = plt.subplots()
+    assert plot_graph(autograd_graph(*network_loss(generator)), ax=ax) is ax

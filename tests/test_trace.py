@@ -172,3 +172,18 @@ def test_an_error_of_the_model_comes_through_with_the_trace_so_far():
     with pytest.raises(KeyError, match="own") as caught:
         trace_shapes(Broken(), (1, 1, 32, 32))
     assert [step.op for step in caught.value.trace] == ["conv2d"]
+
+
+def test_a_model_sees_the_device_its_tensors_stand_for():
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(6, 5)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x):
+            assert x.device.type == "cpu"
+            assert not x.is_meta
+            return self.head(self.rnn(x)[1])  # the state, which starts on the input's device
+
+    assert trace_shapes(Places(), (10, 20, 6)).output_shape == (1, 20, 3)

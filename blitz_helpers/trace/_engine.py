@@ -411,9 +411,9 @@ class _Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in PLAIN_QUESTIONS:
             return func(*args, **kwargs)
-        if func is DEVICE:
+        if func == DEVICE:  # a new wrapper each time, so not `is`
             return self.device_of(args[0])
-        if func is IS_META:
+        if func == IS_META:
             return self.device_of(args[0]).type == "meta"
         tensors: list[Tensor] = []
         _collect(args, tensors)
@@ -451,7 +451,7 @@ class _Tracer(TorchFunctionMode):
             raise _NeedsValues(f"{name} asks for a value at {_source()}")
         target = _written_to(name, args, kwargs, tensors)
         if target is not None and not hasattr(target, "_blitz_origin"):
-            if func is SET_DATA:
+            if func == SET_DATA:
                 self.state.protect(target)
                 return func(*args, **kwargs)
             if not _known(target):

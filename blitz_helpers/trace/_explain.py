@@ -83,7 +83,8 @@ def explain(op: str, output: Tensor, args: Any, kwargs: Any, tensors: list[Tenso
         found = Explanation()
     origins = [origin_of(tensor) for tensor in tensors]
     if not origins:
-        return found._replace(origin=Origin(output.device))
+        own = getattr(output, "_blitz_origin", None)  # of a new tensor, whose device is known
+        return found._replace(origin=own or Origin(output.device))
     if explanation is None and op.removesuffix("_") in _ELEMENTWISE_NAMES:
         origin = merged(origins, [tensor.shape for tensor in tensors], output.dim())
         return Explanation(origin=origin)
@@ -403,6 +404,8 @@ _INTERPOLATION_REACH: dict[str, Callable[[int], tuple[int, int]]] = {
 def _explain_linear(
     output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Explanation:
+    if weight.dim() != 2:
+        return Explanation()
     out_features, in_features = weight.shape
     return _product(output, origin_of(input), in_features, out_features)
 

@@ -439,8 +439,10 @@ def _masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 @_register("linear", of=(F,))
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     shape = input.shape
+    if weight.dim() != 2:
+        return NotImplemented
     out_features, in_features = weight.shape
     if not shape or shape[-1] != in_features:
         rows = prod(shape[:-1])
@@ -524,7 +526,13 @@ def _batch_norm(
 
 @_register("group_norm instance_norm local_response_norm", of=(F,))
 def _channel_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return NotImplemented if not input.is_contiguous() else new(input.shape, input.dtype)
+    per_channel = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+    if not input.is_contiguous() or input.dim() < 2:
+        return NotImplemented
+    for tensor in per_channel:
+        if tensor.shape[0] != input.shape[1]:
+            raise RuntimeError(f"expected {tensor.shape[0]} channels, but got {input.shape[1]}")
+    return new(input.shape, input.dtype)
 
 
 @_register("layer_norm rms_norm", of=(F,))
@@ -544,6 +552,9 @@ def _layer_norm(
 @_register("softmax log_softmax softmin gumbel_softmax normalize cumsum flip")
 def _along_a_dimension(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     dtype = kwargs.get("dtype")
+    dim = kwargs.get("dim", args[0] if args else None)
+    if isinstance(dim, int):
+        _wrap(dim, input.dim())
     if not input.is_contiguous() or kwargs.get("out") is not None or not input.is_floating_point():
         return NotImplemented
     return new(input.shape, dtype or input.dtype)

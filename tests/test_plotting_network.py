@@ -203,6 +203,12 @@ def test_layers_without_a_name_of_their_own_go_by_their_operation():
     assert names(ax) == ["conv2d", "relu", "flatten", "linear"]
 
 
+def test_elementwise_steps_on_the_input_are_named_before_the_first_layer():
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 2, 3), nn.ReLU())
+    ax = plot_network(trace_shapes(model, (1, 1, 4, 4)))
+    assert names(ax) == ["batch_norm", "dropout", "conv2d", "relu"]
+
+
 def test_given_axes_are_drawn_on():
     _, ax = plt.subplots()
     assert plot_network(trace_shapes(Network(), (1, 1, 32, 32)), ax=ax) is ax

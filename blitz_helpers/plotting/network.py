@@ -26,7 +26,7 @@ _SHIFT = 0.03  # from one map of a stack to the next, to the right and up
 _UNIT, _PITCH = 0.07, 0.09  # diameter of a unit in a column, and distance to the next
 _MAPS, _UNITS = 16, 10  # up to these numbers each one is drawn
 _GAP = 0.3  # the least room between two drawings
-_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.08  # in points; the room that it needs
+_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.12  # in points; the room that it needs
 
 
 def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:

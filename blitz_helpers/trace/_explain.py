@@ -440,6 +440,81 @@ def _explain_attention(
     return Explanation((), rows * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
+@_explains("addmm addmv baddbmm addbmm addmm_ baddbmm_")
+def _explain_add_product(
+    output: Tensor, input: Tensor, left: Tensor, right: Tensor, **kwargs: Any
+) -> Explanation:
+    columns = right.shape[-1] if right.dim() > 1 else 1
+    return Explanation((), left.numel() * columns)
+
+
+@_explains("bilinear")
+def _explain_bilinear(
+    output: Tensor, input1: Tensor, input2: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+) -> Explanation:
+    return Explanation((), output.numel() * prod(weight.shape[1:]))
+
+
+@_explains("einsum")
+def _explain_einsum(output: Tensor, equation: Any, *operands: Any) -> Explanation:
+    """Count the products from left to right, each over every index of its two operands."""
+    if not isinstance(equation, str) or "." in equation:
+        return Explanation()
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    left, _, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    sizes = {
+        letter: size
+        for term, operand in zip(terms, operands, strict=True)
+        for letter, size in zip(term, operand.shape, strict=True)
+    }
+    macs, held = 0, set(terms[0])
+    for i, term in enumerate(terms[1:], start=2):
+        held |= set(term)
+        macs += prod([sizes[letter] for letter in held])
+        held &= set(result).union(*terms[i:])
+    return Explanation((), macs)
+
+
+@_explains("lstm gru rnn_tanh rnn_relu")
+def _explain_recurrent(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+    """Every token passes through every weight matrix of every layer and direction once."""
+    weights = next(value for value in args if isinstance(value, list))
+    tokens = input.numel() // input.shape[-1]
+    return Explanation((), tokens * sum([w.numel() for w in weights if w.dim() == 2]))
+
+
+@_explains("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+def _explain_cell(
+    output: Tensor, input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, *args: Any, **kwargs: Any
+) -> Explanation:
+    return Explanation((), input.shape[0] * (w_ih.numel() + w_hh.numel()))
+
+
+@_explains("multi_head_attention_forward")
+def _explain_multi_head_attention(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    *args: Any,
+    **kwargs: Any,
+) -> Explanation:
+    """Four projections, then scores and their weighted sum over every head."""
+    rows = query.numel() // query.shape[-1]
+    keys = key.shape[0] + (bias_k is not None) + bool(add_zero_attn)
+    projections = embed_dim * (query.numel() + key.numel() + value.numel() + rows * embed_dim)
+    return Explanation((), projections + 2 * rows * keys * embed_dim)
+
+
 # Joins and views
 
 

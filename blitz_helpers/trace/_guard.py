@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -14,29 +15,26 @@ from torch import Tensor, nn
 # What `nn.Module` itself keeps in an instance: parameters, buffers, hooks, the training flag, ...
 _OWN = tuple(nn.Module().__dict__)
 _NOTHING: dict[str, Any] = {}
+_MISSING = object()
+# What the tracer puts on instances to steer them.
+_PREPARED = ("forward", "initialize_parameters")
 
 
 class ModelState:
     """How the modules of a model stand, to be put back by `restore`."""
 
     def __init__(self, modules: dict[nn.Module, str]) -> None:
-        self._modules = [
-            (
-                module,
-                type(module),
-                module.__dict__.copy(),
-                {
-                    key: value.copy()
-                    for key, value in module.__dict__.items()
-                    if isinstance(value, dict) and value
-                },
-            )
-            for module in modules
-        ]
+        self._modules = []
+        for module in modules:
+            attributes = module.__dict__.copy()
+            stores = [value for value in attributes.values() if isinstance(value, dict)]
+            contents = [(store, store.copy() if store else _NOTHING) for store in stores]
+            self._modules.append((module, type(module), attributes, contents))
         tensors: dict[int, Tensor] = {}
-        for _, _, _, contents in self._modules:
+        for _, _, attributes, _ in self._modules:
             for kind in ("_parameters", "_buffers"):
-                for tensor in contents.get(kind, _NOTHING).values():
+                store = attributes.get(kind)
+                for tensor in store.values() if isinstance(store, dict) else ():
                     if tensor is not None:
                         tensors[id(tensor)] = tensor
         self._flags = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors.values()]
@@ -56,20 +54,14 @@ class ModelState:
     def restore(self) -> None:
         """Put everything back."""
         for module, kind, attributes, contents in self._modules:
-            changed_kind = type(module) is not kind
-            if changed_kind:
-                module.__class__ = kind
             current = module.__dict__
-            for key, value in list(current.items()):
-                if key not in _OWN and (changed_kind or _without_data(value)):
-                    del current[key]
-                    if key in attributes:
-                        current[key] = attributes[key]
-            for key, value in attributes.items():
-                if key in _OWN or changed_kind:
-                    current[key] = value
-                    if isinstance(value, dict):
-                        _refill(value, contents.get(key, _NOTHING))
+            if len(current) != len(attributes) or not all(
+                map(is_, current.values(), attributes.values())
+            ):
+                self._restore_attributes(module, kind, attributes)
+            for store, content in contents:
+                if store or content:
+                    _refill(store, content)
         with torch.no_grad():
             for tensor, data, values in reversed(self._values):
                 tensor.data = data
@@ -80,6 +72,22 @@ class ModelState:
                 tensor.requires_grad_(requires_grad)
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+    @staticmethod
+    def _restore_attributes(module: nn.Module, kind: type, attributes: dict[str, Any]) -> None:
+        changed_kind = type(module) is not kind  # a lazy module that became an ordinary one
+        if changed_kind:
+            module.__class__ = kind
+        current = module.__dict__
+        for key, value in list(current.items()):
+            ours = key in _OWN or key in _PREPARED or changed_kind
+            if value is not attributes.get(key, _MISSING) and (ours or _without_data(value)):
+                del current[key]
+        for key, value in attributes.items():
+            if key not in current:
+                current[key] = value
+        if changed_kind:
+            module.__dict__ = attributes
 
 
 def _without_data(value: Any) -> bool:

@@ -22,7 +22,8 @@ class Axis(NamedTuple):
     """One spatial dimension: position ``o`` sees the input from ``stride*o + low`` to ``+ high``.
 
     ``stride`` is the effective stride, a fraction after upsampling. ``chain`` holds the size rules
-    from the input to here, the last one first.
+    from the input to here, the last one first. ``grid`` is, after upsampling, the stride before it
+    and what one position saw there: the windows can only begin at those positions.
 
     Source: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural
     Networks", Distill, 2019.
@@ -32,11 +33,15 @@ class Axis(NamedTuple):
     low: Number
     high: Number
     chain: tuple[object, SizeRule] | None
+    grid: tuple[Number, int] | None = None
 
     @property
     def receptive_field(self) -> int:
         """How many neighbouring input elements one position sees, borders aside."""
-        return math.floor(self.high - self.low) + 1
+        if self.grid is None:
+            return math.floor(self.high - self.low) + 1
+        step, seen = self.grid
+        return math.floor((self.high - self.low - seen + 1) / step) * step + seen  # type: ignore[return-value]  # a whole step here
 
     def size_for(self, side: int) -> int:
         """Return the size here for an input of ``side``.
@@ -95,6 +100,7 @@ def window(
         axis.low - axis.stride * padding,
         axis.high + axis.stride * (dilation * (kernel_size - 1) - padding),
         (axis.chain, rule),
+        axis.grid,
     )
 
 
@@ -109,6 +115,7 @@ def upsampling(axis: Axis, factor: int, before: Number, after: Number, rule: Siz
         axis.low - axis.stride * Fraction(before) / factor,
         axis.high + axis.stride * Fraction(after) / factor,
         (axis.chain, rule),
+        axis.grid or (axis.stride, axis.receptive_field),
     )
 
 

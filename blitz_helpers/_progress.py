@@ -34,7 +34,7 @@ class Progress:
         self._bar.close()
         if self._live:
             # Without times and losses, so that a notebook stores the same on every machine.
-            print(f"{self._bar.n:,} of {self._num_steps:,} steps, {self._epochs} epochs")
+            print(f"{self._bar.n:,} of {self._num_steps:,} steps")
 
     def advance(self, loss: float) -> None:
         self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)

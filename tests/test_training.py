@@ -521,4 +521,4 @@ def test_a_terminal_gets_a_bar_that_ends_in_a_line_without_times(dataset, monkey
     fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs=2)
     *bar, last = terminal.getvalue().split("\r")
     assert "0%|" in bar[1]
-    assert last == "10 of 10 steps, 2 epochs\n"
+    assert last == "10 of 10 steps\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, PURPLE, VERMILION, canvas
+from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILION, canvas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,6 +133,9 @@ def plot_filters(
                 vmin=0, vmax=responses.max().item() or 1.0,
                 extent=(left, left + 1, pitch + 1, pitch),
             )  # fmt: skip
+            # A frame, for answers that are white all over.
+            sides = [left, left + 1, left + 1, left, left]
+            ax.plot(sides, [pitch, pitch, pitch + 1, pitch + 1, pitch], color=GREY, linewidth=0.5)
     ax.set_xlim(-0.05, (len(filters) - 1) * pitch + 1.05)
     ax.set_ylim((rows - 1) * pitch + 1.05, -0.05)
     ax.set_axis_off()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -48,6 +50,11 @@ def autograd_graph(
     roots = list(dict.fromkeys(_grad_fn(*found) for found in _tensors(output, "output")))
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
+    with _collector_paused():
+        return _snapshot(roots, model)
+
+
+def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
     slots, depths = _discover(roots)
     order = list(depths)
     kinds = [_kinds.get(type(node)) or _learn_kind(node) for node in order]
@@ -75,6 +82,21 @@ def autograd_graph(
     return AutogradGraph(
         nodes, tuple([nodes[numbers[root]] for root in roots]), findings.saved_bytes
     )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python from searching for garbage again and again while a large graph is read.
+
+    There is none in it, and the search would take as long as the rest.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:
@@ -189,14 +211,9 @@ def _learn_kind(node: Node) -> _Kind:
 
 _QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")
 _BACKWARD = re.compile(r"Backward\d*$")
-# A capital after a digit goes on with the word if it stands alone: Pool2D, R2C, Log1P.
-_WORD = re.compile(r"[A-Z][a-z]*(?:\d+(?:[A-Z](?![a-z]))?)*|[a-z]+")
-_IRREGULAR = {
-    "Col2Im": "col2im",
-    "Im2Col": "im2col",
-    "GridSampler2D": "grid_sampler_2d",
-    "GridSampler3D": "grid_sampler_3d",
-}
+# What follows a digit goes on with the word: a single capital (Pool2D, R2C), and what is on the
+# other side of a 2 (Col2Im, Deg2Rad); and Xlog1Py.
+_WORD = re.compile(r"[A-Z][a-z]*(?:2[A-Z][a-z]+|1Py|\d+(?:[A-Z](?![a-z]))?)*|[a-z]+|\d+[A-Z]")
 
 
 def _op(name: str) -> str:
@@ -208,7 +225,8 @@ def _op(name: str) -> str:
     stem = _BACKWARD.sub("", name)
     if not stem.isidentifier():
         return name
-    return _IRREGULAR.get(stem) or "_".join(_WORD.findall(stem)).lower()
+    stem = stem.replace("GridSampler", "GridSampler_")  # grid_sampler_2d, unlike pool2d
+    return "_".join(_WORD.findall(stem)).lower()
 
 
 def _is_freed(saved: tuple[SavedTensor, ...]) -> bool:

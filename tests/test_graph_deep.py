@@ -1,0 +1,157 @@
+"""Graphs so deep that freeing them node inside node would end the process: each in its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys, threading, torch
+from blitz_helpers import autograd_graph
+
+steps, place, *cases = int(sys.argv[1]), *sys.argv[2:]
+
+def build():
+    w = torch.ones(2, requires_grad=True)
+    h = middle = torch.zeros(2)
+    for step in range(steps):
+        h = (h + w).sin()
+        if step == steps // 2:
+            middle = h
+    return h.sum(), middle
+
+def look(first, backward):
+    output, middle = build()
+    if backward == "before":
+        output.backward()
+    graph = autograd_graph(output)
+    assert len(graph.nodes) == 2 * steps + 2
+    assert graph.can_backward == (backward != "before")
+    assert len(str(graph).splitlines()) < 120
+    assert len(graph.to_mermaid().splitlines()) < 120
+    assert graph.path().count("sin") == steps
+    if backward == "after":
+        output.backward()
+    if first == "exit":
+        return output, graph
+    if first == "graph":
+        del graph
+        del output
+    else:
+        del output
+        del graph
+    assert len(autograd_graph(middle).nodes) == 2 * (steps // 2 + 1) + 1
+    del middle
+
+if place == "thread":
+    threading.stack_size(512 * 1024)
+for case in cases:
+    case = case.split("-")
+    if place == "thread":
+        thread = threading.Thread(target=look, args=case)
+        thread.start()
+        thread.join()
+    else:
+        kept = look(*case)
+    print(*case)
+print("alive")
+"""
+
+
+def run(program, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300
+    )
+
+
+def assert_survived(done):
+    assert done.stderr == ""  # an error in a thread is found here alone
+    assert done.returncode == 0, done.stdout  # which ends at the case that crashed
+    assert done.stdout.endswith("alive\n")
+
+
+WHEN = ("never", "before", "after")  # it goes backward, seen from the walk
+CASES = [f"{first}-{when}" for first in ("graph", "tensor") for when in WHEN]
+    f"{first}-{when}" for first in ("graph", "tensor") for when in ("never", "before", "after")
+]
+
+
+@pytest.mark.parametrize("place", ["main", "thread"])
+def test_a_deep_graph_is_walked_shown_and_let_go_of(place):
+    # Two levels a step: without care 512 KiB of stack end at 3,000 levels, 8 MB at some 40,000.
+    steps = {"thread": "5000", "main": "30000"}[place]
+    assert_survived(run(PROGRAM, steps, place, *CASES))
+
+
+def test_a_hundred_thousand_steps_that_live_until_the_interpreter_ends():
+    assert_survived(run(PROGRAM, "100000", "main", "exit-never"))
+
+
+SKIPS = """
+import torch
+from blitz_helpers import autograd_graph
+
+w = torch.ones(2, requires_grad=True)
+h = [w * 1.0]
+for step in range(30_000):  # every step is also fed from further down, past the levels between
+    h.append(h[-1].sin() + h[max(0, step - 100 * (step % 3))])
+loss = torch.stack(h).sum()
+del h
+graph = autograd_graph(loss)
+del loss
+print("alive")
+"""
+
+
+def test_ways_round_the_levels_do_not_bring_the_crash_back():
+    assert_survived(run(SKIPS))
+
+
+INTERRUPTED = """
+import signal, torch
+from blitz_helpers import autograd_graph
+
+w = torch.ones(2, requires_grad=True)
+h = w
+for step in range(150_000):
+    h = h.sin()
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    for _ in range(100):
+        autograd_graph(h)
+except KeyboardInterrupt:
+    print("interrupted")
+signal.setitimer(signal.ITIMER_REAL, 0)
+del h
+print("alive")
+"""
+
+
+def test_an_interrupted_walk_leaves_no_trap():
+    done = run(INTERRUPTED)
+    assert (done.returncode, done.stdout) == (0, "interrupted\nalive\n"), done.stderr[-2000:]
+
+
+BARE = """
+import torch
+w = torch.ones(2, requires_grad=True)
+h = w
+for step in range(150_000):
+    h = h.sin()
+node, seen = h.grad_fn, []
+while node is not None:
+    seen.append(node)
+    node = node.next_functions[0][0] if node.next_functions else None
+del seen, node
+del h
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a crash ends otherwise there")
+def test_a_bare_loop_crashes_so_that_these_tests_can_fail():
+    assert run(BARE).returncode < 0

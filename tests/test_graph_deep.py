@@ -72,8 +72,6 @@ def assert_survived(done):
 
 WHEN = ("never", "before", "after")  # it goes backward, seen from the walk
 CASES = [f"{first}-{when}" for first in ("graph", "tensor") for when in WHEN]
-    f"{first}-{when}" for first in ("graph", "tensor") for when in ("never", "before", "after")
-]
 
 
 @pytest.mark.parametrize("place", ["main", "thread"])

@@ -702,6 +702,13 @@ class Item(nn.Module):
         return x / x.abs().max().item()
 
 
+@hard("lazy modules, and a value", (2, 4), asks_for="item")
+def lazy_value():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.LazyLinear(4), Item())
+
+
 @hard("boolean mask", (2, 4), asks_for="getitem")
 class Mask(nn.Module):
     def __init__(self):

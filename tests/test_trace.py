@@ -355,3 +355,60 @@ def test_other_layers_name_the_argument_to_change():
     assert "normalized_shape=(4,)" in hint_of(nn.LayerNorm(3), (2, 4))
     assert ".transpose(-2, -1)" in hint_of(Call(torch.matmul), (2, 3), (4, 3))
     assert "x.view(2, -1)" in hint_of(Call(lambda x: x.view(-1, 5)), (2, 3))
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.grow = nn.LayerNorm(width), nn.Linear(width, 4 * width)
+        self.shrink = nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        return x + self.shrink(F.gelu(self.grow(self.norm(x))))
+
+
+def test_equal_blocks_that_follow_each_other_fold_into_one_line_with_their_count():
+    model = nn.Sequential(nn.Linear(3, 8), *[Block(8) for _ in range(32)], nn.Linear(8, 2))
+    trace = trace_shapes(model, (2, 5, 3))
+    text = str(trace)
+
+    assert len(trace) == 1 + 32 * 5 + 1
+    assert len(text.splitlines()) == 2 + 1 + 5 + 1 + 1 + 1
+    folded = next(line for line in text.splitlines() if "31 x 1" in line)
+    assert "2 to 32" in folded
+    assert f"{31 * (16 + 8 * 32 + 32 + 32 * 8 + 8):,}" in folded
+    assert trace._repr_html_().count("<details") == 1
+
+
+def test_blocks_that_differ_do_not_fold():
+    text = str(trace_shapes(nn.Sequential(Block(4), nn.Linear(4, 6), Block(6)), (2, 4)))
+    assert len(text.splitlines()) == 2 + 11 + 1
+
+
+def test_a_trace_fits_a_terminal_of_100_columns():
+    deep = nn.Sequential(nn.Linear(4, 4))
+    for _ in range(20):
+        deep = nn.Sequential(deep, nn.ReLU())
+    long = Call(lambda x: [F.pad(x, (1, 2, 3, 4, 5, 6))] * 20)
+    for model, shape in ((Digits(), (1, 1, 32, 32)), (deep, (2, 4)), (long, (7, 8, 9, 10))):
+        trace = trace_shapes(model, shape)
+        assert max(map(len, str(trace).splitlines())) <= 100
+        assert max(map(len, str(trace.by_module()).splitlines())) <= 100
+
+
+def test_modules_fold_away_in_html():
+    trace = trace_shapes(nn.Sequential(Block(4), nn.ReLU()), (2, 4))
+    page = trace._repr_html_()
+    assert page.count("<details") == page.count("</details>") == 1
+    assert "4/4*16 = 16" in page
+    assert "<table>" in trace.by_module()._repr_html_()
+
+
+def test_by_module_has_one_row_a_call_nested():
+    fc = nn.Linear(4, 4)
+    rows = trace_shapes(nn.Sequential(fc, nn.Sequential(nn.ReLU(), fc)), (2, 4)).by_module()
+    assert [(row.module, row.call, row.depth) for row in rows] == [
+        ("", 0, 0), ("0", 0, 1), ("1", 0, 1), ("1.0", 0, 2), ("0", 1, 2)
+    ]  # fmt: skip
+    assert [row.num_params for row in rows] == [20, 20, 0, 0, 0]
+    assert [row.num_macs for row in rows] == [64, 32, 32, 0, 32]

@@ -10,6 +10,7 @@ import torch
 from hard_models import HARD_MODELS, HardModel
 
 from blitz_helpers import trace_shapes
+from blitz_helpers.trace import _engine
 from blitz_helpers.trace._engine import shape_of
 
 each_model = pytest.mark.parametrize("hard", HARD_MODELS, ids=str)
@@ -140,3 +141,21 @@ def test_a_trace_that_fails_midway_touches_nothing(hard):
     assert surroundings() == outside
     for handle in handles:
         handle.remove()
+
+
+def test_every_step_without_data_is_the_step_of_a_real_forward():
+    for hard in HARD_MODELS:
+        args, kwargs = hard.make_inputs()
+        if hard.asks_for or any(getattr(one, "is_meta", False) for one in args):
+            continue
+        model = build(hard)
+        with (
+            _engine.global_state_kept(),
+            _engine._no_compiling(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            modules = _engine._paths(model)
+            real = _engine._forward(model, modules, args, kwargs, "to compare")
+        for mine, theirs in zip(trace_shapes(model, *args, **kwargs), real, strict=True):
+            assert mine[:-1] == theirs[:-1], hard.name

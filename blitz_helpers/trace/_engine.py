@@ -361,8 +361,7 @@ class _Tracer(TorchFunctionMode):
     def prepare(self, module: nn.Module) -> None:
         """Make a module that needs it ready to be traced; the state guard undoes it."""
         if isinstance(module, torch.jit.ScriptModule):
-            if not self.ran_for_real:
-                module.__dict__["forward"] = partial(self.run_script, module)
+            module.__dict__["forward"] = partial(self.run_script, module)
         elif isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             stores: list[dict[str, Any]] = [module._parameters, module._buffers]
             for store in stores:
@@ -386,13 +385,17 @@ class _Tracer(TorchFunctionMode):
         finally:
             self.muted = False
 
-    def run_script(self, module: nn.Module, *args: Any) -> Any:
-        """Run a scripted module, as one step, through a copy whose parameters have no data."""
+    def run_script(self, module: Any, *args: Any) -> Any:
+        """Run a scripted module as one step: through a copy without data, unless for real."""
         inputs: list[Tensor] = []
         _collect(args, inputs)
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            twin = _script_without_data(module._c)
-            output = twin._get_method("forward")(*_mapped(_stripped, args))
+        with torch._C.DisableTorchFunction():
+            if self.ran_for_real:
+                output = module._c._get_method("forward")(*args)
+            else:
+                with torch.no_grad():
+                    twin = _script_without_data(module._c)
+                    output = twin._get_method("forward")(*_mapped(_stripped, args))
         self.record(type(module).__name__, output, args, {}, [*inputs, *module.parameters()])
         return output
 
@@ -470,7 +473,7 @@ class _Tracer(TorchFunctionMode):
                 raise
             raise self.shape_error(name, args, kwargs, tensors, error) from error
         if name != "set_data":
-            self.record(name, output, args, kwargs, tensors)
+            self.record(name, tensors[0] if name == "setitem" else output, args, kwargs, tensors)
         return output
 
     def device_of(self, tensor: Tensor) -> torch.device:

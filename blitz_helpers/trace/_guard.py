@@ -48,8 +48,9 @@ class ModelState:
     def protect_values(self) -> None:
         """Keep the values of all parameters and buffers, and lay their gradients aside."""
         for tensor, _, _ in self._flags:
-            self.protect(tensor)
-            tensor.grad = None
+            if not nn.parameter.is_lazy(tensor):  # that has no values yet
+                self.protect(tensor)
+                tensor.grad = None
 
     def restore(self) -> None:
         """Put everything back."""

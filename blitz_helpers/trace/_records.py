@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, overload
 from blitz_helpers._tables import html_table, text_table
 
 _WIDTH = 100
+_UNFOLDED = 40  # steps up to which every block stands open
 
 
 class ShapeStep(NamedTuple):
@@ -93,11 +94,11 @@ _HEADER = ("module", "op", "output shape", "arithmetic", "params", "MACs", "fiel
 _ALIGN = "<<<<>>>"
 
 
-def _step_cells(step: ShapeStep, count: int = 1) -> tuple[str, ...]:
+def _step_cells(step: ShapeStep) -> tuple[str, ...]:
     field = "" if step.receptive_field is None else "x".join(map(str, step.receptive_field))
     return (
         step.module if step.call == 0 else f"{step.module} (call {step.call})",
-        step.op if count == 1 else f"{step.op} x {count}",
+        step.op,
         shape_text(step.output_shape),
         ", ".join(step.sums),
         _count(step.num_params),
@@ -169,17 +170,103 @@ class ShapeTrace(Sequence[ShapeStep]):
             lines.append(f"Ran for real: {self.ran_for_real}")
         return lines
 
+    def _repeats(self) -> dict[int, tuple[int, tuple[str, ...]]]:
+        """Return where blocks begin that only repeat the one before: their end, and one row."""
+        starts = {
+            (call.depth, call.steps.start): call
+            for call in self._calls
+            if call.steps.stop - call.steps.start > 1
+        }
+        repeats: dict[int, tuple[int, tuple[str, ...]]] = {}
+        done = -1
+        for (depth, start), first in starts.items():
+            if start < done:
+                continue
+            last, count = first, 0
+            while following := starts.get((depth, last.steps.stop)):
+                if self._signature(following) != self._signature(first):
+                    break
+                last, count = following, count + 1
+            if count:
+                begin, done = first.steps.stop, last.steps.stop
+                inside = self._steps[begin:done]
+                more = starts[depth, begin].module
+                cells = (
+                    more if count == 1 else f"{more} to {last.module}",
+                    f"{count} x {first.module or first.type}",
+                    shape_text(last.output_shape),
+                    f"{done - begin} equal steps",
+                    _count(sum(step.num_params for step in inside)),
+                    _count(sum(step.num_macs for step in inside)),
+                    "",
+                )
+                repeats[begin] = done, cells
+        return repeats
+
+    def _signature(self, call: ModuleCall) -> list[object]:
+        """Return what equal blocks have in common."""
+        skip, steps = len(call.module), self._steps[call.steps]
+        return [(step.module[skip:], *step[2:8]) for step in steps]
+
     def __str__(self) -> str:
-        rows = [_step_cells(step) for step in self._steps]
-        table = _fitted_table(_HEADER, rows, _ALIGN, shrinkable=(3, 2, 0))
+        repeats = self._repeats()
+        rows, at = [], 0
+        while at < len(self._steps):
+            if at in repeats:
+                at, cells = repeats[at]
+                rows.append(cells)
+            else:
+                rows.append(_step_cells(self._steps[at]))
+                at += 1
+        table = _fitted_table(_HEADER, rows, _ALIGN, shrinkable=(3, 2, 0, 1))
         return "\n".join([table, *self._totals()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = [_step_cells(step) for step in self._steps]
-        totals = "".join(f"<div>{escape(line)}</div>" for line in self._totals())
-        return html_table(_HEADER, rows, _ALIGN) + totals
+        blocks: dict[int, list[ModuleCall]] = {}
+        for call in self._calls:
+            if call.depth and call.steps.stop - call.steps.start > 1:
+                blocks.setdefault(call.steps.start, []).append(call)
+        body = self._html(0, len(self._steps), blocks, self._repeats())
+        return body + "".join(f"<div>{escape(line)}</div>" for line in self._totals())
+
+    def _html(
+        self,
+        at: int,
+        stop: int,
+        blocks: dict[int, list[ModuleCall]],
+        repeats: dict[int, tuple[int, tuple[str, ...]]],
+    ) -> str:
+        """Return the steps as tables, those of a block inside one that folds away."""
+        parts: list[str] = []
+        rows: list[tuple[str, ...]] = []
+
+        def flush() -> None:
+            if rows:
+                parts.append(html_table(_HEADER, rows, _ALIGN))
+                rows.clear()
+
+        while at < stop:
+            if at in repeats:
+                at, cells = repeats[at]
+                rows.append(cells)
+            elif blocks.get(at):
+                call = blocks[at].pop(0)
+                flush()
+                sums = f"{call.num_params:,} parameters, {call.num_macs:,} multiply-accumulates"
+                title = f"{call.module} ({call.type}) {shape_text(call.output_shape)}: {sums}"
+                inside = self._html(at, call.steps.stop, blocks, repeats)
+                parts.append(
+                    f'<details style="margin-left: 1em"{" open" * (len(self) <= _UNFOLDED)}>'
+                    f"<summary>{escape(title)}</summary>{inside}</details>"
+                )
+                at = call.steps.stop
+            else:
+                rows.append(_step_cells(self._steps[at]))
+                at += 1
+        flush()
+        return "".join(parts)
 
 
 def _fitted_table(

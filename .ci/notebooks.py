@@ -11,6 +11,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+RED, PLAIN = "\x1b[31m", "\x1b[39m"  # as IPython colours them
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -26,14 +27,16 @@ def execute(path: Path) -> None:
         record_timing=False,
         coalesce_streams=True,  # or a progress bar would be stored once for each of its updates
         resources={"metadata": {"path": str(path.parent)}},
-        # A stored traceback holds paths of the machine it was made on: keep name and message.
-        extra_arguments=["--InteractiveShell.xmode=Minimal"],
     )
     client.execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                # A traceback holds paths of the machine it was made on: keep name and message.
+                output.traceback = [f"{RED}{output.ename}{PLAIN}: {output.evalue}"]
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 

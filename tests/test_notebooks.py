@@ -144,7 +144,7 @@ def test_cells_that_nbval_does_not_compare_are_few_and_say_why():
         ),
         ("a date", r"\b20\d\d-\d\d-\d\d\b|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} +\d"),
         ("a time of day", r"\b\d\d:\d\d:\d\d\b"),
-        ("a line number", r"\.py:\d+|, line \d+"),
+        ("a line number", r"\.py:\d+|\.py\", line \d+"),
         ("a figure without words", r"<Figure size"),
     ],
 )

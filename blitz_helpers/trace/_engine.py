@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -316,8 +316,10 @@ class _Tracer(TorchFunctionMode):
         self.modules = modules
         self.state = state
         self.ran_for_real = ran_for_real
-        self.device = _device(modules)
-        self.own = {id(tensor) for tensor in _tensors_of(modules)}
+        self.tensors = list(_tensors_of(modules))
+        self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
+        self.own = {id(tensor) for tensor in self.tensors}
+        self.lazy = any(map(nn.parameter.is_lazy, self.tensors))
         self.generator = torch.Generator().manual_seed(_SEED)
         self.steps: list[ShapeStep] = []
         self.calls: list[Any] = []
@@ -463,7 +465,7 @@ class _Tracer(TorchFunctionMode):
         _collect(args, tensors)
         if kwargs:
             _collect(kwargs.values(), tensors)
-        if tensors and nn.parameter.is_lazy(tensors[0]):
+        if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
         name = name_of(func)
         try:
@@ -630,10 +632,11 @@ class _Tracer(TorchFunctionMode):
         self, name: str, output: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
     ) -> None:
         """Write the step down, and on each tensor that it made where that came from."""
-        made: list[Tensor] = []
-        _collect((output,), made)
+        made: list[Tensor] = [output] if isinstance(output, Tensor) else []
         if not made:
-            return
+            _collect((output,), made)
+            if not made:
+                return
         arithmetic: tuple[str, ...] = ()
         macs = 0
         field = None
@@ -681,7 +684,7 @@ class _Tracer(TorchFunctionMode):
         """Return what was written down so far."""
         parameters = [
             tensor
-            for tensor in _tensors_of(self.modules)
+            for tensor in (_tensors_of(self.modules) if self.lazy else self.tensors)
             if isinstance(tensor, nn.Parameter) and not nn.parameter.is_lazy(tensor)
         ]
         return ShapeTrace(
@@ -813,8 +816,12 @@ def _source() -> str:
     outer = frame.f_back
     while outer is not None:
         frame = outer
-        name = frame.f_code.co_filename
-        if not name.startswith((_TORCH, _OURS)) and name[0] != "<":
+        if _is_callers(frame.f_code.co_filename):
             break
         outer = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@lru_cache(maxsize=1024)
+def _is_callers(file: str) -> bool:
+    return not file.startswith((_TORCH, _OURS, "<"))

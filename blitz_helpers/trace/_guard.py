@@ -140,9 +140,15 @@ def global_state_kept() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-        random.setstate(python)
-        if numpy:
+        if random.getstate() != python:
+            random.setstate(python)
+        if numpy and not _same_state(numpy.random.get_state(), numpy_state):
             numpy.random.set_state(numpy_state)
 
 
 _AUTOCAST = ("cpu", "cuda")
+
+
+def _same_state(a: Any, b: Any) -> bool:
+    """Whether two states of numpy's generator are the same; comparing is quicker than setting."""
+    return bool(a[2:] == b[2:] and (a[1] == b[1]).all())

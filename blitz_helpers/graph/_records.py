@@ -102,7 +102,11 @@ class AutogradGraph:
 
     @property
     def can_backward(self) -> bool:
-        """Whether every saved tensor that ``backward()`` will ask for is there and unchanged."""
+        """Whether every saved tensor that ``backward()`` will ask for is there and unchanged.
+
+        Not foreseen: what a hook raises, and what torch shows nobody, namely tensors inside a
+        ``CopySlices`` (a write into a view) and inside functions written in C++.
+        """
         return self.backward_error is None
 
     @property

@@ -44,5 +44,7 @@ def execute(path: Path) -> None:
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"  # sums come out the same whatever the number of cores
     for name in sys.argv[1:] or sorted(map(str, NOTEBOOKS.rglob("*.ipynb"))):
+        if ".ipynb_checkpoints" in name:  # JupyterLab's own copies
+            continue
         print(name, flush=True)
         execute(Path(name))

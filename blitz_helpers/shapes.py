@@ -41,7 +41,7 @@ def _each_dimension(settings: Callable[..., _Window]) -> Callable[..., Callable[
             sides = {name: v for name, v in given.items() if isinstance(v, (tuple, list))}
             if not sides:
                 return side(given)
-            dimensions = max(map(len, sides.values()))
+            dimensions = len(sides.get(size.name, ())) or max(map(len, sides.values()))
             if any(len(value) not in (1, dimensions) for value in sides.values()) or not dimensions:
                 values = ", ".join(f"{name}={value}" for name, value in sides.items())
                 raise ValueError(f"{values} do not match: use an int, or one per dimension.")

@@ -282,6 +282,10 @@ def test_what_an_error_advises_works(arguments, pooled):
             "size=(9, 9), kernel_size=(3, 3, 3) do not match: use an int, or one per dimension.",
         ),
         (
+            lambda: conv_output_size((9,), (3, 3)),
+            "size=(9,), kernel_size=(3, 3) do not match: use an int, or one per dimension.",
+        ),
+        (
             lambda: conv_output_size((), 3),
             "size=() do not match: use an int, or one per dimension.",
         ),
@@ -328,6 +332,10 @@ def test_arguments_have_the_names_and_order_that_torch_gives_them(function):
     ours = list(inspect.signature(function).parameters)[1:]
     theirs = inspect.signature(layer).parameters
     assert set(ours) <= set(theirs)
+
+
+def test_a_tuple_of_settings_is_enough_for_an_answer_a_dimension():
+    assert conv_output_size(32, kernel_size=(3, 5)) == (30, 28)
 
 
 def test_a_misspelled_argument_is_named():

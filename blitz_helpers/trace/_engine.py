@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from blitz_helpers.trace import _hints
 from blitz_helpers.trace._explain import explain, set_origin
-from blitz_helpers.trace._guard import ModelState, global_state_kept
+from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
 from blitz_helpers.trace._operations import (
     DEVICE,
     FACTORIES,
@@ -95,7 +95,8 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
                     f"{reason}, and a model on the meta device has no values. "
                     "Use model.to_empty(device='cpu'), with weights, to run it for real."
                 ) from None
-        return _forward(model, modules, inputs, kwargs, reason)
+        with numpy_state_kept():
+            return _forward(model, modules, inputs, kwargs, reason)
 
 
 def _tried(

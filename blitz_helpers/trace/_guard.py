@@ -120,15 +120,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def global_state_kept() -> Iterator[None]:
-    """Put torch's global state and every random state back on leaving."""
+    """Put torch's global state, and its and Python's random state, back on leaving."""
     grad_enabled = torch.is_grad_enabled()
     dtype = torch.get_default_dtype()
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _AUTOCAST]
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's own
     python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
     try:
         yield
     finally:
@@ -142,13 +140,18 @@ def global_state_kept() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
         if random.getstate() != python:
             random.setstate(python)
-        if numpy and not _same_state(numpy.random.get_state(), numpy_state):
-            numpy.random.set_state(numpy_state)
 
 
 _AUTOCAST = ("cpu", "cuda")
 
 
-def _same_state(a: Any, b: Any) -> bool:
-    """Whether two states of numpy's generator are the same; comparing is quicker than setting."""
-    return bool(a[2:] == b[2:] and (a[1] == b[1]).all())
+@contextmanager
+def numpy_state_kept() -> Iterator[None]:
+    """Put numpy's random state back; reading it takes as long as tracing three layers."""
+    numpy = sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        if numpy:
+            numpy.random.set_state(state)

@@ -3,6 +3,7 @@
 import gc
 import re
 import threading
+import warnings
 import weakref
 from collections import Counter
 
@@ -561,6 +562,28 @@ def tensors_in(output):
     elif not isinstance(output, tuple | list):
         return []
     return [tensor for value in output for tensor in tensors_in(value)]
+
+
+def test_sparse_and_nested_tensors_have_graphs_whose_bytes_are_not_known():
+    graph = autograd_graph(torch.sparse.mm(torch.eye(3).to_sparse(), weight(3, 2)))
+    assert ("kept", None) in {(saved.state, saved.nbytes) for saved in graph.root.saved}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls nested tensors a prototype
+        nested = torch.nested.as_nested_tensor([weight(3, 2), weight(4, 2)]).sin()
+    graph = autograd_graph(nested)
+    assert graph.root.shape is None
+    assert graph.root.saved[0].shape is None
+    assert len(str(graph).splitlines()) == 2 + len(graph.nodes) + 2
+
+
+def test_a_graph_inside_torch_func_is_a_graph():
+    def loss(x):
+        ops.extend(node.op for node in autograd_graph(x.sin()).nodes)
+        return x.sin().sum()
+
+    ops = []
+    torch.func.grad(loss)(torch.ones(3))
+    assert ops[0] == "sin"
 
 
 # label_modules

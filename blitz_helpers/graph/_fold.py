@@ -135,7 +135,9 @@ def _box(nodes: list[GraphNode], title: str) -> Box:
     if len(nodes) == 1:
         (node,) = nodes
         if node.op == "accumulate_grad":
-            return Box(node.parameter or "leaf", str(node.shape), (node,))
+            return Box(
+                node.parameter or "leaf", "" if node.shape is None else str(node.shape), (node,)
+            )
         return Box(node.op, node.module or "", (node,))
     counts = Counter(node.op for node in nodes if node.op not in ("accumulate_grad", "t"))
     detail = ", ".join(f"{count} {op}" for op, count in counts.most_common(4))

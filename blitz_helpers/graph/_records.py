@@ -23,9 +23,9 @@ class SavedTensor(NamedTuple):
     name: str
     """torch's own: ``"mat1"`` for ``node._saved_mat1``."""
     shape: tuple[int, ...] | None
-    """``None`` where the tensor is freed or packed."""
+    """``None`` where the tensor is freed or packed, or nested and so not of one shape."""
     nbytes: int | None
-    """Its size; 0 once freed, ``None`` where a hook packed it, because nobody knows."""
+    """0 once freed; ``None``: not known of a packed tensor, and of one that is not dense."""
     state: Literal["kept", "freed", "changed", "packed"]
     """``"changed"``: in place, since it was saved; ``"packed"``: by a ``saved_tensors_hooks``."""
 
@@ -78,7 +78,10 @@ class AutogradGraph:
     roots: tuple[GraphNode, ...]
     """The nodes of the outputs, in their order, each once."""
     saved_bytes: int
-    """Memory that the saved tensors keep, parameters included; what they share counts once."""
+    """Memory that the saved tensors keep, where known, parameters included.
+
+    What several of them share counts once.
+    """
 
     @cached_property
     def edges(self) -> tuple[GraphEdge, ...]:

@@ -28,14 +28,24 @@ class Findings:
 
     def kept(self, name: str, tensor: Tensor) -> SavedTensor:
         """Return the record of a tensor that is there, and count its memory."""
-        storage = tensor.untyped_storage()
+        try:
+            storage, shape = tensor.untyped_storage(), tensor.shape
+        except RuntimeError:  # sparse, nested, or a wrapper of torch.func
+            return SavedTensor(name, _shape(tensor), None, "kept")
         self._storages[storage._cdata] = storage.nbytes()
-        key = (name, tensor.shape, tensor.dtype)
+        key = (name, shape, tensor.dtype)
         record = self._kept.get(key)
         if record is None:
-            record = SavedTensor(name, tuple(tensor.shape), tensor.nbytes, "kept")
+            record = SavedTensor(name, tuple(shape), tensor.nbytes, "kept")
             self._kept[key] = record
         return record
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...] | None:
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError:  # a nested tensor is not of one shape
+        return None
 
 
 SavedReader: TypeAlias = Callable[[Any, Findings], tuple[SavedTensor, ...]]

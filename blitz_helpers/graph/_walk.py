@@ -233,4 +233,7 @@ def _op(name: str) -> str:
 
 def _shape(node: Node) -> tuple[int, ...] | None:
     metadata = node._input_metadata
-    return tuple(metadata[0].shape) if metadata else None
+    try:
+        return tuple(metadata[0].shape) if metadata else None
+    except RuntimeError:  # a nested tensor is not of one shape
+        return None

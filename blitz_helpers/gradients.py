@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from blitz_helpers._nudging import entry_at, slope_along
 from blitz_helpers._statistics import statistics
 from blitz_helpers._tables import html_table, text_table
 
@@ -167,47 +168,8 @@ def numerical_gradient(
     before = values.clone()
     picked = product(*map(range, parameter.shape)) if indices is None else indices
     try:
-        slopes = [_slope(loss_fn, _entry(values, index), eps) for index in picked]
+        slopes = [slope_along(entry_at(values, index), loss_fn, eps) for index in picked]
     finally:
         values.copy_(before)
     gradient = torch.tensor(slopes, dtype=torch.float64, device=parameter.device)
     return gradient.reshape(parameter.shape) if indices is None else gradient
-
-
-def _entry(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
-    """Return a view of the one entry that ``index`` points at."""
-    where = index.tolist() if isinstance(index, Tensor) else index
-    if isinstance(where, int):
-        if not -values.numel() <= where < values.numel():
-            raise IndexError(f"index {where} lies outside of {values.numel()} entries.")
-        flat = torch.tensor(where % values.numel())
-        where = [int(i) for i in torch.unravel_index(flat, values.shape)]
-    entry = values[tuple(where)]
-    if entry.dim():
-        raise IndexError(f"index {where} is not one entry of the shape {tuple(values.shape)}.")
-    return entry
-
-
-def _slope(loss_fn: Callable[[], Tensor | float], entry: Tensor, eps: float) -> float:
-    middle = entry.item()
-    up, down = middle + eps, middle - eps
-    if up == down:
-        raise ValueError(f"eps={eps} is lost beside an entry of {middle}: use a larger one.")
-    entry.fill_(up)
-    above = _number(loss_fn())
-    entry.fill_(down)
-    below = _number(loss_fn())
-    entry.fill_(middle)
-    return (above - below) / (up - down)
-
-
-def _number(loss: Tensor | float) -> float:
-    if isinstance(loss, float | int):
-        return loss
-    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.dtype == torch.float64:
-        return loss.item()
-    given = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-    raise ValueError(
-        f"loss_fn returned {given}: expected one number in float64. "
-        "Reduce it, for example by .sum(), and compute it from float64 inputs."
-    )

@@ -10,18 +10,19 @@ import pytest
 import blitz_helpers
 
 PACKAGE = Path(blitz_helpers.__file__).parent
-GROUND = {"_extras", "_statistics", "_tables", "shapes"}
+GROUND = {"_extras", "_nudging", "_statistics", "_tables", "shapes"}
 MAY_IMPORT = {
     "__init__": set(),
     "_checkpoint": set(),
     "_extras": set(),
     "_progress": {"_extras"},
+    "_nudging": set(),
     "_statistics": set(),
     "_tables": set(),
     "shapes": set(),
     "network": {"shapes"},
     "trace": {"_tables", "shapes"},
-    "gradients": {"_statistics", "_tables", "shapes"},
+    "gradients": {"_nudging", "_statistics", "_tables", "shapes"},
     "graph": {"_tables", "shapes"},
     "updates": {"shapes"},
     "data": {"_extras", "shapes"},

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from blitz_helpers import gradient_report, numerical_gradient, random_backward
+from blitz_helpers import Network, gradient_report, numerical_gradient, random_backward
 
 
 def small_network() -> nn.Module:
@@ -299,6 +299,18 @@ def test_numerical_gradient_agrees_with_autograd_on_every_parameter(generator):
         assert numerical.shape == parameter.shape
         assert not numerical.requires_grad
         torch.testing.assert_close(numerical, parameter.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_numerical_gradient_agrees_on_the_network_of_the_series(generator):
+    torch.manual_seed(0)
+    net = Network().double()
+    images = torch.randn(2, 1, 32, 32, dtype=torch.float64, generator=generator)
+    v = random_backward(net(images), generator=generator)
+    for parameter in net.parameters():
+        picked = torch.randint(parameter.numel(), (10,), generator=generator)
+        numerical = numerical_gradient(lambda: (v * net(images)).sum(), parameter, indices=picked)
+        expected = parameter.grad.flatten()[picked]
+        torch.testing.assert_close(numerical, expected, rtol=1e-6, atol=1e-8)
 
 
 @given(

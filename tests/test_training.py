@@ -327,7 +327,14 @@ def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(datase
         assert torch.equal(weights(model), before)
 
 
-def test_a_checkpoint_is_replaced_as_a_whole_or_not_at_all(dataset, checkpoint, monkeypatch):
+def test_a_checkpoint_is_written_beside_the_old_one_and_takes_its_name(dataset, checkpoint):
+    old = checkpoint.stat().st_ino
+    fit(make_model(), make_loader(dataset), STEPS["momentum"](), 1, checkpoint=checkpoint)
+    assert checkpoint.stat().st_ino != old  # another file, not the old one overwritten
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(dataset, checkpoint, monkeypatch):
     good = checkpoint.read_bytes()
 
     def half(_, file):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from blitz_helpers.data import load_mnist
 from blitz_helpers.network import Network
+from blitz_helpers.tracking import start_run
 from blitz_helpers.training import DivergenceError, evaluate, fit
 from blitz_helpers.updates import sgd_step
 
@@ -68,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         type=Path,
         help="written after each epoch; where it exists, training goes on from it (none)",
+    )
+    add(
+        "--project",
+        metavar="NAME",
+        help="track the run with Weights & Biases, offline unless WANDB_MODE=online (untracked)",
     )
     return parser
 
@@ -138,21 +144,27 @@ def _train(
         start = f"from {checkpoint}" if goes_on else "from the start"
         print(f"{len(digits):,} digits, {batches}, {workers}, {start}", flush=True)
 
-    history = fit(
-        model,
-        loader,
-        sgd_step,
-        options.epochs,
-        lr_schedule=lambda done: options.lr * (1 - done),
-        checkpoint=checkpoint if rank == 0 else None,
-        resume_from=checkpoint if goes_on else None,
-    )
-    if history.interrupted:
-        raise SystemExit(130)  # what a shell calls a program that Ctrl-C stopped
-    if rank == 0:
-        test_digits = DataLoader(load_mnist("test", root=options.data), 100)
-        evaluation = evaluate(net, test_digits)
-        print(f"test digits: {evaluation.accuracy:.2%} right, loss {evaluation.loss:.4f}")
+    tracked = options.project is not None and rank == 0
+    settings = {name: vars(options)[name] for name in ("epochs", "batch_size", "lr", "seed")}
+    with start_run(options.project, config=settings) if tracked else nullcontext() as run:
+        history = fit(
+            model,
+            loader,
+            sgd_step,
+            options.epochs,
+            lr_schedule=lambda done: options.lr * (1 - done),
+            checkpoint=checkpoint if rank == 0 else None,
+            resume_from=checkpoint if goes_on else None,
+            run=run,
+        )
+        if history.interrupted:
+            raise SystemExit(130)  # what a shell calls a program that Ctrl-C stopped
+        if rank == 0:
+            test_digits = DataLoader(load_mnist("test", root=options.data), 100)
+            evaluation = evaluate(net, test_digits)
+            print(f"test digits: {evaluation.accuracy:.2%} right, loss {evaluation.loss:.4f}")
+            if run is not None:
+                run.log({"test/accuracy": evaluation.accuracy, "test/loss": evaluation.loss})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blitz_helpers import load_mnist, train
+from blitz_helpers import load_mnist, read_run, train
 
 ROOT = Path(train.__file__).parents[1]
 NUM_DIGITS = {"train": 96, "test": 20}
@@ -92,6 +92,16 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(digits, tmp
     train.main([*options(digits, tmp_path / "other.pt"), "--seed=1"])
     assert losses(tmp_path / "same.pt") == losses(one_process)
     assert losses(tmp_path / "other.pt") != losses(one_process)
+
+
+def test_a_tracked_run_can_be_read_back(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    train.main([*options(digits, "net.pt", epochs=1), "--project=test"])
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    rows = read_run(folder)
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == losses("net.pt")
+    assert "test/accuracy" in rows[-1]
 
 
 @needs_gloo
@@ -209,7 +219,15 @@ def test_help_describes_every_option_and_both_ways_to_start(capsys):
         train.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--epochs", "--batch-size", "--lr", "--seed", "--data", "--checkpoint"):
+    for word in (
+        "--epochs",
+        "--batch-size",
+        "--lr",
+        "--seed",
+        "--data",
+        "--checkpoint",
+        "--project",
+    ):
         assert word in text
     assert "python -m blitz_helpers.train --epochs 5" in text
     assert "torchrun --nproc-per-node 2 -m blitz_helpers.train --epochs 5" in text

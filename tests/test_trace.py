@@ -390,7 +390,15 @@ def test_a_trace_fits_a_terminal_of_100_columns():
     for _ in range(20):
         deep = nn.Sequential(deep, nn.ReLU())
     long = Call(lambda x: [F.pad(x, (1, 2, 3, 4, 5, 6))] * 20)
-    for model, shape in ((Digits(), (1, 1, 32, 32)), (deep, (2, 4)), (long, (7, 8, 9, 10))):
+    with torch.device("meta"):
+        large = nn.Sequential(*[nn.Linear(60_000, 60_000, bias=False) for _ in range(9)])
+    cases = [
+        (Digits(), (1, 1, 32, 32)),
+        (deep, (2, 4)),
+        (long, (7, 8, 9, 10)),
+        (large, (512, 60_000)),
+    ]
+    for model, shape in cases:
         trace = trace_shapes(model, shape)
         assert max(map(len, str(trace).splitlines())) <= 100
         assert max(map(len, str(trace.by_module()).splitlines())) <= 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import fill
 from typing import Any, NamedTuple, overload
 
 from blitz_helpers._tables import html_table, text_table
@@ -219,7 +220,7 @@ class ShapeTrace(Sequence[ShapeStep]):
                 rows.append(_step_cells(self._steps[at]))
                 at += 1
         table = _fitted_table(_HEADER, rows, _ALIGN, shrinkable=(3, 2, 0, 1))
-        return "\n".join([table, *self._totals()])
+        return "\n".join([table, *(fill(line, _WIDTH) for line in self._totals())])
 
     __repr__ = __str__
 
@@ -273,15 +274,16 @@ def _fitted_table(
     header: Sequence[str], rows: list[tuple[str, ...]], align: str, shrinkable: Sequence[int]
 ) -> str:
     """Return the rows as a table of at most 100 columns, the shrinkable cells cut where needed."""
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows) or i < 3]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    excess = sum(widths) + 2 * (len(widths) - 1) - _WIDTH
-    for column in shrinkable:
-        if excess > 0:
-            give = min(excess, max(0, widths[column] - 12))
-            widths[column] -= give
-            excess -= give
-    cut = [tuple(map(_clip, row, widths)) for row in rows]
-    return text_table(header, cut, align)
+    excess = sum(widths[i] + 2 for i in filled) - 2 - _WIDTH
+    for least in (16, 6):
+        for column in shrinkable:
+            give = min(max(0, excess), max(0, widths[column] - least))
+            widths[column] -= give if column in filled else 0
+            excess -= give if column in filled else 0
+    cut = [[_clip(row[i], widths[i]) for i in filled] for row in rows]
+    return text_table([header[i] for i in filled], cut, "".join(align[i] for i in filled))
 
 
 @dataclass(frozen=True, repr=False)

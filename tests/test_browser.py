@@ -144,6 +144,7 @@ def photograph(page, name):
     folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     page.set_viewport_size({"width": 1280, "height": min(page.evaluate(HEIGHT) + 200, 16000)})
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.content.node.scrollTo(0, 0)")
     for theme in ("Light", "Dark"):
         page.evaluate(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })",

@@ -39,5 +39,14 @@ screenshots: ## photograph every notebook in JupyterLab, in both themes, into sc
 	@$(PYTHON) .ci/setup.py dev
 	SCREENSHOTS=screenshots $(VENV)/pytest -q tests/test_browser.py
 
+bench: ## measure beside the alternatives, into benchmarks/results.*
+	@$(PYTHON) .ci/setup.py dev
+	@$(VENV)/python benchmarks/environment.py
+	benchmarks/.venv/bin/python -m benchmarks.run
+
+soak: ## thousands of random networks, and the notebooks twenty times under hardship
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python benchmarks/soak.py
+
 clean: ## remove the environment and all caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots
+	rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots

@@ -165,19 +165,19 @@ def _discover(roots: list[Node]) -> tuple[dict[Node, Slots], dict[Node, int]]:
                     if not consumers[source]:
                         depths[source] = depths[node] + 1
                         order.append(source)
+        if depths[order[-1]] > LEVELS_FREED_AT_ONCE:
+            for node in order:
+                level = depths[node] // LEVELS_FREED_AT_ONCE
+                for source, _ in slots[node]:
+                    if source is None or not slots[source]:
+                        continue
+                    if depths[source] // LEVELS_FREED_AT_ONCE != level:
+                        free_apart(node)
+                        break
     except BaseException:  # a keyboard interrupt must not leave a graph that crashes later
         for node in slots:
             free_apart(node)
         raise
-    if depths[order[-1]] > LEVELS_FREED_AT_ONCE:
-        for node in order:
-            level = depths[node] // LEVELS_FREED_AT_ONCE
-            for source, _ in slots[node]:
-                if source is None or not slots[source]:
-                    continue
-                if depths[source] // LEVELS_FREED_AT_ONCE != level:
-                    free_apart(node)
-                    break
     return slots, depths
 
 

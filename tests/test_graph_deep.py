@@ -92,7 +92,7 @@ from blitz_helpers import autograd_graph
 def look():
     w = torch.ones(2, requires_grad=True)
     h = [w * 1.0]
-    for step in range(5_000):  # every step is also fed from further down, past levels between
+    for step in range(15_000):  # every step is also fed from further down, past levels between
         h.append(h[-1].sin() + h[max(0, step - 100 * (step % 3))])
     output = h[-1]
     del h

@@ -85,31 +85,6 @@ def test_a_hundred_thousand_steps_that_live_until_the_interpreter_ends():
     assert_survived(run(PROGRAM, "100000", "main", "exit-never"))
 
 
-SKIPS = """
-import threading, torch
-from blitz_helpers import autograd_graph
-
-def look():
-    w = torch.ones(2, requires_grad=True)
-    h = [w * 1.0]
-    for step in range(15_000):  # now and then a way leads past the levels between
-        h.append(h[-1].sin() if step % 100 else h[-1] + h[max(0, step - 90)])
-    output = h[-1]
-    del h
-    autograd_graph(output)
-
-threading.stack_size(512 * 1024)
-thread = threading.Thread(target=look)
-thread.start()
-thread.join()
-print("alive")
-"""
-
-
-def test_ways_round_the_levels_do_not_bring_the_crash_back():
-    assert_survived(run(SKIPS))
-
-
 INTERRUPTED = """
 import threading, torch
 from blitz_helpers.graph import _walk

@@ -322,12 +322,64 @@ def test_a_missing_batch_dimension_is_recognised_where_it_hurts():
     assert trace_shapes(nn.BatchNorm2d(3), (1, 3, 4, 4)).output_shape == (1, 3, 4, 4)
 
 
-def test_a_wrong_dtype_is_to_be_converted():
-    double = torch.ones(1, 1, 32, 32, dtype=torch.float64)
-    assert "x.to(torch.float32)" in hint_of(Digits(), double)
-    assert trace_shapes(Digits(), double.to(torch.float32)).output_shape == (1, 10)
-    assert "x.long()" in hint_of(nn.Embedding(5, 3), (2, 4))
-    assert trace_shapes(nn.Embedding(5, 3), torch.ones(2, 4).long()).output_shape == (2, 4, 3)
+@pytest.mark.parametrize(
+    ("model", "x", "layer"),
+    [
+        (Digits(), torch.zeros(1, 1, 32, 32, dtype=torch.float64), "conv1"),
+        (Digits(), torch.zeros(1, 1, 32, 32, dtype=torch.int64), "conv1"),
+        (Digits(), torch.zeros(1, 1, 32, 32, dtype=torch.uint8), "conv1"),
+        (nn.Sequential(nn.Linear(4, 3)), torch.ones(2, 4, dtype=torch.int64), "0"),
+        (nn.Sequential(nn.BatchNorm2d(3)), torch.ones(2, 3, 4, 4, dtype=torch.int64), "0"),
+        (nn.Sequential(nn.BatchNorm1d(80)), torch.ones(2, 80, dtype=torch.float64), "0"),
+        (nn.Sequential(nn.LayerNorm(80)), torch.ones(2, 80, dtype=torch.float64), "0"),
+        (nn.Sequential(nn.GroupNorm(2, 80)), torch.ones(2, 80, dtype=torch.float64), "0"),
+        (nn.Sequential(nn.PReLU(80)), torch.ones(2, 80, dtype=torch.float64), "0"),
+        (nn.Sequential(nn.LSTM(4, 3)), torch.ones(5, 2, 4, dtype=torch.int64), "0"),
+        (nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), torch.ones(1, 1, 4, 4) > 0, "0"),
+    ],
+    ids=lambda value: type(value[0]).__name__ if isinstance(value, nn.Sequential) else None,
+)
+def test_a_wrong_dtype_is_to_be_converted(model, x, layer):
+    with pytest.raises((RuntimeError, ValueError)):
+        model(x)
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, x)
+
+    assert f"{layer} got an input of {x.dtype}, wants torch.float32" in str(caught.value)
+    assert caught.value.hint == "Use x.to(torch.float32) on the input."
+    assert caught.value.step.module == layer
+    model(x.to(torch.float32))
+    trace_shapes(model, x.to(torch.float32))
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(5, 3), nn.EmbeddingBag(5, 3)], ids=["one", "bag"])
+def test_indices_of_a_wrong_dtype_are_to_be_converted(layer):
+    model = nn.Sequential(layer)
+    x = torch.ones(2, 4)
+    with pytest.raises(ShapeError, match=r"0 got indices of torch\.float32, wants torch\.int64"):
+        trace_shapes(model, x)
+    assert hint_of(model, x) == hint_of(model, (2, 4)) == "Use x.long() on the input."
+    assert trace_shapes(model, x.long()).output_shape == tuple(model(x.long()).shape)
+
+
+def test_parameters_in_float32_beside_half_an_input_are_as_good_as_to_torch():
+    for layer in (nn.BatchNorm1d(80), nn.LayerNorm(80), nn.GroupNorm(2, 80)):
+        x = torch.ones(2, 80, dtype=torch.bfloat16)
+        assert trace_shapes(layer, x).output_shape == tuple(layer(x).shape)
+
+
+def test_what_ran_for_real_is_told_without_the_file_which_differs_from_run_to_run():
+    class Asks(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    for model, where in [(nn.Sequential(Asks()), "module '0'"), (Asks(), "the model")]:
+        trace = trace_shapes(model, (2, 3))
+        assert f"bool asks for a value in {where}" in trace.ran_for_real
+        assert f"{__file__}:" in trace.ran_for_real
+        for shown in (str(trace), trace._repr_html_()):
+            assert "bool asks for a value in" in shown
+            assert __file__ not in shown
 
 
 def test_sizes_that_do_not_add_up_are_to_be_padded():

@@ -248,7 +248,10 @@ def _forward(
     except Exception as error:
         failed = _torch_layer_error(error)
         if failed:
-            raise tracer.shape_error(*failed, error) from error
+            layer, args, tensors = failed
+            call = (modules.get(layer, ""), max(tracer.calls_of.get(layer, 1) - 1, 0), layer)
+            tracer.running.append(call)  # it was left on the error
+            raise tracer.shape_error(type(layer).__name__, args, {}, tensors, error) from error
         error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
         raise
     finally:
@@ -495,7 +498,7 @@ class _Tracer(TorchFunctionMode):
         if func in VALUE_QUESTIONS:
             if all(map(_known, tensors)) or not any(t.is_meta or _stale(t) for t in tensors):
                 return func(*args, **kwargs)
-            raise _NeedsValues(f"{name} asks for a value at {_source()}")
+            raise self.needs_values(name)
         target = _written_to(name, args, kwargs, tensors)
         if target is not None and not hasattr(target, "_blitz_origin"):
             if func == SET_DATA:
@@ -625,7 +628,13 @@ class _Tracer(TorchFunctionMode):
                         *_mapped(_stripped, args), **_mapped(_stripped, _on_meta_device(kwargs))
                     )
             except NotImplementedError:
-                raise _NeedsValues(f"{name_of(func)} asks for a value at {_source()}") from first
+                raise self.needs_values(name_of(func)) from first
+
+    def needs_values(self, name: str) -> _NeedsValues:
+        """Return what says which operation asked for a value, in which module, on which line."""
+        path = self.running[-1][0]
+        where = f"module {path!r}" if path else "the model"
+        return _NeedsValues(f"{name} asks for a value in {where} at {_source()}")
 
     # Records
 
@@ -727,7 +736,8 @@ class _WrongDeviceError(ValueError):
 
 
 _SHAPE_WORDS = re.compile(
-    r"shape|size|dim|channel|feature|dtype|indices|same type|broadcast|fit|expected|match|batch",
+    r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|"
+    r"dtype|(same|input|scalar) type|type promoting|not implemented for '",
     re.I,
 )
 
@@ -736,8 +746,8 @@ def _about_shapes(error: Exception) -> bool:
     return not isinstance(error, _WrongDeviceError) and bool(_SHAPE_WORDS.search(str(error)))
 
 
-def _torch_layer_error(error: Exception) -> tuple[str, Any, Any, list[Tensor]] | None:
-    """Return the call that failed if it was a check inside one of torch's layers."""
+def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
+    """Return the layer, its arguments and its input if a check inside one of torch's failed."""
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__
@@ -754,7 +764,7 @@ def _torch_layer_error(error: Exception) -> tuple[str, Any, Any, list[Tensor]] |
     args = tuple(value for name, value in values.items() if name != "self")
     tensors: list[Tensor] = []
     _collect(args, tensors)
-    return type(values.get("self")).__name__, args, {}, tensors[:1]
+    return values["self"], args, tensors[:1]
 
 
 def _stripped(tensor: Tensor) -> Tensor:

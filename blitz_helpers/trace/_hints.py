@@ -14,6 +14,7 @@ from blitz_helpers.trace._origin import Axis
 from blitz_helpers.trace._records import ShapeStep, shape_text
 
 _LARGEST_SIDE = 1 << 14
+_ABOUT_DTYPES = re.compile(r"dtype|indices|(same|input|scalar) type|type promoting|not impl", re.I)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -61,14 +62,21 @@ def explain_failure(
 def _dtype(
     step: ShapeStep, name: str, module: Any, tensors: list[Tensor], error: Exception
 ) -> Failure | None:
-    if step.op == "embedding":
-        indices = tensors[0]
-        if indices.dtype in (torch.int64, torch.int32):
-            return None
-        return Failure(f"{name} got indices of {indices.dtype}, wants whole numbers", ("x.long()",))
-    if len(tensors) < 2 or tensors[0].dtype == tensors[1].dtype or "dtype" not in str(error):
+    """Numbers of another kind than the weights, or than the tensor beside them."""
+    if not tensors or not _ABOUT_DTYPES.search(str(error)):
         return None
-    got, wants = tensors[0].dtype, tensors[1].dtype
+    if step.op in ("embedding", "embedding_bag"):
+        got = tensors[0].dtype
+        if got in (torch.int64, torch.int32):
+            return None
+        what = f"{name} got indices of {got}, wants {torch.int64}"
+        return Failure(what, ("x.long() on the input",))
+    weights = [] if module is None else module.parameters()
+    floating = [t.dtype for t in (*tensors[1:], *weights) if t.is_floating_point()]
+    wants = floating[0] if floating else tensors[0].dtype
+    got = next((t.dtype for t in tensors if t.dtype != wants), wants)
+    if got == wants:
+        return None
     return Failure(f"{name} got an input of {got}, wants {wants}", (f"x.to({wants}) on the input",))
 
 

@@ -117,7 +117,8 @@ class ShapeTrace(Sequence[ShapeStep]):
         num_trainable_params: those of them that require a gradient.
         activation_bytes: bytes of the tensors that the operations made; views and operations in
             place make none.
-        ran_for_real: ``None``, or which operation asked for values, and on which line.
+        ran_for_real: ``None``, or which operation asked for a value, in which module, in which file
+            and on which line; the table leaves the file out.
     """
 
     def __init__(
@@ -168,7 +169,8 @@ class ShapeTrace(Sequence[ShapeStep]):
             "activations"
         ]
         if self.ran_for_real:
-            lines.append(f"Ran for real: {self.ran_for_real}")
+            # Without the file, which differs from run to run in a notebook.
+            lines.append(f"Ran for real: {self.ran_for_real.partition(' at ')[0]}")
         return lines
 
     def _repeats(self) -> dict[int, tuple[int, tuple[str, ...]]]:

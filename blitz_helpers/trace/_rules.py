@@ -94,6 +94,16 @@ def _compute_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
     return x.dtype
 
 
+def _check_norm_dtypes(x: Tensor, *parameters: Any) -> None:
+    """Refuse, as torch does, parameters of another dtype than the input that they scale."""
+    allowed = {x.dtype}
+    if x.dtype in (torch.bfloat16, torch.float16):
+        allowed.add(torch.float32)
+    for parameter in parameters:
+        if isinstance(parameter, Tensor) and parameter.dtype not in allowed:
+            _compute_dtype(x, parameter)
+
+
 # Convolution and pooling
 
 
@@ -521,6 +531,7 @@ def _batch_norm(
     for tensor in (running_mean, weight, bias):
         if tensor is not None and tensor.shape[0] != shape[1]:
             raise RuntimeError(f"expected {tensor.shape[0]} channels, but got {shape[1]}")
+    _check_norm_dtypes(input, running_mean, weight)
     return _like_format(tuple(shape), input.dtype, input)
 
 
@@ -532,10 +543,11 @@ def _channel_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     for tensor in per_channel:
         if tensor.shape[0] != input.shape[1]:
             raise RuntimeError(f"expected {tensor.shape[0]} channels, but got {input.shape[1]}")
+    _check_norm_dtypes(input, *per_channel)
     return new(input.shape, input.dtype)
 
 
-@_register("layer_norm rms_norm", of=(F,))
+@_register("layer_norm", of=(F,))
 def _layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -543,6 +555,12 @@ def _layer_norm(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
+    _check_norm_dtypes(input, weight)
+    return _rms_norm(input, normalized_shape)
+
+
+@_register("rms_norm", of=(F,))
+def _rms_norm(input: Tensor, normalized_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
     wanted = tuple(normalized_shape)
     if tuple(input.shape[-len(wanted) :]) != wanted:
         raise RuntimeError(f"expected the last sizes to be {wanted}, but got {tuple(input.shape)}")

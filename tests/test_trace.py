@@ -1,6 +1,7 @@
 """A trace says what a forward pass does to shapes, and a failure explains itself."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -430,6 +431,46 @@ def test_equal_blocks_that_follow_each_other_fold_into_one_line_with_their_count
     assert "2 to 32" in folded
     assert f"{31 * (16 + 8 * 32 + 32 + 32 * 8 + 8):,}" in folded
     assert trace._repr_html_().count("<details") == 1
+
+
+def test_by_module_folds_equal_blocks_too():
+    model = nn.Sequential(nn.Linear(3, 8), *[Block(8) for _ in range(32)], nn.Linear(8, 2))
+    rows = trace_shapes(model, (2, 5, 3)).by_module()
+    text = str(rows)
+
+    assert len(rows) == 1 + 1 + 32 * 4 + 1
+    assert len(text.splitlines()) == 2 + 1 + 1 + 4 + 1 + 1
+    folded = next(line for line in text.splitlines() if "31 x 1" in line)
+    assert "2 to 32" in folded
+    assert f"{31 * (16 + 8 * 32 + 32 + 32 * 8 + 8):,}" in folded
+    page = rows._repr_html_()
+    assert page.count("<details") == page.count("</details>") == 2
+    assert "31 x 1" in page
+
+
+def test_by_module_folds_equal_blocks_that_their_parent_adds_up():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([Block(4) for _ in range(5)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = x + block(x)
+            return x
+
+    trace = trace_shapes(Residual(), (2, 4))
+    assert "4 x blocks.0" in str(trace.by_module())
+    assert len(str(trace).splitlines()) == 2 + 5 * 6 + 1  # steps of the parent stand between
+
+
+def test_every_step_is_in_the_html_unless_folded():
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.Sequential(Block(4), nn.ReLU(), shared), Block(4), Block(4))
+    trace = trace_shapes(model, (2, 4))
+    page = trace._repr_html_()
+    shown = [op for op in re.findall(r"<td[^>]*>([^<]*)</td>", page) if op.isidentifier()]
+    assert shown == [step.op for step in trace[:-5]]
 
 
 def test_blocks_that_differ_do_not_fold():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from operator import eq
 from textwrap import fill
 from typing import Any, NamedTuple, overload
 
 from blitz_helpers._tables import html_table, text_table
 
+Row = tuple[str, ...]
 _WIDTH = 100
-_UNFOLDED = 40  # steps up to which every block stands open
+_UNFOLDED = 40  # rows up to which every block stands open
+# JupyterLab's own, where there is one.
+_CODE_FONT = 'style="font-family: var(--jp-code-font-family, monospace)"'
 
 
 class ShapeStep(NamedTuple):
@@ -69,6 +73,71 @@ class ModuleCall(NamedTuple):
     num_macs: int
     steps: slice
 
+    @property
+    def name(self) -> str:
+        """The module's path, and which call of it this is from the second on."""
+        again = f" (call {self.call})" if self.call else ""
+        return (self.module or "(model)") + again
+
+
+class _Repeats(NamedTuple):
+    """Blocks that only repeat the one before them, and the index of the call that follows."""
+
+    first: ModuleCall
+    again: list[ModuleCall]
+    stop: int
+
+    @property
+    def names(self) -> str:
+        """The names of the blocks."""
+        begin, end = self.again[0].name, self.again[-1].name
+        return begin if begin == end else f"{begin} to {end}"
+
+    @property
+    def times(self) -> str:
+        """How often they repeat what."""
+        return f"{len(self.again)} x {self.first.module or self.first.type}"
+
+    @property
+    def steps(self) -> slice:
+        """The steps inside them."""
+        return slice(self.again[0].steps.start, self.again[-1].steps.stop)
+
+
+def _stops(calls: Sequence[ModuleCall]) -> list[int]:
+    """Return for each call the index of the first one after it that is not inside it."""
+    stops = [0] * len(calls)
+    for at in range(len(calls) - 1, -1, -1):
+        stop = at + 1
+        while stop < len(calls) and calls[stop].depth > calls[at].depth:
+            stop = stops[stop]
+        stops[at] = stop
+    return stops
+
+
+def _repeats(calls: Sequence[ModuleCall], equal: Callable[[int, int], bool]) -> dict[int, _Repeats]:
+    """Return the equal blocks that follow each other, by the index of the first to repeat."""
+    stops = _stops(calls)
+    found: dict[int, _Repeats] = {}
+    at = 0
+    while at < len(calls):
+        if at in found:
+            at = found[at].stop
+            continue
+        last, following = at, stops[at]
+        again = []
+        while (
+            following < len(calls)
+            and calls[following].depth == calls[at].depth
+            and equal(last, following)
+        ):
+            again.append(calls[following])
+            last, following = following, stops[following]
+        if again:
+            found[stops[at]] = _Repeats(calls[at], again, following)
+        at += 1
+    return found
+
 
 def shape_text(shape: Any) -> str:
     """Return a shape, or a nest of them, as short text."""
@@ -87,6 +156,42 @@ def _clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+class _Block(NamedTuple):
+    """What happened inside one call of a module."""
+
+    call: ModuleCall
+    items: Iterator[Row | _Block]
+
+
+def _folding_html(
+    header: Sequence[str], align: str, items: Iterable[Row | _Block], *, unfolded: bool
+) -> str:
+    """Return the rows as tables, those of a block inside one that folds away."""
+    parts: list[str] = []
+    rows: list[Row] = []
+
+    def flush() -> None:
+        if rows:
+            parts.append(html_table(header, rows, align))
+            rows.clear()
+
+    for item in items:
+        if isinstance(item, _Block):
+            flush()
+            call = item.call
+            sums = f"{call.num_params:,} parameters, {call.num_macs:,} multiply-accumulates"
+            title = f"{call.name} ({call.type}) {shape_text(call.output_shape)}: {sums}"
+            body = _folding_html(header, align, item.items, unfolded=unfolded)
+            parts.append(
+                f'<details style="margin-left: 1em"{" open" * (unfolded or not call.depth)}>'
+                f"<summary>{escape(title)}</summary>{body}</details>"
+            )
+        else:
+            rows.append(item)
+    flush()
+    return "".join(parts)
+
+
 def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
@@ -95,7 +200,7 @@ _HEADER = ("module", "op", "output shape", "arithmetic", "params", "MACs", "fiel
 _ALIGN = "<<<<>>>"
 
 
-def _step_cells(step: ShapeStep) -> tuple[str, ...]:
+def _step_cells(step: ShapeStep) -> Row:
     field = "" if step.receptive_field is None else "x".join(map(str, step.receptive_field))
     return (
         step.module if step.call == 0 else f"{step.module} (call {step.call})",
@@ -173,51 +278,44 @@ class ShapeTrace(Sequence[ShapeStep]):
             lines.append(f"Ran for real: {self.ran_for_real.partition(' at ')[0]}")
         return lines
 
-    def _repeats(self) -> dict[int, tuple[int, tuple[str, ...]]]:
-        """Return where blocks begin that only repeat the one before: their end, and one row."""
-        starts = {
-            (call.depth, call.steps.start): call
-            for call in self._calls
-            if call.steps.stop - call.steps.start > 1
-        }
-        repeats: dict[int, tuple[int, tuple[str, ...]]] = {}
-        done = -1
-        for (depth, start), first in starts.items():
-            if start < done:
-                continue
-            last, count = first, 0
-            while following := starts.get((depth, last.steps.stop)):
-                if self._signature(following) != self._signature(first):
-                    break
-                last, count = following, count + 1
-            if count:
-                begin, done = first.steps.stop, last.steps.stop
-                inside = self._steps[begin:done]
-                more = starts[depth, begin].module
-                cells = (
-                    more if count == 1 else f"{more} to {last.module}",
-                    f"{count} x {first.module or first.type}",
-                    shape_text(last.output_shape),
-                    f"{done - begin} equal steps",
-                    _count(sum(step.num_params for step in inside)),
-                    _count(sum(step.num_macs for step in inside)),
-                    "",
-                )
-                repeats[begin] = done, cells
-        return repeats
+    def _repeats(self) -> dict[int, _Repeats]:
+        """Return the blocks that repeat the one before, step by step."""
+
+        def equal(one: int, other: int) -> bool:
+            first, second = self._calls[one], self._calls[other]
+            return (
+                first.steps.stop == second.steps.start
+                and first.num_macs == second.num_macs
+                and self._signature(first) == self._signature(second)
+            )
+
+        found = _repeats(self._calls, equal)
+        return {at: one for at, one in found.items() if one.steps.stop - one.steps.start > 1}
 
     def _signature(self, call: ModuleCall) -> list[object]:
         """Return what equal blocks have in common."""
         skip, steps = len(call.module), self._steps[call.steps]
         return [(step.module[skip:], *step[2:8]) for step in steps]
 
+    def _repeats_row(self, repeats: _Repeats) -> Row:
+        inside = self._steps[repeats.steps]
+        return (
+            repeats.names,
+            repeats.times,
+            shape_text(repeats.again[-1].output_shape),
+            f"{len(inside)} equal steps",
+            _count(sum(step.num_params for step in inside)),
+            _count(sum(step.num_macs for step in inside)),
+            _step_cells(inside[-1])[-1],
+        )
+
     def __str__(self) -> str:
-        repeats = self._repeats()
+        folded = {one.steps.start: one for one in self._repeats().values()}
         rows, at = [], 0
         while at < len(self._steps):
-            if at in repeats:
-                at, cells = repeats[at]
-                rows.append(cells)
+            if at in folded:
+                rows.append(self._repeats_row(folded[at]))
+                at = folded[at].steps.stop
             else:
                 rows.append(_step_cells(self._steps[at]))
                 at += 1
@@ -227,53 +325,36 @@ class ShapeTrace(Sequence[ShapeStep]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        blocks: dict[int, list[ModuleCall]] = {}
-        for call in self._calls:
-            if call.depth and call.steps.stop - call.steps.start > 1:
-                blocks.setdefault(call.steps.start, []).append(call)
-        body = self._html(0, len(self._steps), blocks, self._repeats())
-        return body + "".join(f"<div>{escape(line)}</div>" for line in self._totals())
+        stops, repeats = _stops(self._calls), self._repeats()
 
-    def _html(
-        self,
-        at: int,
-        stop: int,
-        blocks: dict[int, list[ModuleCall]],
-        repeats: dict[int, tuple[int, tuple[str, ...]]],
-    ) -> str:
-        """Return the steps as tables, those of a block inside one that folds away."""
-        parts: list[str] = []
-        rows: list[tuple[str, ...]] = []
+        def items(calls: slice, steps: slice) -> Iterator[Row | _Block]:
+            """Yield the steps, those of a block in a block of their own."""
+            index, at = calls.start, steps.start
+            while index < calls.stop:
+                call = self._calls[index]
+                if index in repeats:
+                    yield self._repeats_row(repeats[index])
+                    index, at = repeats[index].stop, repeats[index].steps.stop
+                    continue
+                yield from map(_step_cells, self._steps[at : call.steps.start])
+                inside = items(slice(index + 1, stops[index]), call.steps)
+                if call.depth and call.steps.stop - call.steps.start > 1:
+                    yield _Block(call, inside)
+                else:
+                    yield from inside
+                index, at = stops[index], call.steps.stop
+            yield from map(_step_cells, self._steps[at : steps.stop])
 
-        def flush() -> None:
-            if rows:
-                parts.append(html_table(_HEADER, rows, _ALIGN))
-                rows.clear()
-
-        while at < stop:
-            if at in repeats:
-                at, cells = repeats[at]
-                rows.append(cells)
-            elif blocks.get(at):
-                call = blocks[at].pop(0)
-                flush()
-                sums = f"{call.num_params:,} parameters, {call.num_macs:,} multiply-accumulates"
-                title = f"{call.module} ({call.type}) {shape_text(call.output_shape)}: {sums}"
-                inside = self._html(at, call.steps.stop, blocks, repeats)
-                parts.append(
-                    f'<details style="margin-left: 1em"{" open" * (len(self) <= _UNFOLDED)}>'
-                    f"<summary>{escape(title)}</summary>{inside}</details>"
-                )
-                at = call.steps.stop
-            else:
-                rows.append(_step_cells(self._steps[at]))
-                at += 1
-        flush()
-        return "".join(parts)
+        everything = items(slice(0, len(self._calls)), slice(0, len(self)))
+        hidden = sum(one.steps.stop - one.steps.start for one in repeats.values())
+        unfolded = len(self) - hidden <= _UNFOLDED
+        body = _folding_html(_HEADER, _ALIGN, everything, unfolded=unfolded)
+        totals = "".join(f"<div>{escape(line)}</div>" for line in self._totals())
+        return f"<div {_CODE_FONT}>{body}{totals}</div>"
 
 
 def _fitted_table(
-    header: Sequence[str], rows: list[tuple[str, ...]], align: str, shrinkable: Sequence[int]
+    header: Sequence[str], rows: list[Row], align: str, shrinkable: Sequence[int]
 ) -> str:
     """Return the rows as a table of at most 100 columns, the shrinkable cells cut where needed."""
     filled = [i for i in range(len(header)) if any(row[i] for row in rows) or i < 3]
@@ -307,30 +388,85 @@ class ModuleTable(Sequence[ModuleCall]):
     def __iter__(self) -> Iterator[ModuleCall]:
         return iter(self.calls)
 
-    def _rows(self, indent: str) -> list[tuple[str, ...]]:
-        return [
-            (
-                indent * call.depth
-                + (call.module or "(model)")
-                + (f" (call {call.call})" if call.call else ""),
-                call.type,
-                shape_text(call.output_shape),
-                _count(call.num_params),
-                _count(call.num_macs),
+    def _repeats(self) -> dict[int, _Repeats]:
+        """Return the blocks that repeat the one before, module by module."""
+        stops = _stops(self.calls)
+
+        def equal(one: int, other: int) -> bool:
+            lengths = stops[one] - one, stops[other] - other
+            return lengths[0] == lengths[1] and all(
+                map(eq, self._signature(one, stops[one]), self._signature(other, stops[other]))
             )
-            for call in self.calls
-        ]
+
+        found = _repeats(self.calls, equal)
+        return {at: one for at, one in found.items() if one.stop - at > 1}
+
+    def _signature(self, at: int, stop: int) -> Iterator[object]:
+        """Yield what equal blocks have in common."""
+        skip = len(self.calls[at].module)
+        for call in self.calls[at:stop]:
+            yield (call.module[skip:], call.type, *call[4:7])
 
     def __str__(self) -> str:
-        return _fitted_table(_MODULE_HEADER, self._rows("  "), "<<<>>", shrinkable=(2, 0, 1))
+        repeats = self._repeats()
+        rows: list[Row] = []
+        at = 0
+        while at < len(self.calls):
+            indent = "  " * self.calls[at].depth
+            if at in repeats:
+                cells, at = _module_repeats_row(repeats[at]), repeats[at].stop
+            else:
+                cells, at = _module_cells(self.calls[at]), at + 1
+            rows.append((indent + cells[0], *cells[1:]))
+        return _fitted_table(_MODULE_HEADER, rows, _MODULE_ALIGN, shrinkable=(2, 0, 1))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_table(_MODULE_HEADER, self._rows("\u2003"), "<<<>>")
+        stops, repeats = _stops(self.calls), self._repeats()
+
+        def items(at: int, stop: int) -> Iterator[Row | _Block]:
+            """Yield the modules, those inside another in its block."""
+            while at < stop:
+                if at in repeats:
+                    yield _module_repeats_row(repeats[at])
+                    at = repeats[at].stop
+                    continue
+                if stops[at] - at > 1:
+                    yield _Block(self.calls[at], items(at + 1, stops[at]))
+                else:
+                    yield _module_cells(self.calls[at])
+                at = stops[at]
+
+        everything = items(0, len(self))
+        hidden = sum(one.stop - at for at, one in repeats.items())
+        unfolded = len(self) - hidden <= _UNFOLDED
+        body = _folding_html(_MODULE_HEADER, _MODULE_ALIGN, everything, unfolded=unfolded)
+        return f"<div {_CODE_FONT}>{body}</div>"
 
 
 _MODULE_HEADER = ("module", "type", "output shape", "params", "MACs")
+_MODULE_ALIGN = "<<<>>"
+
+
+def _module_cells(call: ModuleCall) -> Row:
+    return (
+        call.name,
+        call.type,
+        shape_text(call.output_shape),
+        _count(call.num_params),
+        _count(call.num_macs),
+    )
+
+
+def _module_repeats_row(repeats: _Repeats) -> Row:
+    return (
+        repeats.names,
+        repeats.times,
+        shape_text(repeats.again[-1].output_shape),
+        _count(sum(call.num_params for call in repeats.again)),
+        _count(sum(call.num_macs for call in repeats.again)),
+    )
 
 
 class ShapeError(RuntimeError):

@@ -192,6 +192,15 @@ def test_an_interrupted_training_keeps_the_steps_that_were_done(dataset, at):
     assert f"interrupted after {at} steps" in history._repr_html_()
 
 
+@pytest.fixture
+def interruptible():
+    """A process started in the background may have been told to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_signal_ends_training_and_keeps_the_steps_before_it(dataset):
     def step(params):
         sgd_step(params, lr=0.1)

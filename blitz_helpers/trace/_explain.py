@@ -34,8 +34,6 @@ from blitz_helpers.trace._origin import (
 )
 from blitz_helpers.trace._rules import Sizes, per_dimension
 
-_CPU = torch.device("cpu")
-
 
 class Explanation(NamedTuple):
     """The sums, the multiply-accumulates and the origin of the output (``None``: lost)."""
@@ -128,7 +126,6 @@ def _slide(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
     rules: Sequence[Callable[[int], int]],
-    mixes_channels: bool = True,
 ) -> Origin | None:
     """Return the origin of the output of a window that slides over the last dimensions."""
     origin = origin_of(x)

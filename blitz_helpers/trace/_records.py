@@ -179,7 +179,7 @@ def _folding_html(
         if isinstance(item, _Block):
             flush()
             call = item.call
-            sums = f"{call.num_params:,} parameters, {call.num_macs:,} multiply-accumulates"
+            sums = f"{call.num_params:,} params, {call.num_macs:,} MACs"
             title = f"{call.name} ({call.type}) {shape_text(call.output_shape)}: {sums}"
             body = _folding_html(header, align, item.items, unfolded=unfolded)
             parts.append(

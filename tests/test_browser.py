@@ -43,6 +43,11 @@ HAS_FINISHED = f"() => ({COUNTS})().every(count => count !== null)"
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')]
     .map(image => ({ alt: image.alt, drawn: image.complete && image.naturalWidth > 0 }))"""
 NOTEBOOK = "() => window.jupyterapp.shell.currentWidget.context.model.toJSON()"
+TO_THE_TOP = """async () => {
+    document.querySelectorAll('.jp-WindowedPanel-outer').forEach(panel => panel.scrollTo(0, 0));
+    for (let frame = 0; frame < 10; frame++)  // the cells come into view, and are then drawn
+        await new Promise(requestAnimationFrame);
+}"""
 HEIGHT = """() => Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')]
     .map(panel => panel.scrollHeight))"""
 
@@ -144,7 +149,7 @@ def photograph(page, name):
     folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     page.set_viewport_size({"width": 1280, "height": min(page.evaluate(HEIGHT) + 200, 16000)})
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.content.node.scrollTo(0, 0)")
+    page.evaluate(TO_THE_TOP)
     for theme in ("Light", "Dark"):
         page.evaluate(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })",

@@ -131,6 +131,8 @@ def picture(rows: list[Row], path: Path) -> None:
     from matplotlib.ticker import FuncFormatter
 
     shown = [row for row in rows if row.ratio and row.unit == "times"]
+    if not shown:
+        return
     figure, ax = pyplot.subplots(figsize=(9, 0.8 + 0.2 * len(shown)), layout="constrained")
     figure.patch.set_facecolor("white")
     for place, row in enumerate(shown):

@@ -155,7 +155,7 @@ def picture(rows: list[Row], path: Path) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel(
         "times as fast as what stands behind the slash\n"
-        "dot: median, bar: middle half, tick: target; "
+        "dot: median, bar: middle half, tick: target\n"
         "blue: target met, orange: missed, grey: no target"
     )
     figure.savefig(path, dpi=150)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +73,7 @@ class History:
     def epoch_losses(self) -> tuple[float, ...]:
         """The mean loss over the steps of each epoch, of an unfinished last one too."""
         starts = range(0, len(self.losses), self.steps_per_epoch)
-        epochs = [self.losses[at : at + self.steps_per_epoch] for at in starts]
-        return tuple(math.fsum(losses) / len(losses) for losses in epochs)
+        return tuple(_mean(self.losses[at : at + self.steps_per_epoch]) for at in starts)
 
     def _table(self) -> tuple[list[str], list[list[str]], str]:
         header = ["epoch", "loss"]
@@ -255,7 +254,7 @@ def fit(
                     run.log(logged)
                 if checkpoint is not None and _rank() == 0:
                     save_checkpoint(Path(checkpoint), module, step, loader, record)
-                progress.end_epoch(epoch + 1, history().epoch_losses[-1])
+                progress.end_epoch(epoch + 1, _mean(losses[-steps_per_epoch:]))
     except KeyboardInterrupt:
         return history(interrupted=True)
     return history()
@@ -282,6 +281,10 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
             truth.append(labels.cpu())
     labels = torch.cat(truth)
     return Evaluation(total / len(labels), torch.cat(predictions), labels, logits.shape[1])
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return math.fsum(losses) / len(losses)
 
 
 def _check_batches(loader: Loader) -> None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from math import prod
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers.trace import _hints
-from blitz_helpers.trace._explain import explain, set_origin
+from blitz_helpers.trace._explain import explain
 from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
 from blitz_helpers.trace._operations import (
     DEVICE,
@@ -39,7 +40,7 @@ from blitz_helpers.trace._operations import (
     VALUE_QUESTIONS,
     name_of,
 )
-from blitz_helpers.trace._origin import Origin, input_origin
+from blitz_helpers.trace._origin import Origin, input_origin, known_origin, set_origin
 from blitz_helpers.trace._records import ModuleCall, ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._rules import META, RULES, new, without_data
 
@@ -134,8 +135,7 @@ def _tried(
     better = failure._replace(sides=sides)
     if sides is None and not better.ways:
         better = failure
-    found = ShapeError(f"{better.what}. {better.hint}", error.trace, error.step, better.hint)
-    return found
+    return ShapeError(f"{better.what}. {better.hint}", error.trace, error.step, better.hint)
 
 
 class _NeedsValues(BaseException):
@@ -321,7 +321,7 @@ class _Tracer(TorchFunctionMode):
         self.state = state
         self.ran_for_real = ran_for_real
         self.tensors = list(_tensors_of(modules))
-        self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
+        self.device = _device(modules)
         self.own = {id(tensor) for tensor in self.tensors}
         self.lazy = any(map(nn.parameter.is_lazy, self.tensors))
         self.generator = torch.Generator().manual_seed(_SEED)
@@ -484,7 +484,7 @@ class _Tracer(TorchFunctionMode):
 
     def device_of(self, tensor: Tensor) -> torch.device:
         """Return the device that the tensor, or what it stands for, is on."""
-        origin: Origin | None = getattr(tensor, "_blitz_origin", None)
+        origin = known_origin(tensor)
         if origin is not None:
             return origin.device
         return self.device if tensor.is_meta else tensor.device
@@ -500,7 +500,7 @@ class _Tracer(TorchFunctionMode):
                 return func(*args, **kwargs)
             raise self.needs_values(name)
         target = _written_to(name, args, kwargs, tensors)
-        if target is not None and not hasattr(target, "_blitz_origin"):
+        if target is not None and known_origin(target) is None:
             if func == SET_DATA:
                 self.state.protect(target)
                 return func(*args, **kwargs)
@@ -552,11 +552,9 @@ class _Tracer(TorchFunctionMode):
             if len(size) == 1 and isinstance(size[0], Sequence):
                 size = size[0]
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
-            count = 1
-            for side in size:
-                count *= int(side)
-            if count > (_SMALL_NUMBERS if dtype.is_floating_point else _SMALL_INTEGERS):
-                output = new([int(side) for side in size], dtype)
+            shape = [int(side) for side in size]
+            if prod(shape) > (_SMALL_NUMBERS if dtype.is_floating_point else _SMALL_INTEGERS):
+                output = new(shape, dtype)
                 set_origin(output, Origin(device or torch.device("cpu")))
                 return output
         if device is not None and device.type == "meta":
@@ -572,7 +570,7 @@ class _Tracer(TorchFunctionMode):
     def move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
         """Return a tensor without data on the device and of the dtype asked for."""
         tensor = args[0]
-        source = tensor if tensor.is_meta else without_data(tensor)
+        source = _stripped(tensor)
         device = self.device_of(tensor)
         if func is torch.Tensor.to:
             if len(args) > 1 and isinstance(args[1], Tensor):
@@ -592,8 +590,8 @@ class _Tracer(TorchFunctionMode):
             return tensor  # type: ignore[no-any-return]  # it is a tensor
         if output is source:
             output = source.clone()
-        origin: Origin | None = getattr(tensor, "_blitz_origin", None)
-        set_origin(output, (origin or Origin(device))._replace(device=wanted))
+        origin = known_origin(tensor) or Origin(device)
+        set_origin(output, origin._replace(device=wanted))
         return output
 
     def check_devices(self, name: str, tensors: list[Tensor]) -> None:
@@ -611,9 +609,8 @@ class _Tracer(TorchFunctionMode):
         """Ask torch's own kernel for tensors without data."""
 
         def strip_unless_values(tensor: Tensor) -> Tensor:
-            if tensor.is_meta or (_known(tensor) and not tensor.dtype.is_floating_point):
-                return tensor
-            return without_data(tensor)
+            keeps_values = _known(tensor) and not tensor.dtype.is_floating_point
+            return tensor if keeps_values else _stripped(tensor)
 
         try:
             with torch.no_grad():
@@ -669,7 +666,7 @@ class _Tracer(TorchFunctionMode):
                 if id(tensor) not in self.counted and isinstance(tensor, nn.Parameter):
                     self.counted.add(id(tensor))
                     params += tensor.numel()
-            elif hasattr(tensor, "_blitz_origin"):
+            elif known_origin(tensor) is not None:
                 shapes.append(tuple(tensor.shape))
         for tensor in made:
             if tensor._base is None and not any(tensor is one for one in tensors):
@@ -721,7 +718,7 @@ class _Tracer(TorchFunctionMode):
             [
                 tuple(t.shape)
                 for t in tensors
-                if hasattr(t, "_blitz_origin") and id(t) not in self.own
+                if known_origin(t) is not None and id(t) not in self.own
             ]
         )
         step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, _source())
@@ -790,7 +787,7 @@ def _stale(tensor: Tensor) -> bool:
 
 def _known(tensor: Tensor) -> bool:
     """Whether the values of a tensor are there and small enough to compute with."""
-    if tensor.is_meta or getattr(tensor, "_blitz_stale", False):
+    if tensor.is_meta or _stale(tensor):
         return False
     dtype = tensor.dtype
     whole = not (dtype.is_floating_point or dtype.is_complex)

@@ -28,6 +28,7 @@ from blitz_helpers.trace._origin import (
     Origin,
     input_origin,
     merged,
+    origin_of,
     spatial,
     upsampling,
     window,
@@ -41,17 +42,6 @@ class Explanation(NamedTuple):
     arithmetic: tuple[str, ...] = ()
     num_macs: int = 0
     origin: Origin | None = None
-
-
-def origin_of(tensor: Tensor) -> Origin:
-    """Return where the tensor came from, as far as it is known."""
-    origin: Origin | None = getattr(tensor, "_blitz_origin", None)
-    return Origin(tensor.device) if origin is None else origin
-
-
-def set_origin(tensor: Tensor, origin: Origin) -> None:
-    """Write down where the tensor came from."""
-    tensor._blitz_origin = origin  # type: ignore[attr-defined]  # lives and dies with the tensor
 
 
 Explain = Callable[..., Explanation]
@@ -81,8 +71,7 @@ def explain(op: str, output: Tensor, args: Any, kwargs: Any, tensors: list[Tenso
         found = Explanation()
     origins = [origin_of(tensor) for tensor in tensors]
     if not origins:
-        own = getattr(output, "_blitz_origin", None)  # of a new tensor, whose device is known
-        return found._replace(origin=own or Origin(output.device))
+        return found._replace(origin=origin_of(output))  # a new tensor's, whose device is known
     if explanation is None and op.removesuffix("_") in _ELEMENTWISE_NAMES:
         origin = merged(origins, [tensor.shape for tensor in tensors], output.dim())
         return Explanation(origin=origin)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers.trace._origin import known_origin
+
 # What `nn.Module` itself keeps in an instance: parameters, buffers, hooks, the training flag, ...
 _OWN = tuple(nn.Module().__dict__)
 _NOTHING: dict[str, Any] = {}
@@ -82,7 +84,7 @@ class ModelState:
         current = module.__dict__
         for key, value in list(current.items()):
             ours = key in _OWN or key in _PREPARED or changed_kind
-            if value is not attributes.get(key, _MISSING) and (ours or _without_data(value)):
+            if value is not attributes.get(key, _MISSING) and (ours or _is_traced(value)):
                 del current[key]
         for key, value in attributes.items():
             if key not in current:
@@ -91,13 +93,13 @@ class ModelState:
             module.__dict__ = attributes
 
 
-def _without_data(value: Any) -> bool:
+def _is_traced(value: Any) -> bool:
     """Whether the value holds a tensor that the trace made."""
     if isinstance(value, Tensor):
-        return hasattr(value, "_blitz_origin")
+        return known_origin(value) is not None
     if isinstance(value, dict):
-        return any(map(_without_data, value.values()))
-    return isinstance(value, list | tuple) and any(map(_without_data, value))
+        return any(map(_is_traced, value.values()))
+    return isinstance(value, list | tuple) and any(map(_is_traced, value))
 
 
 def _refill(mapping: dict[str, Any], contents: dict[str, Any]) -> None:

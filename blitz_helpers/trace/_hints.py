@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._explain import origin_of
-from blitz_helpers.trace._origin import Axis
+from blitz_helpers.trace._origin import Axis, origin_of
 from blitz_helpers.trace._records import ShapeStep, shape_text
 
 _LARGEST_SIDE = 1 << 14

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 SizeRule = Callable[[int], int]
 Number = int | Fraction
@@ -84,6 +85,21 @@ class Origin(NamedTuple):
         if self.axes is None or self.untouched:
             return None
         return tuple([axis.receptive_field for axis in self.axes if axis is not None]) or None
+
+
+def known_origin(tensor: Tensor) -> Origin | None:
+    """Return where the tensor came from; ``None`` for one that the trace did not make."""
+    return getattr(tensor, "_blitz_origin", None)
+
+
+def origin_of(tensor: Tensor) -> Origin:
+    """Return where the tensor came from, as far as it is known."""
+    return known_origin(tensor) or Origin(tensor.device)
+
+
+def set_origin(tensor: Tensor, origin: Origin) -> None:
+    """Write down where the tensor came from."""
+    tensor._blitz_origin = origin  # type: ignore[attr-defined]  # lives and dies with the tensor
 
 
 def input_origin(device: torch.device, ndim: int) -> Origin:

@@ -221,8 +221,8 @@ class Call(nn.Module):
         super().__init__()
         self.function = function
 
-    def forward(self, *inputs):
-        return self.function(*inputs)
+    def forward(self, *inputs, **named):
+        return self.function(*inputs, **named)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +408,62 @@ def test_other_layers_name_the_argument_to_change():
     assert "normalized_shape=(4,)" in hint_of(nn.LayerNorm(3), (2, 4))
     assert ".transpose(-2, -1)" in hint_of(Call(torch.matmul), (2, 3), (4, 3))
     assert "x.view(2, -1)" in hint_of(Call(lambda x: x.view(-1, 5)), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (F.linear, [(), (4, 3)]),
+        (F.linear, [(3,), ()]),
+        (torch.matmul, [(), (4, 4)]),
+        (torch.mm, [(4,), (4, 4)]),
+        (torch.bmm, [(2, 3, 4), (1, 4, 5)]),
+        (torch.mv, [(4, 4), (4, 4)]),
+        (torch.dot, [(4, 4), (4, 4)]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_product_that_torch_refuses_is_a_shape_error(function, shapes):
+    operands = [torch.ones(shape) for shape in shapes]
+    with pytest.raises(RuntimeError):
+        function(*operands)
+    with pytest.raises(ShapeError, match=f"^{function.__name__} "):
+        trace_shapes(Call(function), *operands)
+
+
+@pytest.mark.parametrize(
+    ("function", "names", "shapes"),
+    [
+        (torch.mm, ("input", "mat2"), [(2, 3), (3, 4)]),
+        (torch.bmm, ("input", "mat2"), [(5, 2, 3), (5, 3, 4)]),
+        (torch.mv, ("input", "vec"), [(2, 3), (3,)]),
+        (torch.addmm, ("input", "mat1", "mat2"), [(2, 4), (2, 3), (3, 4)]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_product_knows_its_operands_by_torchs_names(function, names, shapes):
+    operands = [torch.ones(shape) for shape in shapes]
+    (by_name,) = trace_shapes(Call(function), **dict(zip(names, operands, strict=True)))
+    (by_place,) = trace_shapes(Call(function), *operands)
+    assert by_name[4:9] == by_place[4:9]
+    assert by_name.output_shape == tuple(function(*operands).shape)
+
+
+def test_arguments_by_names_of_their_own_are_understood():
+    assert trace_shapes(Call(lambda x: x.reshape(shape=(3, 2))), (2, 3)).output_shape == (3, 2)
+    swapped = Call(lambda x: torch.swapaxes(x, axis0=0, axis1=1))
+    assert trace_shapes(swapped, (2, 3)).output_shape == (3, 2)
+    written = Call(lambda x: torch.exp(x, out=torch.empty(300, 300)))
+    assert trace_shapes(written, (300, 300)).output_shape == (300, 300)
+
+
+def test_an_average_over_volumes_needs_room_without_its_padding():
+    volume = torch.ones(1, 6, 9, 3, 8)
+    pool = nn.AvgPool3d(4, stride=2, padding=2, ceil_mode=True)
+    with pytest.raises(RuntimeError, match="smaller than kernel size"):
+        pool(volume)
+    assert "an input of at least 4 pixels a side" in hint_of(pool, volume)
+    assert trace_shapes(pool, (1, 6, 9, 4, 8)).output_shape == pool(torch.ones(1, 6, 9, 4, 8)).shape
 
 
 class Block(nn.Module):

@@ -516,7 +516,7 @@ class _Tracer(TorchFunctionMode):
             self.on_meta(func, args, kwargs)
             return target
         rule = RULES.get(func)
-        if rule is not None:
+        if rule is not None and "out" not in kwargs:
             if len(tensors) > 1 and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
             output = rule(*args, **kwargs)

@@ -407,14 +407,15 @@ def _product(output: Tensor, origin: Origin, inner: int, columns: int) -> Explan
 
 
 @_explains("matmul mm bmm")
-def _explain_matmul(output: Tensor, input: Tensor, other: Tensor, **kwargs: Any) -> Explanation:
+def _explain_matmul(output: Tensor, input: Tensor, *args: Tensor, **kwargs: Tensor) -> Explanation:
+    other = next(iter((*args, *kwargs.values())))  # also called mat2
     inner = input.shape[-1]
     sums = (f"{inner}/{inner}*{other.shape[-1]} = {other.shape[-1]}",) if other.dim() > 1 else ()
     return Explanation(sums, output.numel() * inner)
 
 
 @_explains("mv dot vdot inner")
-def _explain_dot(output: Tensor, input: Tensor, other: Tensor, **kwargs: Any) -> Explanation:
+def _explain_dot(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
     return Explanation((), output.numel() * input.shape[-1])
 
 
@@ -427,9 +428,8 @@ def _explain_attention(
 
 
 @_explains("addmm addmv baddbmm addbmm addmm_ baddbmm_")
-def _explain_add_product(
-    output: Tensor, input: Tensor, left: Tensor, right: Tensor, **kwargs: Any
-) -> Explanation:
+def _explain_add_product(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+    left, right = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)][:2]
     columns = right.shape[-1] if right.dim() > 1 else 1
     return Explanation((), left.numel() * columns)
 
@@ -629,7 +629,8 @@ def _explain_permute(output: Tensor, input: Tensor, *dims: Any, **kwargs: Any) -
 
 
 @_explains("transpose swapaxes swapdims transpose_")
-def _explain_transpose(output: Tensor, input: Tensor, dim0: int, dim1: int) -> Explanation:
+def _explain_transpose(output: Tensor, input: Tensor, *dims: int, **kwargs: int) -> Explanation:
+    dim0, dim1 = (*dims, *kwargs.values())  # also called axis0 and axis1
     origin = origin_of(input)
     axes = origin.axes
     if axes is not None:

@@ -85,14 +85,14 @@ def _features(
     """A linear layer, or a product, whose sizes do not meet."""
     if step.op in ("matmul", "mm", "bmm") and len(tensors) == 2:
         a, b = tensors
-        flips = a.dim() > 1 and b.dim() > 1 and a.shape[-1] == b.shape[-1]
+        flips = a.shape[-1:] == b.shape[-1:] and "multiplied" in str(error) and b.dim() > 1
         ways = ("the second one's .transpose(-2, -1)",) if flips else ()
         pair = f"{shape_text(a.shape)} @ {shape_text(b.shape)}"
         return Failure(f"{name} ({step.op}) got {pair}: {error}", ways)
-    if step.op != "linear" or tensors[0].shape[-1:] == tensors[1].shape[1:]:
+    if step.op != "linear" or "multiplied" not in str(error):
         return None
     x, wants = tensors[0], tensors[1].shape[1]
-    got = x.shape[-1] if x.dim() else 1
+    got = x.shape[-1]
     if x.dim() == 2 and x.shape[0] * got == wants:
         return Failure(
             f"{name} got {shape_text(x.shape)}, wants {wants} features: "

@@ -259,6 +259,13 @@ def _register_spatial(ndim: int) -> None:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Tensor:
+        if ndim == 3:
+            for size, kernel in zip(input.shape[-3:], per_dimension(kernel_size, 3), strict=False):
+                if size < kernel:  # torch: here alone the padding does not help
+                    raise ValueError(
+                        f"kernel_size={kernel} does not fit an input of {size}: avg_pool3d counts "
+                        f"no padding.\nUse an input of {kernel} or more."
+                    )
         return _pool(ndim, input, kernel_size, stride, padding, 1, ceil_mode)
 
     def adaptive_avg_pool(input: Tensor, output_size: Any) -> Tensor:
@@ -451,19 +458,20 @@ def _masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 @_register("linear", of=(F,))
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     shape = input.shape
+    if not shape or not weight.dim():
+        raise RuntimeError("both arguments of a linear layer need at least one dimension")
     if weight.dim() != 2:
         return NotImplemented
     out_features, in_features = weight.shape
-    if not shape or shape[-1] != in_features:
-        rows = prod(shape[:-1])
+    if shape[-1] != in_features:
         raise RuntimeError(
             "mat1 and mat2 shapes cannot be multiplied "
-            f"({rows}x{shape[-1] if shape else 1} and {in_features}x{out_features})"
+            f"({prod(shape[:-1])}x{shape[-1]} and {in_features}x{out_features})"
         )
     return new((*shape[:-1], out_features), _compute_dtype(input, weight, bias))
 
 
-@_register("matmul __matmul__ mm bmm mv dot")
+@_register("matmul __matmul__")
 def _matmul(input: Tensor, other: Tensor) -> Tensor:
     left, right = tuple(input.shape), tuple(other.shape)
     if not left or not right:
@@ -478,6 +486,30 @@ def _matmul(input: Tensor, other: Tensor) -> Tensor:
         )
     batch = broadcast([left[:-2], right[:-2]])
     return new((*batch, *rows[-1:], *columns), _compute_dtype(input, other))
+
+
+def _register_product(name: str, left: int, right: int) -> None:
+    """Answer a product that takes tensors of these numbers of dimensions and no others."""
+
+    def product(input: Tensor, *second: Tensor, **named: Tensor) -> Any:
+        (other,) = (*second, *named.values())  # torch has a name of its own for each: mat2, vec
+        if input.dim() != left or other.dim() != right:
+            raise RuntimeError(
+                f"expected {left} and {right} dimensions, but got {input.dim()} and {other.dim()}"
+            )
+        if left == 3 and input.shape[0] != other.shape[0]:
+            raise RuntimeError(
+                f"expected one batch size, but got {input.shape[0]} and {other.shape[0]}"
+            )
+        return _matmul(input, other)
+
+    _register(name)(product)
+
+
+_register_product("mm", 2, 2)
+_register_product("bmm", 3, 3)
+_register_product("mv", 2, 1)
+_register_product("dot", 1, 1)
 
 
 @_register("embedding", of=(F,))
@@ -702,12 +734,12 @@ def _interpolate(
 
 
 @_register("reshape", of=(torch, torch.Tensor))
-def _reshape(input: Tensor, *shape: Any) -> Tensor:
-    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+def _reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
+    shape = shape or (sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
     source = input if input.is_meta else without_data(input)
     if not source.is_contiguous():
         try:
-            return source.view(sizes)
+            return source.view(shape)
         except RuntimeError:
             source = new(source.shape, source.dtype)  # torch makes a contiguous copy first
-    return source.view(sizes)
+    return source.view(shape)

@@ -521,6 +521,37 @@ class Products(nn.Module):
         return d, self.bilinear(a[:, 0], b[:, 0]), torch.addmm(c[0], a[0], b[0]), a[0, 0] @ b[0]
 
 
+@hard("arguments by name", (2, 3, 4), (2, 4, 4))
+class Named(nn.Module):
+    def forward(self, a, b):
+        c = a.baddbmm(batch1=a, batch2=b, beta=0.5) + torch.bmm(a, mat2=b).pow(exponent=2)
+        d = torch.addmm(c[0], mat1=a[0], mat2=b[0]) + torch.mv(b[0], vec=a[0, 0])[None]
+        e = torch.swapaxes(d, axis0=0, axis1=1).where(condition=d.T > 0, other=torch.tensor(1))
+        return torch.cat(tensors=[e, e], axis=1), torch.full_like(input=e, fill_value=2)
+
+
+if hasattr(F, "grouped_mm"):  # from torch 2.10
+
+    @hard("mixture of experts", (6, 8))
+    class Experts(nn.Module):
+        """Each row goes to two of three experts: sorted by expert, multiplied group by group."""
+
+        def __init__(self):
+            super().__init__()
+            self.router = nn.Linear(8, 3)
+            self.up = nn.Parameter(torch.ones(3, 8, 16))
+            self.down = nn.Parameter(torch.ones(3, 16, 8))
+
+        def forward(self, x):
+            weights, chosen = self.router(x).softmax(-1).topk(2)
+            order = chosen.flatten().argsort()
+            counts = F.one_hot(chosen.flatten(), 3).sum(0)
+            ends = counts.cumsum(0).to(torch.int32)
+            y = F.grouped_mm(x[order // 2], self.up, offs=ends).relu()
+            y = F.grouped_mm(y, self.down, offs=ends) * weights.flatten()[order, None]
+            return torch.zeros_like(x).index_add(0, order // 2, y)
+
+
 # Torch's own machinery
 
 
@@ -659,6 +690,22 @@ class Stateful(nn.Module):
         if self.count > 0:
             self.register_buffer("extra", x.sum())
         return self.last + self.memory
+
+
+@hard("hooks that the first forward registers", (2, 4))
+class Hooked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.hooked = False
+
+    def forward(self, x):
+        if not self.hooked:
+            self.hooked = True
+            self.fc.register_forward_hook(lambda fc, args, y: self.seen.append(y))
+        self.seen = []
+        self.fc(x)
+        return self.seen[0]
 
 
 @hard("random choices", (2, 4))

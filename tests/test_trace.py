@@ -233,6 +233,8 @@ class Call(nn.Module):
         (torch.mv, [(3, 4), (4,)], 12),
         (torch.addmm, [(3, 5), (3, 4), (4, 5)], 60),
         (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 120),
+        (lambda a, b, c: a.baddbmm(batch1=b, batch2=c), [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 120),
+        (lambda a, b: torch.bmm(a, mat2=b), [(2, 3, 4), (2, 4, 5)], 120),
         (lambda a, b: torch.einsum("bij,bjk->bik", a, b), [(2, 3, 4), (2, 4, 5)], 120),
         (lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c), [(2, 3), (3, 4), (4, 5)], 64),
         (F.scaled_dot_product_attention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)],

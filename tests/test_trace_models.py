@@ -117,6 +117,16 @@ def tensors_in(value):
     return [tensor for one in values for tensor in tensors_in(one)]
 
 
+@each_model
+def test_a_traced_model_runs_afterwards_as_if_it_had_not_been_traced(hard):
+    model = build(hard)
+    args, kwargs = hard.make_inputs()
+    trace_shapes(model, *args, **kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fused path of the encoder announces itself
+        assert shape_of(model(*args, **kwargs)) == real_shape(hard)
+
+
 class Interrupted(Exception):  # noqa: N818 - no fault, a stop
     pass
 

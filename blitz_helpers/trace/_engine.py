@@ -519,16 +519,19 @@ class _Tracer(TorchFunctionMode):
         if rule is not None and "out" not in kwargs:
             if len(tensors) > 1 and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
-            output = rule(*args, **kwargs)
+            try:
+                output = rule(*args, **kwargs)
+            except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
+                output = NotImplemented
             if output is not NotImplemented:
                 return output
         if func in MOVES:
             return self.move(func, args, kwargs)
         if func in LIKE:
             return (
-                without_data(args[0])
+                without_data(tensors[0])
                 if not kwargs.get("dtype")
-                else new(args[0].shape, kwargs["dtype"])
+                else new(tensors[0].shape, kwargs["dtype"])
             )
         return self.on_meta(func, args, kwargs)
 

@@ -434,6 +434,15 @@ def _explain_add_product(output: Tensor, input: Tensor, *args: Any, **kwargs: An
     return Explanation((), left.numel() * columns)
 
 
+@_explains("grouped_mm")
+def _explain_grouped_mm(
+    output: Tensor, mat_a: Tensor, mat_b: Tensor, *args: Any, **kwargs: Any
+) -> Explanation:
+    if mat_a.dim() == mat_b.dim() == 2:  # the groups share the sums
+        return Explanation((), mat_a.numel() * mat_b.shape[-1])
+    return Explanation((), output.numel() * mat_a.shape[-1])
+
+
 @_explains("bilinear")
 def _explain_bilinear(
     output: Tensor, input1: Tensor, input2: Tensor, weight: Tensor, *args: Any, **kwargs: Any

@@ -29,8 +29,11 @@ class ModelState:
         self._modules = []
         for module in modules:
             attributes = module.__dict__.copy()
-            stores = [value for value in attributes.values() if isinstance(value, dict)]
-            contents = [(store, store.copy() if store else _NOTHING) for store in stores]
+            contents = [
+                (name, store, store.copy() if store else _NOTHING)
+                for name, store in attributes.items()
+                if isinstance(store, dict)
+            ]
             self._modules.append((module, type(module), attributes, contents))
         tensors: dict[int, Tensor] = {}
         for _, _, attributes, _ in self._modules:
@@ -56,15 +59,19 @@ class ModelState:
 
     def restore(self) -> None:
         """Put everything back."""
-        for module, kind, attributes, contents in self._modules:
+        # What a model noted about hooks that it registered has to go with them.
+        hooked = False
+        for _, _, _, contents in self._modules:
+            for name, store, content in contents:
+                if store or content:
+                    hooked |= len(store) > len(content) and "_hooks" in name
+                    _refill(store, content)
+        for module, kind, attributes, _ in self._modules:
             current = module.__dict__
             if len(current) != len(attributes) or not all(
                 map(is_, current.values(), attributes.values())
             ):
-                self._restore_attributes(module, kind, attributes)
-            for store, content in contents:
-                if store or content:
-                    _refill(store, content)
+                self._restore_attributes(module, kind, attributes, hooked)
         with torch.no_grad():
             for tensor, data, values in reversed(self._values):
                 tensor.data = data
@@ -77,13 +84,15 @@ class ModelState:
                 tensor.grad = grad
 
     @staticmethod
-    def _restore_attributes(module: nn.Module, kind: type, attributes: dict[str, Any]) -> None:
+    def _restore_attributes(
+        module: nn.Module, kind: type, attributes: dict[str, Any], hooked: bool
+    ) -> None:
         changed_kind = type(module) is not kind  # a lazy module that became an ordinary one
         if changed_kind:
             module.__class__ = kind
         current = module.__dict__
         for key, value in list(current.items()):
-            ours = key in _OWN or key in _PREPARED or changed_kind
+            ours = key in _OWN or key in _PREPARED or changed_kind or hooked
             if value is not attributes.get(key, _MISSING) and (ours or _is_traced(value)):
                 del current[key]
         for key, value in attributes.items():

@@ -440,11 +440,16 @@ def _predicate(input: Tensor) -> Tensor:
     return elementwise((input,), torch.bool)
 
 
-@_register("where")
+@_register("where", of=(torch,))
 def _where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     if input is None:
         return NotImplemented  # the positions: a question of values
     return elementwise(_operands((condition, input, other)), torch.result_type(input, other))
+
+
+@_register("where", of=(torch.Tensor,))
+def _where_of(input: Tensor, condition: Tensor, other: Any = None) -> Any:
+    return NotImplemented if other is None else _where(condition, input, other)
 
 
 @_register("masked_fill")
@@ -510,6 +515,23 @@ _register_product("mm", 2, 2)
 _register_product("bmm", 3, 3)
 _register_product("mv", 2, 1)
 _register_product("dot", 1, 1)
+
+
+@_register("_grouped_mm", of=(torch,))
+def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, **kwargs: Any) -> Any:
+    """Multiply group by group; torch's `meta` kernel knows bfloat16 alone."""
+    left, right = mat_a.shape, mat_b.shape
+    ragged = len(left) == 2 or len(right) == 2
+    if kwargs.get("bias") is not None or ragged == (offs is None):
+        return NotImplemented
+    if left[-1] != right[-2]:
+        raise RuntimeError(
+            f"contraction dimension of mat_a {tuple(left)} and mat_b {tuple(right)} must match"
+        )
+    both = len(left) == len(right)
+    groups = (len(offs),) if both and offs is not None else left[:-2] if both else ()
+    dtype = kwargs.get("out_dtype") or _compute_dtype(mat_a, mat_b)
+    return new((*groups, left[-2], right[-1]), dtype)
 
 
 @_register("embedding", of=(F,))

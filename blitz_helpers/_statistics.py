@@ -9,7 +9,7 @@ from torch import Tensor
 
 # Entries of a piece. For a processor it is what fits the cache of each core, so that only the
 # first of several reductions waits for the memory; elsewhere what makes a launch worth its while.
-_PIECE_PER_THREAD, _PIECE_ELSEWHERE = 2**16, 2**24
+_PIECE_PER_THREAD, _PIECE_ELSEWHERE = 2**17, 2**24
 _DOUBLE = (torch.float64, torch.complex128)
 
 
@@ -108,7 +108,7 @@ def _moments(piece: Tensor) -> _Moments:
     else:
         spread = squares - count * _square(mean)
         # Good enough where no square vanished or overflowed, and the mean does not dominate.
-        if not (1e-24 < squares < 1e32 and spread > squares / 2):
+        if not (1e-24 < squares < 1e32 and spread > squares / 16):
             return _moments(piece.cpu().to(torch.promote_types(piece.dtype, torch.float64)))
     if piece.is_complex() or not math.isfinite(max_abs):
         nonzeros = int(piece.count_nonzero())

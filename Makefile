@@ -24,8 +24,7 @@ test: ## run every check: lint, types, tests, notebooks, browser
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/pytest -q -n 2 --dist loadfile
-	$(VENV)/pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 \
-	    --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(VENV)/pytest -q -n 2 --dist loadfile --nbval notebooks
 
 notebooks: ## run all notebooks afresh and store their outputs
 	@$(PYTHON) .ci/setup.py dev

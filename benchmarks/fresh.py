@@ -52,7 +52,6 @@ def series() -> list[Row]:
         with tempfile.TemporaryDirectory() as cache:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--nbval",
-                 "--nbval-cell-timeout=120", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg",
                  "-o", f"cache_dir={cache}", "notebooks"],
                 cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip

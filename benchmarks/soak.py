@@ -1,32 +1,35 @@
 """Many rounds of what `make test` tries once: random networks, and the series under hardship.
 
-usage: python benchmarks/soak.py [--rounds 20] [--count 5000] [--seed 0]
+usage: python benchmarks/soak.py [--rounds 20] [--count 250] [--seed 0] [--python PYTHON]
 
-Each round runs nbval over the notebooks in random order, under another of: one thread or two,
-plain or AVX2 kernels, idle cores or busy ones. `--python` names the interpreter of another
-environment, with another torch, to run all of it there.
+Each round has a seed. It tries its own random networks, then runs nbval over the notebooks in
+random order, on one thread or two, with plain or AVX2 kernels, on idle cores or busy ones.
+`--rounds 1 --seed 7` is the round of seed 7 again; `--python` names the interpreter of another
+environment, with another torch. Ctrl-C stops and sums up. Nothing is written into the repository.
 """
 
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NBVAL = (
-    *("-q", "-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=300"),
-    *("--nbval-sanitize-with", "tests/nbval_sanitize.cfg"),
-)
+SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+LONGEST_REPORT = 5000  # characters of what a failure said
 
 
 @contextmanager
 def busy_cores(busy: bool) -> Iterator[None]:
     count = (os.cpu_count() or 1) if busy else 0
-    spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    spin = [sys.executable, "-c", SPIN]
+    spinners = [subprocess.Popen(spin, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
@@ -35,39 +38,69 @@ def busy_cores(busy: bool) -> Iterator[None]:
             spinner.wait()
 
 
-def run_series(python: str, draw: random.Random) -> bool:
-    """Return whether all notebooks passed under a hardship drawn at random."""
-    notebooks = sorted(str(path) for path in (ROOT / "notebooks").rglob("*.ipynb"))
+def passes(title: str, command: list[str], **variables: str) -> bool:
+    """Run a command, tell in one line how it went, and what it said if it failed."""
+    print(f"{title:<80}", end="", flush=True)
+    start = time.monotonic()
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as child:  # fmt: skip
+        try:
+            said, _ = child.communicate()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)  # so that it stops the kernels that it started
+            child.communicate()
+            print("stopped")
+            raise
+    print(f"{'FAILED' if child.returncode else 'passed'} {time.monotonic() - start:6.0f} s")
+    if child.returncode:
+        print(said[-LONGEST_REPORT:], flush=True)
+    return child.returncode == 0
+
+
+def networks_pass(python: str, seed: int, count: int) -> bool:
+    first = seed * count
+    fuzz = [python, "tests/fuzz.py", "--start", str(first), "--count", str(count)]
+    return passes(f"seed {seed:3}: networks {first} to {first + count - 1}", fuzz)
+
+
+def series_passes(python: str, seed: int) -> bool:
+    draw = random.Random(seed)
+    notebooks = sorted(str(path) for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"))
     draw.shuffle(notebooks)
     threads, kernels = draw.choice("12"), draw.choice(("default", "avx2"))
     busy = draw.random() < 0.5
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "ATEN_CPU_CAPABILITY": kernels}
-    where = f"threads={threads} kernels={kernels} busy={busy}, first {Path(notebooks[0]).name}"
+    title = (
+        f"seed {seed:3}: {threads} thread{'s' * (threads == '2')}, {kernels} kernels, "
+        f"{'busy' if busy else 'idle'} cores, {Path(notebooks[0]).stem[:2]} first"
+    )
+    nbval = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", *notebooks]
     with busy_cores(busy):
-        done = subprocess.run(
-            [python, "-m", "pytest", *NBVAL, *notebooks],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-    print(f"{where}: {'passed' if done.returncode == 0 else 'FAILED'}", flush=True)
-    if done.returncode:
-        print(done.stdout[-5000:], flush=True)
-    return done.returncode == 0
+        return passes(title, nbval, OMP_NUM_THREADS=threads, ATEN_CPU_CAPABILITY=kernels)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20, help="times through the series")
-    parser.add_argument("--count", type=int, default=5000, help="random networks")
-    parser.add_argument("--seed", type=int, default=0, help="of the hardships")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--count", type=int, default=250, help="random networks a round")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
     parser.add_argument("--python", default=sys.executable, help="of another environment")
     options = parser.parse_args()
-    fuzz = [options.python, "tests/fuzz.py", "--count", str(options.count)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    passed = subprocess.run(fuzz, cwd=ROOT, env=environment).returncode == 0
-    draw = random.Random(options.seed)
-    rounds = [run_series(options.python, draw) for _ in range(options.rounds)]
-    print(f"fuzzing {'passed' if passed else 'FAILED'}; series {sum(rounds)} of {len(rounds)}")
-    sys.exit(not (passed and all(rounds)))
+    tried: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    try:
+        for seed in range(options.seed, options.seed + options.rounds):
+            failed["networks"] += not networks_pass(options.python, seed, options.count)
+            tried["networks"] += 1
+            failed["series"] += not series_passes(options.python, seed)
+            tried["series"] += 1
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.")
+    for what in ("networks", "series"):
+        print(f"{what}: {tried[what] - failed[what]} of {tried[what]} rounds passed")
+    sys.exit(failed.total() > 0 or tried["series"] < options.rounds)
 
 
 if __name__ == "__main__":

@@ -462,7 +462,7 @@ def test_a_write_into_a_slice_is_a_node():
     assert len(graph.leaves) == 2
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # a DeprecationWarning or a FutureWarning
 def test_a_node_that_only_cpp_knows_still_has_its_name():
     scripted = torch.jit.script(_product)
     for _ in range(4):  # torch fuses only after it has seen some runs

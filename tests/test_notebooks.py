@@ -272,11 +272,11 @@ def cells_that_fail_under_nbval(*paths):
     folder = paths[0].parent
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=120"),
-            *("--nbval-sanitize-with", str(SANITIZE), "-p", "no:cacheprovider"),
-            *("--junit-xml=report.xml", f"--rootdir={folder}", *(path.name for path in paths)),
+            *(sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider"),
+            *("-c", "pyproject.toml", f"--rootdir={folder}"),
+            *(f"--junit-xml={folder / 'report.xml'}", *map(str, paths)),
         ],
-        cwd=folder,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

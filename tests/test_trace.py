@@ -190,6 +190,30 @@ def test_a_model_sees_the_device_its_tensors_stand_for():
     assert trace_shapes(Places(), (10, 20, 6)).output_shape == (1, 20, 3)
 
 
+def test_what_is_made_elsewhere_and_moved_to_the_model_keeps_its_values_and_takes_its_place():
+    class Moved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+
+        def forward(self, x):
+            positions = torch.arange(6).to(x.device)
+            assert positions.device == x.device
+            large = torch.rand(50, 40).to(x.device)
+            assert large.device == x.device
+            zeros = torch.zeros(6, device=x.device)
+            mask = zeros.to(torch.float32, copy=True)
+            mask[positions.tolist()[2] :] = 1
+            assert (zeros.sum(), mask.sum()) == (0, 4)
+            assert x.cpu().device.type == "cpu"
+            return self.fc(x * mask + positions + large[:1, :6])
+
+    for device in ("cpu", "meta"):
+        model, x = Moved().to(device), torch.ones(2, 6, device=device)
+        trace = trace_shapes(model, x)
+        assert (trace.output_shape, trace.ran_for_real) == ((2, 6), None)
+
+
 def macs(model, *inputs):
     return trace_shapes(model, *inputs).num_macs
 

@@ -507,6 +507,8 @@ class _Tracer(TorchFunctionMode):
             if not _known(target):
                 return target  # a parameter, a buffer: its values play no part
             self.state.protect(target)
+        if func in MOVES:
+            return self.move(func, args, kwargs)
         if tensors and not tensors[0].is_meta and all(map(_known, tensors)):
             return self.compute(func, args, kwargs)
         if not tensors and func in FACTORIES:
@@ -525,8 +527,6 @@ class _Tracer(TorchFunctionMode):
                 output = NotImplemented
             if output is not NotImplemented:
                 return output
-        if func in MOVES:
-            return self.move(func, args, kwargs)
         if func in LIKE:
             return (
                 without_data(tensors[0])
@@ -571,30 +571,26 @@ class _Tracer(TorchFunctionMode):
         return output
 
     def move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
-        """Return a tensor without data on the device and of the dtype asked for."""
+        """Return a tensor on the device and of the dtype asked for, with small values kept."""
         tensor = args[0]
-        source = _stripped(tensor)
+        source = tensor if _known(tensor) else _stripped(tensor)
         device = self.device_of(tensor)
-        if func is torch.Tensor.to:
-            if len(args) > 1 and isinstance(args[1], Tensor):
-                wanted, dtype, layout = self.device_of(args[1]), args[1].dtype, None
-            else:
-                wanted, dtype, _, layout = torch._C._nn._parse_to(*args[1:], **kwargs)
-            output = (
-                source.to(dtype or source.dtype, memory_format=layout)
-                if layout
-                else (source.to(dtype or source.dtype))
-            )
-            wanted = wanted or device
-        else:
+        dtype, layout = source.dtype, torch.preserve_format
+        if func is not torch.Tensor.to:
             wanted = torch.device(func.__name__)
-            output = source
-        if wanted == device and output is source:
-            return tensor  # type: ignore[no-any-return]  # it is a tensor
-        if output is source:
-            output = source.clone()
-        origin = known_origin(tensor) or Origin(device)
-        set_origin(output, origin._replace(device=wanted))
+        elif len(args) > 1 and isinstance(args[1], Tensor):
+            wanted, dtype = self.device_of(args[1]), args[1].dtype
+        else:
+            named = {name: value for name, value in kwargs.items() if name != "copy"}
+            to = torch._C._nn._parse_to(*args[1:3], **named)
+            wanted, dtype, layout = to[0] or device, to[1] or dtype, to[3] or layout
+        with torch.no_grad():
+            output = source.to(dtype, memory_format=layout)
+            if output is source:
+                if wanted == device and not kwargs.get("copy", len(args) > 3):
+                    return tensor  # type: ignore[no-any-return]  # it is a tensor
+                output = source.clone()
+        set_origin(output, (known_origin(tensor) or Origin(device))._replace(device=wanted))
         return output
 
     def check_devices(self, name: str, tensors: list[Tensor]) -> None:

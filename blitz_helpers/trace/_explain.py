@@ -54,8 +54,8 @@ _ELEMENTWISE = """
     reciprocal asin acos dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout
     add sub subtract mul multiply rsub pow maximum minimum div divide true_divide truediv atan2 fmod
     remainder mod where masked_fill prelu rrelu hardshrink softshrink eq ne lt le gt ge
-    batch_norm group_norm instance_norm local_response_norm detach clone contiguous to float half
-    double bfloat16 type type_as cpu cuda requires_grad alias lerp addcmul addcdiv copy
+    batch_norm group_norm instance_norm local_response_norm detach clone contiguous float half
+    double bfloat16 type type_as requires_grad alias lerp addcmul addcdiv copy
 """
 _ELEMENTWISE_NAMES = frozenset(_ELEMENTWISE.split())
 
@@ -625,6 +625,11 @@ def _explain_squeeze(output: Tensor, input: Tensor, dim: Any = None) -> Explanat
         gone = {d % (ndim or 1) for d in asked}
         axes = tuple(axis for i, axis in enumerate(axes) if not (i in gone and input.shape[i] == 1))
     return Explanation(origin=_keeping(origin, output.dim(), axes))
+
+
+@_explains("to cpu cuda")
+def _explain_move(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+    return Explanation(origin=origin_of(input)._replace(device=origin_of(output).device))
 
 
 @_explains("permute")

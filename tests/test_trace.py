@@ -340,6 +340,13 @@ def test_an_input_too_small_for_a_window_gets_sizes_that_run_to_the_end():
     assert trace_shapes(deep, (1, 1, 22, 22)).output_shape == (1, 1, 1, 1)
 
 
+def test_an_input_too_small_for_a_transposed_convolution_gets_a_size_that_is_large_enough():
+    model = nn.ConvTranspose2d(3, 6, 2, padding=1)
+    hint = hint_of(model, (2, 3, 1, 9))
+    assert "padding=0, or an input of at least 2 pixels a side" in hint
+    assert trace_shapes(model, (2, 3, 2, 9)).output_shape == (2, 6, 1, 8)
+
+
 def test_a_missing_batch_dimension_is_recognised_where_it_hurts():
     assert "x.unsqueeze(0)" in hint_of(Digits(), (1, 32, 32))
     assert trace_shapes(Digits(), torch.ones(1, 32, 32).unsqueeze(0)).output_shape == (1, 10)

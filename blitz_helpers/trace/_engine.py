@@ -732,7 +732,7 @@ class _WrongDeviceError(ValueError):
 
 
 _SHAPE_WORDS = re.compile(
-    r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|"
+    r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|"
     r"dtype|(same|input|scalar) type|type promoting|not implemented for '",
     re.I,
 )

@@ -165,7 +165,7 @@ def _window(
         least = max(_first_at_least(axis, int(found[1])) for axis in axes)
         sides = range(least, _LARGEST_SIDE + 1)
     ways = tuple(re.findall(r"padding=\d+", lines[-1]))
-    reason = lines[0].split(":")[0]
+    reason = lines[0].split(":")[0].rstrip(".")
     return Failure(f"{name} ({step.op}) got {shape_text(x.shape)}: {reason}", ways, sides)
 
 

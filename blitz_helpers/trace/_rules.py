@@ -519,10 +519,11 @@ _register_product("dot", 1, 1)
 
 @_register("_grouped_mm", of=(torch,))
 def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, **kwargs: Any) -> Any:
-    """Multiply group by group; torch's `meta` kernel knows bfloat16 alone."""
+    """Multiply group by group; of the floats, torch's `meta` kernel knows bfloat16 alone."""
     left, right = mat_a.shape, mat_b.shape
     ragged = len(left) == 2 or len(right) == 2
-    if kwargs.get("bias") is not None or ragged == (offs is None):
+    plain = all(value is None for value in kwargs.values())
+    if mat_a.dtype not in (torch.float32, torch.float16) or not plain or ragged == (offs is None):
         return NotImplemented
     if left[-1] != right[-2]:
         raise RuntimeError(
@@ -530,8 +531,7 @@ def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, **kwar
         )
     both = len(left) == len(right)
     groups = (len(offs),) if both and offs is not None else left[:-2] if both else ()
-    dtype = kwargs.get("out_dtype") or _compute_dtype(mat_a, mat_b)
-    return new((*groups, left[-2], right[-1]), dtype)
+    return new((*groups, left[-2], right[-1]), _compute_dtype(mat_a, mat_b))
 
 
 @_register("embedding", of=(F,))

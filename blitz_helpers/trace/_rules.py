@@ -268,7 +268,9 @@ def _register_spatial(ndim: int) -> None:
                     )
         return _pool(ndim, input, kernel_size, stride, padding, 1, ceil_mode)
 
-    def adaptive_avg_pool(input: Tensor, output_size: Any) -> Tensor:
+    def adaptive_avg_pool(input: Tensor, output_size: Any) -> Any:
+        if set(per_dimension(output_size, ndim)) == {1} and input.dim() not in (ndim + 1, ndim + 2):
+            return NotImplemented  # torch takes the mean, of fewer dimensions too
         return _adaptive_pool(ndim, input, output_size)
 
     def adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
@@ -589,7 +591,7 @@ def _batch_norm(
     return _like_format(tuple(shape), input.dtype, input)
 
 
-@_register("group_norm instance_norm local_response_norm", of=(F,))
+@_register("instance_norm local_response_norm", of=(F,))
 def _channel_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     per_channel = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
     if not input.is_contiguous() or input.dim() < 2:
@@ -598,7 +600,16 @@ def _channel_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         if tensor.shape[0] != input.shape[1]:
             raise RuntimeError(f"expected {tensor.shape[0]} channels, but got {input.shape[1]}")
     _check_norm_dtypes(input, *per_channel)
+    if prod(input.shape[2:]) == 1:
+        return NotImplemented  # torch itself sees whether there is enough to average
     return new(input.shape, input.dtype)
+
+
+@_register("group_norm", of=(F,))
+def _group_norm(input: Tensor, num_groups: int, *args: Any, **kwargs: Any) -> Any:
+    if input.dim() < 2 or input.shape[1] % num_groups:
+        return NotImplemented  # torch refuses it
+    return _channel_norm(input, *args, **kwargs)
 
 
 @_register("layer_norm", of=(F,))

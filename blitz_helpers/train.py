@@ -55,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--epochs", type=_whole_number, default=10, help="times through the digits (10)")
-    add("--batch-size", type=_whole_number, default=8, help="over all processes together (8)")
-    add("--lr", type=float, default=0.05, help="at the start; falls linearly to zero (0.05)")
+    add("--epochs", type=_whole_number, default=6, help="times through the digits (6)")
+    add("--batch-size", type=_whole_number, default=16, help="over all processes together (16)")
+    add("--lr", type=float, default=0.2, help="at the start; falls linearly to zero (0.2)")
     add("--seed", type=int, default=0, help="of the first weights and of the order (0)")
     add(
         "--data",

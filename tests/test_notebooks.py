@@ -28,8 +28,6 @@ NOTEBOOKS = sorted(
 )
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 LONGEST_CELL = 15  # lines that are not blank: the network's class, written out
-# Longer cells, by notebook: a program that `torchrun` starts cannot be cut into cells.
-WHOLE_PROGRAMS = {"07_scale_out.ipynb": 2}
 
 # Cells whose outputs nbval does not compare, as (notebook, reason). Each says in a comment of its
 # own, `# not compared: <reason>`, why it cannot be.
@@ -117,7 +115,7 @@ def test_cells_are_short(path):
         for cell in code_cells(path)
     }
     long = [source for source, lines in lengths.items() if lines > LONGEST_CELL]
-    assert len(long) == WHOLE_PROGRAMS.get(path.name, 0), long
+    assert long == []
     assert [source for source in lengths if not source.strip()] == []
 
 

@@ -67,7 +67,8 @@ def losses(checkpoint):
 
 
 def options(digits, checkpoint, epochs=3):
-    return [f"--epochs={epochs}", f"--data={digits}", f"--checkpoint={checkpoint}"]
+    small = [f"--epochs={epochs}", "--batch-size=8", "--lr=0.05"]
+    return [*small, f"--data={digits}", f"--checkpoint={checkpoint}"]
 
 
 @pytest.fixture(scope="module")

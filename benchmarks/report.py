@@ -38,6 +38,7 @@ class Row:
     at_most: float | None = None
     unit: str = "times"
     failure: str | None = None
+    why: str = ""  # the target is missed, where it is
 
     @property
     def met(self) -> bool | None:
@@ -96,8 +97,19 @@ def notes(minutes: float) -> str:
     )
 
 
+def reasons(rows: list[Row]) -> list[str]:
+    """Return for each comparison with a missed target where the time goes."""
+    missed: dict[str, list[str]] = {}
+    for row in rows:
+        if row.met is False and row.why:
+            missed.setdefault(f"{TITLES.get(row.what, row.what)}: {row.why}", []).append(row.work)
+    return [f"{why} (Missed on: {'; '.join(dict.fromkeys(on))}.)" for why, on in missed.items()]
+
+
 def text(rows: list[Row], survival: list[tuple[str, ...]], minutes: float) -> str:
     parts = [text_table(HEADER, [row.cells() for row in rows], "<" * len(HEADER))]
+    if missed := reasons(rows):
+        parts.append("\n".join(["Missed, and why", *missed]))
     if survival:
         parts.append(text_table(SURVIVAL_HEADER, survival, "<" * len(SURVIVAL_HEADER)))
     return "\n\n".join([*parts, notes(minutes)])
@@ -106,6 +118,8 @@ def text(rows: list[Row], survival: list[tuple[str, ...]], minutes: float) -> st
 def markdown(rows: list[Row], survival: list[tuple[str, ...]], minutes: float) -> str:
     parts = ["# Beside the alternatives", notes(minutes), "![](results.png)"]
     parts.append(_pipes(HEADER, [row.cells() for row in rows]))
+    if missed := reasons(rows):
+        parts += ["## Missed, and why", "\n".join(f"- {one}" for one in missed)]
     if survival:
         parts += ["## Which tool survives which hard model", _pipes(SURVIVAL_HEADER, survival)]
     return "\n\n".join(parts) + "\n"

@@ -9,6 +9,7 @@ import sys
 import warnings
 import weakref
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,12 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 10  # for one model
 TOOLS = ("blitz_helpers trace", "torchinfo", "torchview", "torchlens")
 GRAPH_TOOLS = ("blitz_helpers graph", "torchviz")
+GRADIENT_TOOLS = ("blitz_helpers gradient report", "blitz_helpers updates")
+MOST_NAMED = 5  # models that a tool gives up on
 
 
 def table() -> list[tuple[str, ...]]:
     """Return a row for each tool: how many models, which not, and what it left behind."""
     load_once()
-    return [row(tool) for tool in (*TOOLS, *GRAPH_TOOLS)]
+    return [row(tool) for tool in (*TOOLS, *GRAPH_TOOLS, *GRADIENT_TOOLS)]
 
 
 def load_once() -> None:
@@ -31,25 +34,32 @@ def load_once() -> None:
     import sympy  # noqa: F401  # by torch's meta kernels
     import torch._dynamo  # noqa: F401
     import torchinfo  # noqa: F401
+    import torchlens  # noqa: F401
     import torchview  # noqa: F401
     import torchviz  # noqa: F401
 
     import blitz_helpers
 
     for name in blitz_helpers.__all__:
-        if "trace" in name or "graph" in name:
+        if name.startswith(("trace", "autograd", "gradient", "sgd")):
             getattr(blitz_helpers, name)
 
 
 def row(tool: str) -> tuple[str, ...]:
     models = hard_models()
     outcomes = [attempt(tool, model) for model in models]
-    failed = Counter(outcome["failure"] for outcome in outcomes if outcome["failure"])
+    pairs = zip(models, outcomes, strict=True)
+    failed = [f"{model} ({said['failure']})" for model, said in pairs if said["failure"]]
+    if len(failed) > MOST_NAMED:
+        kinds = Counter(outcome["failure"] for outcome in outcomes if outcome["failure"])
+        failures = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    else:
+        failures = ", ".join(failed)
     effects = Counter(effect for outcome in outcomes for effect in outcome["effects"])
     return (
         tool,
-        f"{len(models) - failed.total()} of {len(models)}",
-        ", ".join(f"{count} {name}" for name, count in failed.most_common()) or "none",
+        f"{len(models) - len(failed)} of {len(models)}",
+        failures or "none",
         ", ".join(f"{name} {count}" for name, count in effects.most_common()) or "none",
     )
 
@@ -91,16 +101,22 @@ def trial(tool: str, hard) -> dict[str, object]:
     model = hard.make_model()
     args, kwargs = hard.make_inputs()
     output = None
-    if tool in GRAPH_TOOLS:
+    if tool in GRAPH_TOOLS + GRADIENT_TOOLS:
         output = first_with_graph(model(*args, **kwargs))
         if output is None:
+            return {"failure": None, "effects": []}
+    if tool in GRADIENT_TOOLS and not output.is_meta:
+        try:
+            output.abs().double().mean().backward()
+        except RuntimeError:  # the model overwrites what its own backward needs
             return {"failure": None, "effects": []}
     before, failure = State(model), None
     try:
         use(tool, model, args, kwargs, output)
     except Exception as error:
         failure = type(error).__name__
-    effects = before.changes(model)
+    # To move the weights is what an update is for; whether rightly, it was asked itself.
+    effects = [] if tool == "blitz_helpers updates" else before.changes(model)
     alive = weakref.ref(model)
     del model, output, before
     hard_args = args, kwargs
@@ -131,10 +147,40 @@ def use(tool: str, model, args, kwargs, output) -> None:
         from torchviz import make_dot
 
         make_dot(output, dict(model.named_parameters()), show_attrs=True, show_saved=True)
-    else:
+    elif tool == "blitz_helpers graph":
         from blitz_helpers import autograd_graph
 
         str(autograd_graph(output))
+    elif tool == "blitz_helpers gradient report":
+        from blitz_helpers import gradient_report
+
+        if any(True for _ in model.parameters()):
+            str(gradient_report(model))
+    else:
+        updates_with_the_bits_of_torch(model)
+
+
+def updates_with_the_bits_of_torch(model) -> None:
+    from blitz_helpers import adam_step, momentum_step, sgd_step
+
+    pairs = (
+        (partial(sgd_step, lr=0.1), partial(torch.optim.SGD, lr=0.1)),
+        (
+            partial(momentum_step, velocities={}, lr=0.1),
+            partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        ),
+        (partial(adam_step, state={}, lr=0.01), partial(torch.optim.Adam, lr=0.01)),
+    )
+    for ours, theirs in pairs:
+        params = [w for w in model.parameters() if w.grad is not None and not w.is_meta]
+        twins = [w.detach().clone() for w in params]
+        for twin, w in zip(twins, params, strict=True):
+            twin.grad = w.grad
+        if params:
+            ours(params)
+            theirs(twins).step()
+        if not all(map(torch.equal, params, twins)):
+            raise ArithmeticError("other bits than torch.optim")
 
 
 def device_of(args) -> str:

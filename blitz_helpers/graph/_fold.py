@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from blitz_helpers.graph._records import AutogradGraph, GraphNode
 
-_BANDS = 24  # what a graph without modules is cut into, by depth
+_BANDS = 12  # what a graph without modules is cut into, by depth
 
 
 class Box(NamedTuple):
@@ -41,7 +41,10 @@ class Arrow(NamedTuple):
 
 
 class FoldedGraph(NamedTuple):
-    """Boxes from the root on, and the arrows between them, by their places."""
+    """Boxes and the arrows between them, by their places.
+
+    Every box stands before those that feed it, so no arrows run in a circle.
+    """
 
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
@@ -50,23 +53,29 @@ class FoldedGraph(NamedTuple):
 def fold(graph: AutogradGraph, limit: int) -> FoldedGraph:
     """Return ``graph`` in boxes: a node each if there are at most ``limit`` nodes.
 
-    Else neighbours of one module share a box, of a module as small as the limit allows; nodes
-    that no module is known of go with what feeds them. A graph that has no modules, or falls into
-    too many pieces even so, is cut by depth.
+    Else what a module did at a stretch shares a box, of a module as small as the limit allows;
+    nodes that no module is known of go with what feeds them. A graph that has no modules, or falls
+    into too many pieces even so, is cut by depth into bands, shown as a chain.
     """
     if len(graph.nodes) <= limit:
-        return _boxes(graph, [node.number for node in graph.nodes], {})
+        return _boxes([("", [node]) for node in graph.nodes])
     paths = _paths(graph)
     for length in range(max(map(len, paths)), 0, -1):
-        keys = [path[:length] for path in paths]
-        groups = _neighbours(graph, keys)
-        if len(set(groups)) <= limit:
-            return _boxes(graph, groups, {first: ".".join(keys[first]) for first in set(groups)})
-    levels = graph.nodes[-1].depth + 1
-    bands = [node.depth * _BANDS // levels for node in graph.nodes]
-    starts = {band: -(-band * levels // _BANDS) for band in set(bands)}
-    ends = {band: -(-(band + 1) * levels // _BANDS) - 1 for band in set(bands)}
-    return _boxes(graph, bands, {band: f"depth {starts[band]} to {ends[band]}" for band in starts})
+        stretches = _stretches(graph, [path[:length] for path in paths])
+        if len(stretches) <= limit:
+            return _boxes(stretches)
+    # A leaf goes with what it feeds last, which lies one above it.
+    depths = [node.depth - (node.name == "AccumulateGrad") for node in graph.nodes]
+    deepest = max(depths)
+    height = deepest // min(_BANDS, limit) + 1
+    bands: dict[int, list[GraphNode]] = {}
+    for node, depth in zip(graph.nodes, depths, strict=True):
+        bands.setdefault(depth // height, []).append(node)
+    boxes = tuple(
+        _box(f"depth {band * height:,} to {min((band + 1) * height - 1, deepest):,}", nodes)
+        for band, nodes in sorted(bands.items())
+    )
+    return FoldedGraph(boxes, tuple(Arrow(band + 1, band, None) for band in range(len(boxes) - 1)))
 
 
 def _paths(graph: AutogradGraph) -> list[tuple[str, ...]]:
@@ -85,62 +94,55 @@ def _paths(graph: AutogradGraph) -> list[tuple[str, ...]]:
     return paths
 
 
-def _neighbours(graph: AutogradGraph, keys: list[tuple[str, ...]]) -> list[int]:
-    """Return for each node the first node of its connected piece of one key."""
-    first = list(range(len(keys)))
+def _stretches(
+    graph: AutogradGraph, paths: list[tuple[str, ...]]
+) -> list[tuple[str, list[GraphNode]]]:
+    """Return the nodes of one path and one rank together, under the name of their module.
 
-    def find(number: int) -> int:
-        while first[number] != number:
-            first[number] = first[first[number]]
-            number = first[number]
-        return number
-
+    The rank of a node counts how often the path changes on the way from the root to it, at most.
+    From a box to one that feeds it, it grows: this rules out circles, even where a module runs
+    between others again and again.
+    """
+    ranks = [(0, path) for path in paths]
     for node in graph.nodes:
+        rank, path = ranks[node.number]
         for source in node.inputs:
-            if source is not None and keys[source] == keys[node.number] != ():
-                one, other = sorted((find(source), find(node.number)))
-                first[other] = one
-    # What has no key and is no operation, such as an input that requires grad, is no box either.
-    for node in graph.nodes:
-        for source in node.inputs:
-            if source is not None and not keys[source] and not graph.nodes[source].inputs:
-                first[source] = find(node.number)
-    return [find(number) for number in range(len(keys))]
-
-
-def _boxes(graph: AutogradGraph, groups: list[int], titles: dict[int, str]) -> FoldedGraph:
-    members: dict[int, list[GraphNode]] = {}
-    for node, group in zip(graph.nodes, groups, strict=True):
-        members.setdefault(group, []).append(node)
-    places = {group: place for place, group in enumerate(members)}
-    arrows: dict[tuple[int, int], int | None] = {}
-    loose: list[Arrow] = []
-    for node in graph.nodes:
-        target = places[groups[node.number]]
-        is_single = len(members[groups[node.number]]) == 1
-        shows_slots = is_single and sum(source is not None for source in node.inputs) > 1
-        for slot, source in enumerate(node.inputs):
             if source is None:
                 continue
-            if shows_slots:
-                loose.append(Arrow(places[groups[source]], target, slot))
-            elif places[groups[source]] != target:
-                arrows[places[groups[source]], target] = None
-    boxes = tuple(_box(nodes, titles.get(group, "")) for group, nodes in members.items())
-    joined = [Arrow(source, target, None) for source, target in arrows]
-    return FoldedGraph(boxes, tuple(sorted(loose + joined, key=lambda arrow: arrow[1::-1])))
+            is_nameless_leaf = not paths[source] and not graph.nodes[source].inputs
+            if is_nameless_leaf:  # no box of its own: it goes with what it feeds last
+                candidate = (rank, path)
+            else:
+                candidate = (rank + (path != paths[source] or not path), paths[source])
+            ranks[source] = max(ranks[source], candidate)
+    stretches: dict[tuple[int, tuple[str, ...]], list[GraphNode]] = {}
+    for node in graph.nodes:
+        stretches.setdefault(ranks[node.number], []).append(node)
+    return [(".".join(key[1]), nodes) for key, nodes in sorted(stretches.items())]
 
 
-def _box(nodes: list[GraphNode], title: str) -> Box:
+def _boxes(groups: list[tuple[str, list[GraphNode]]]) -> FoldedGraph:
+    place = {node.number: at for at, (_, nodes) in enumerate(groups) for node in nodes}
+    arrows: dict[Arrow, None] = {}  # as a set that keeps its order: by target and slot
+    for target, (_, nodes) in enumerate(groups):
+        for node in nodes:
+            shows_slots = len(nodes) == 1 and len(node.inputs) - node.inputs.count(None) > 1
+            for slot, source in enumerate(node.inputs):
+                if source is not None and place[source] != target:
+                    arrows[Arrow(place[source], target, slot if shows_slots else None)] = None
+    return FoldedGraph(tuple(_box(*group) for group in groups), tuple(arrows))
+
+
+def _box(title: str, nodes: list[GraphNode]) -> Box:
     if len(nodes) == 1:
         (node,) = nodes
         if node.op == "accumulate_grad":
             return Box(
-                node.parameter or "leaf", "" if node.shape is None else str(node.shape), (node,)
+                node.parameter or node.name, "" if node.shape is None else str(node.shape), (node,)
             )
         return Box(node.op, node.module or "", (node,))
     counts = Counter(node.op for node in nodes if node.op not in ("accumulate_grad", "t"))
     detail = ", ".join(f"{count} {op}" for op, count in counts.most_common(4))
     if len(counts) > 4:
         detail += f" and {sum(counts.values()) - sum(n for _, n in counts.most_common(4))} more"
-    return Box(title or "the rest", detail, tuple(nodes))
+    return Box(title or nodes[0].op, detail, tuple(nodes))

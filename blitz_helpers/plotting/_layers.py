@@ -6,20 +6,19 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from blitz_helpers._extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blitz_helpers.plotting._folding import Box, Link
+    from blitz_helpers.graph._fold import Box, FoldedGraph
 
 # All lengths are in inches.
 BOX_HEIGHT = 0.37
 _ROW = 0.58
 _GAP = 0.36  # beside a box: room for an arrow and its slot
-_TITLE_LETTER, _DETAIL_LETTER, _PADDING = 0.073, 0.06, 0.2
 _LONGEST_CHAIN = 3  # of boxes to the side, the leaf included
 
 Point: TypeAlias = tuple[float, float]
@@ -34,8 +33,15 @@ class Place:
     width: float
 
 
-@dataclass(frozen=True)
-class Arrow:
+class Link(NamedTuple):
+    """All arrows from one box to another; gradients go from ``target`` to ``source``."""
+
+    target: int
+    source: int
+    slots: tuple[int, ...]
+
+
+class Way(NamedTuple):
     """The way of a gradient, through all its bends, and the slots it starts from."""
 
     points: tuple[Point, ...]
@@ -43,8 +49,9 @@ class Arrow:
     sideways: bool
 
 
-def arrange(boxes: Sequence[Box], links: Sequence[Link]) -> tuple[list[Place], list[Arrow]]:
+def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], list[Way]]:
     """Return where each box lies, the main way at x = 0 and the root at y = 0, and all arrows."""
+    boxes, links = folded.boxes, _links(folded)
     depths = _depths(len(boxes), links)
     main = _main_way(boxes, links, depths)
     sides = {
@@ -53,41 +60,33 @@ def arrange(boxes: Sequence[Box], links: Sequence[Link]) -> tuple[list[Place], l
     }
     beside = {box for both in sides.values() for side in both for chain in side for box in chain}
     trunk = [link for link in links if link.source not in beside]
-    places = [Place(0.0, 0.0, _width(box)) for box in boxes]
+    places = [Place(0.0, 0.0, width) for width in widths]
     bends = _place_layers(places, trunk, depths, main, sides)
-    arrows = [Arrow(_down(places, link, bends[link]), link.slots, sideways=False) for link in trunk]
+    ways = [Way(_down(places, link, bends[link]), link.slots, sideways=False) for link in trunk]
     for link in links:
         if link.source in beside:
-            arrows.append(Arrow(_across(places, link), link.slots, sideways=True))
-    return places, arrows
+            ways.append(Way(_across(places, link), link.slots, sideways=True))
+    return places, ways
 
 
-def _width(box: Box) -> float:
-    return _PADDING + max(
-        len(box.title) * _TITLE_LETTER, len(box.detail) * _DETAIL_LETTER, 3 * _TITLE_LETTER
-    )
+def _links(folded: FoldedGraph) -> list[Link]:
+    slots: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for source, target, slot in folded.arrows:
+        slots[target, source] += [] if slot is None else [slot]
+    return [Link(*ends, tuple(numbers)) for ends, numbers in slots.items()]
 
 
 def _depths(count: int, links: Sequence[Link]) -> list[int]:
     """Return the longest way to each box from those that nothing takes."""
-    below = defaultdict(list)
-    waiting = Counter(link.source for link in links)
-    for link in links:
-        below[link.target].append(link.source)
     depths = [0] * count
-    ready = [box for box in range(count) if not waiting[box]]
-    for box in ready:
-        for source in below[box]:
-            depths[source] = max(depths[source], depths[box] + 1)
-            waiting[source] -= 1
-            if not waiting[source]:
-                ready.append(source)
+    for link in links:  # by target, and each box stands before those that feed it
+        depths[link.source] = max(depths[link.source], depths[link.target] + 1)
     return depths
 
 
 def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
     """Return the longest way, from a root to the deepest operation, and on to its only input."""
-    inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
+    inner = [number for number, box in enumerate(boxes) if not box.is_leaf]
     way = [max(inner, key=depths.__getitem__)]
     while depths[way[-1]]:
         above = (link.target for link in links if link.source == way[-1])
@@ -109,7 +108,7 @@ def _chains(
         consumers[link.source].append(link.target)
     chain_from: dict[int, list[int]] = {}
     for leaf, box in enumerate(boxes):
-        if box.kind != "leaf" or leaf in main or len(consumers[leaf]) != 1:
+        if not box.is_leaf or leaf in main or len(consumers[leaf]) != 1:
             continue
         chain, host = [leaf], consumers[leaf][0]
         while host not in main and inputs[host] == 1 and len(consumers[host]) == 1:

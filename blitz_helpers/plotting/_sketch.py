@@ -1,0 +1,186 @@
+"""What is drawn of a graph, in inches, whatever draws it: boxes, curves, arrowheads and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE
+from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Way, arrange
+
+if TYPE_CHECKING:
+    from blitz_helpers.graph import AutogradGraph
+    from blitz_helpers.graph._fold import Box
+
+_MOST_NODES, _MOST_BOXES = 64, 40  # more nodes are folded, into at most so many boxes
+
+
+class BoxStyle(NamedTuple):
+    """What a box looks like, and what that means."""
+
+    face: str
+    edge: str
+    dash: tuple[float, ...]  # lengths of line and gap in points
+    corners: float  # radius in inches: told apart by form as well as by colour
+    meaning: str
+
+
+class WordStyle(NamedTuple):
+    """What a word looks like."""
+
+    size: float  # points
+    color: str
+    letter: float  # how wide one is, on the safe side, in inches
+
+
+BOX_STYLES = {
+    "operation": BoxStyle("#DCEBF6", BLUE, (), 0.04, "operation"),
+    "leaf": BoxStyle("#FCEBCB", ORANGE, (), 0.15, "leaf: fills .grad"),
+    "freed": BoxStyle("#F1F1F1", GREY, (3.7, 1.6), 0.04, "freed operation"),
+}
+WORD_STYLES = {
+    "title": WordStyle(8.5, BLACK, 0.073),
+    "detail": WordStyle(7, "#4A4A4A", 0.06),
+    "slot": WordStyle(7.5, "#4A4A4A", 0.065),
+    "legend": WordStyle(8.5, BLACK, 0.06),
+}
+
+_MARGIN, _PADDING, _LEGEND = 0.1, 0.1, 0.35
+_SAMPLE, _SPACE = (0.25, 0.12), (0.07, 0.2)  # in the legend: before and after a word
+_HEAD = (0.075, 0.032)  # length and half the width of an arrowhead
+
+
+class Rectangle(NamedTuple):
+    """A box on the page, by its lower left corner."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def corners(self) -> float:
+        """Radius of the rounded corners."""
+        return min(BOX_STYLES[self.kind].corners, self.height / 2)
+
+
+class Word(NamedTuple):
+    """A word on the page: where its baseline starts, is centred, or ends."""
+
+    text: str
+    role: str
+    x: float
+    y: float
+    align: str = "center"
+
+
+@dataclass
+class Sketch:
+    """All that is drawn; y grows up the page."""
+
+    boxes: list[Rectangle] = field(default_factory=list)
+    blanks: list[Rectangle] = field(default_factory=list)
+    """Without words: the sheets behind boxes of many nodes, and the legend's samples."""
+    curves: list[list[Point]] = field(default_factory=list)
+    """A point, and for each cubic Bézier curve from there on two control points and its end."""
+    heads: list[tuple[Point, Point, Point]] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
+    left: float = 0.0
+    right: float = 0.0
+    bottom: float = 0.0
+    top: float = 0.0
+
+
+def sketch(graph: AutogradGraph) -> Sketch:
+    """Return what to draw of ``graph``, folded where it is large."""
+    folded = graph.folded(_MOST_NODES if len(graph.nodes) <= _MOST_NODES else _MOST_BOXES)
+    texts = [_texts(box) for box in folded.boxes]
+    widths = [
+        2 * _PADDING + max(_width("title", title), _width("detail", detail), _width("title", "..."))
+        for title, detail in texts
+    ]
+    places, ways = arrange(folded, widths)
+    page = Sketch()
+    for way in ways:
+        _add_way(page, way)
+    for box, (title, detail), place in zip(folded.boxes, texts, places, strict=True):
+        kind = "leaf" if box.is_leaf else "freed" if box.freed else "operation"
+        rectangle = Rectangle(
+            kind, place.x - place.width / 2, place.y - BOX_HEIGHT / 2, place.width, BOX_HEIGHT
+        )
+        page.boxes.append(rectangle)
+        if len(box.nodes) > 1:
+            page.blanks.append(rectangle._replace(x=rectangle.x + 0.05, y=rectangle.y - 0.05))
+        page.words.append(Word(title, "title", place.x, place.y + (0.022 if detail else -0.043)))
+        if detail:
+            page.words.append(Word(detail, "detail", place.x, place.y - 0.12))
+    xs = [x for curve in page.curves for x, _ in curve]
+    page.left = min([box.x for box in page.boxes] + xs) - _MARGIN
+    page.right = max([box.x + box.width for box in page.boxes] + xs) + _MARGIN
+    page.bottom = min(box.y for box in page.boxes) - _MARGIN - _LEGEND
+    page.top = max(box.y + box.height for box in page.boxes) + _MARGIN
+    _add_legend(page)
+    return page
+
+
+def _texts(box: Box) -> tuple[str, str]:
+    if len(box.nodes) > 1:
+        return box.title, f"{len(box.nodes):,} nodes"
+    (node,) = box.nodes
+    shape = "" if node.shape is None else "x".join(map(str, node.shape)) or "scalar"
+    if box.is_leaf:
+        return box.title, shape
+    return box.title, "  ".join(filter(None, (node.module, shape)))
+
+
+def _width(role: str, text: str) -> float:
+    return len(text) * WORD_STYLES[role].letter
+
+
+def _add_way(page: Sketch, way: Way) -> None:
+    """Add a curve that leaves and arrives straight: along the page, or across it."""
+    *before, (x1, y1) = way.points
+    (x0, y0) = before[-1]
+    length, half = _HEAD
+    if way.sideways:
+        base = (x1 - length if x1 > x0 else x1 + length, y1)
+        page.heads.append(((x1, y1), (base[0], y1 - half), (base[0], y1 + half)))
+    else:
+        base = (x1, y1 + length)
+        page.heads.append(((x1, y1), (x1 - half, base[1]), (x1 + half, base[1])))
+    curve = [way.points[0]]
+    for (x0, y0), (x1, y1) in pairwise([*before, base]):
+        if way.sideways:
+            curve += [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), (x1, y1)]
+        else:
+            curve += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
+    page.curves.append(curve)
+    if way.slots:
+        (x0, y0), (x1, y1) = way.points[:2]
+        text = "".join(f"[{slot}]" for slot in way.slots)
+        if way.sideways:
+            above_or_below = 0.035 if y1 == y0 else -0.125  # where the curve does not come from
+            page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
+        else:  # on the outer side of a bend, so that neighbours do not collide
+            away, align = (-0.04, "right") if x1 < x0 else (0.04, "left")
+            page.words.append(Word(text, "slot", x0 + away, y0 - 0.125, align))
+
+
+def _add_legend(page: Sketch) -> None:
+    kinds = [kind for kind in BOX_STYLES if any(box.kind == kind for box in page.boxes)]
+    meanings = [*(BOX_STYLES[kind].meaning for kind in kinds), "gradient"]
+    (width, height), (before, after) = _SAMPLE, _SPACE
+    steps = [width + before + _width("legend", meaning) + after for meaning in meanings]
+    half = (sum(steps) - after) / 2
+    x, y = (page.left + page.right) / 2 - half, page.bottom + _MARGIN + height / 2
+    page.left = min(page.left, x - _MARGIN)
+    page.right = max(page.right, x + 2 * half + _MARGIN)
+    for number, (meaning, step) in enumerate(zip(meanings, steps, strict=True)):
+        if number < len(kinds):
+            page.blanks.append(Rectangle(kinds[number], x, y - height / 2, width, height))
+        else:
+            _add_way(page, Way(((x, y), (x + width, y)), (), sideways=True))
+        page.words.append(Word(meaning, "legend", x + width + before, y - 0.043, "left"))
+        x += step

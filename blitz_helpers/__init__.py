@@ -34,7 +34,7 @@ _MODULE_OF = {
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report"],
-        "plotting.graph": ["plot_graph"],
+        "plotting.graph": ["graph_svg", "plot_graph"],
         "plotting.network": ["plot_network"],
         "plotting.training": ["plot_confusion", "plot_filters", "plot_losses"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],

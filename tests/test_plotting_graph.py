@@ -1,6 +1,8 @@
 """What the picture of a graph shows: every node, every edge, slots, kinds; large ones folded."""
 
+import sys
 from collections import Counter, defaultdict
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blitz_helpers import Network, autograd_graph, label_modules, plot_graph
+from blitz_helpers import Network, autograd_graph, graph_svg, label_modules, plot_graph
 
 
 @pytest.fixture(autouse=True)
@@ -201,3 +203,42 @@ def test_one_input_in_two_slots_is_one_arrow_with_both(generator):
 def test_it_draws_on_the_axes_it_is_given(generator):
     _, ax = plt.subplots()
     assert plot_graph(autograd_graph(*network_loss(generator)), ax=ax) is ax
+
+
+def svg_elements(source, tag):
+    return list(ElementTree.fromstring(source).iter(f"{{http://www.w3.org/2000/svg}}{tag}"))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_svg_is_the_picture_that_matplotlib_draws(backward, generator):
+    loss, net = network_loss(generator)
+    if backward:
+        loss.backward()
+    graph = autograd_graph(loss, net)
+    ax, source = plot_graph(graph), graph_svg(graph)
+    words = [(word.get("class"), word.text) for word in svg_elements(source, "text")]
+    assert words == [(text.get_gid(), text.get_text()) for text in ax.texts]
+    (left, _), (_, top) = ax.get_xlim(), ax.get_ylim()
+    rects = svg_elements(source, "rect")[-len(graph.nodes) :]
+    for rect, box in zip(rects, boxes(ax), strict=True):
+        x, y, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        assert (x, y) == pytest.approx((72 * (box.x0 - left), 72 * (top - box.y1)), abs=0.1)
+        assert (width, height) == pytest.approx((72 * box.width, 72 * box.height), abs=0.1)
+    dashed = [rect.get("stroke-dasharray") is not None for rect in rects]
+    assert dashed == [bool(node.freed) for node in graph.nodes]
+    curves, heads = (path.get("d").count("M") for path in svg_elements(source, "path"))
+    assert curves == heads == len(graph.edges) + 1  # the legend's
+    assert source._repr_svg_() == source
+
+
+def test_the_svg_escapes_what_a_name_may_hold():
+    model = nn.ModuleDict({'<&">': nn.Linear(2, 2)})
+    source = graph_svg(autograd_graph(model['<&">'](torch.ones(1, 2)), model))
+    assert '<&">.weight' in [word.text for word in svg_elements(source, "text")]
+
+
+def test_the_svg_needs_no_matplotlib(monkeypatch, generator):
+    graph = autograd_graph(*network_loss(generator))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert graph_svg(graph).startswith("<svg")

@@ -656,7 +656,8 @@ class Fourier(nn.Module):
 
     def forward(self, x):
         spectrum = torch.fft.rfft(x) * self.filter
-        return torch.fft.irfft(spectrum, n=16), spectrum.real, spectrum.abs()
+        loudness = spectrum.abs().expand(8, -1, -1) - spectrum.real
+        return torch.fft.irfft(spectrum, n=16), F.linear(loudness, torch.ones(3, 9))
 
 
 @hard("module list, dictionary and parameter list", (2, 4))
@@ -708,6 +709,26 @@ class Hooked(nn.Module):
         return self.seen[0]
 
 
+@hard("a table that grows with the input", (2, 300, 4))
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.longest = 0
+        self.register_buffer("positions", torch.zeros(0), persistent=False)
+
+    def forward(self, x):
+        if x.shape[1] > self.longest:
+            self.longest = x.shape[1]
+            self.positions = torch.linspace(0, 1, self.longest)
+        return self.fc(x) + self.positions[: x.shape[1], None]
+
+
+@hard("rows of an embedding that are shortened in place", tokens(2, 5))
+def shortened():
+    return nn.Embedding(11, 4, max_norm=0.1)
+
+
 @hard("random choices", (2, 4))
 class Stochastic(nn.Module):
     def __init__(self):
@@ -727,7 +748,30 @@ def on_meta():
         return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2))
 
 
+@hard("exported program", (2, 3, 8, 8))
+def exported():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    return torch.export.export(model, (torch.ones(2, 3, 8, 8),)).module()
+
+
 # Models that ask for values
+
+
+@hard("a loss that looks at its variances", (2, 4), (2, 4), asks_for="gaussian_nll_loss")
+class Gaussian(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 8)
+
+    def forward(self, x, target):
+        mean, logarithm = self.fc(x).chunk(2, -1)
+        return F.gaussian_nll_loss(mean, target, logarithm.exp())
+
+
+@hard("control flow as an operation", (2, 4), asks_for="cond")
+class Conditional(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
 
 
 @hard("a branch on a value", (2, 4), asks_for="__bool__")

@@ -396,6 +396,30 @@ def test_indices_of_a_wrong_dtype_are_to_be_converted(layer):
     assert trace_shapes(model, x.long()).output_shape == tuple(model(x.long()).shape)
 
 
+def test_a_mask_that_holds_no_truth_values_is_to_be_converted():
+    class Masked(nn.Module):
+        def forward(self, x, mask):
+            return x.masked_fill(mask, 0.0)
+
+    mask = torch.ones(9, 9, dtype=torch.int64)
+    assert "mask.bool()" in hint_of(Masked(), (9, 9), mask)
+    assert trace_shapes(Masked(), (9, 9), mask.bool()).output_shape == (9, 9)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # a DeprecationWarning or a FutureWarning
+def test_a_frozen_script_whose_weights_are_part_of_its_code_runs_for_real():
+    model = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.ReLU()).eval()))
+    trace = trace_shapes(model, (2, 4))
+    assert trace.output_shape == (2, 8)
+    assert "RecursiveScriptModule asks for a value" in trace.ran_for_real
+
+
+def test_truth_values_are_not_subtracted():
+    ones = torch.ones(300, 300, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match="logical_not"):
+        trace_shapes(Call(lambda mask: 1 - mask), ones)
+
+
 def test_parameters_in_float32_beside_half_an_input_are_as_good_as_to_torch():
     for layer in (nn.BatchNorm1d(80), nn.LayerNorm(80), nn.GroupNorm(2, 80)):
         x = torch.ones(2, 80, dtype=torch.bfloat16)

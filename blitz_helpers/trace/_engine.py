@@ -399,9 +399,14 @@ class _Tracer(TorchFunctionMode):
             if self.ran_for_real:
                 output = module._c._get_method("forward")(*args)
             else:
-                with torch.no_grad():
-                    twin = _script_without_data(module._c)
-                    output = twin._get_method("forward")(*_mapped(_stripped, args))
+                try:
+                    with torch.no_grad():
+                        twin = _script_without_data(module._c)
+                        output = twin._get_method("forward")(*_mapped(_stripped, args))
+                except RuntimeError as error:
+                    if _NEEDS_DATA.search(str(error)):
+                        raise self.needs_values(type(module).__name__) from error
+                    raise
         self.record(type(module).__name__, output, args, {}, [*inputs, *module.parameters()])
         return output
 
@@ -475,6 +480,8 @@ class _Tracer(TorchFunctionMode):
         try:
             output = self.answer(func, name, args, kwargs, tensors)
         except (RuntimeError, ValueError, IndexError) as error:
+            if not self.ran_for_real and _NEEDS_DATA.search(str(error)):
+                raise self.needs_values(name) from error
             if isinstance(error, ShapeError) or not _about_shapes(error):
                 raise
             raise self.shape_error(name, args, kwargs, tensors, error) from error
@@ -509,7 +516,8 @@ class _Tracer(TorchFunctionMode):
             self.state.protect(target)
         if func in MOVES:
             return self.move(func, args, kwargs)
-        if tensors and not tensors[0].is_meta and all(map(_known, tensors)):
+        in_place = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
+        if tensors and not tensors[0].is_meta and not in_place and all(map(_known, tensors)):
             return self.compute(func, args, kwargs)
         if not tensors and func in FACTORIES:
             return self.make(func, args, kwargs)
@@ -731,6 +739,8 @@ class _WrongDeviceError(ValueError):
     """Tensors on several devices meet."""
 
 
+# What torch says where it has no answer for tensors without data.
+_NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
 _SHAPE_WORDS = re.compile(
     r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|"
     r"dtype|(same|input|scalar) type|type promoting|not implemented for '",
@@ -799,6 +809,7 @@ def _written_to(
     """Return the tensor that the operation writes to, if it does."""
     if isinstance(kwargs.get("out"), Tensor):
         return kwargs["out"]  # type: ignore[no-any-return]  # it is a tensor
+    name = name.partition(".")[0]  # of "add_.Tensor", as exported programs spell it
     if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
         return tensors[0] if tensors else None
     return None

@@ -29,11 +29,8 @@ class ModelState:
         self._modules = []
         for module in modules:
             attributes = module.__dict__.copy()
-            contents = [
-                (name, store, store.copy() if store else _NOTHING)
-                for name, store in attributes.items()
-                if isinstance(store, dict)
-            ]
+            stores = [value for value in attributes.values() if isinstance(value, dict)]
+            contents = [(store, store.copy() if store else _NOTHING) for store in stores]
             self._modules.append((module, type(module), attributes, contents))
         tensors: dict[int, Tensor] = {}
         for _, _, attributes, _ in self._modules:
@@ -59,19 +56,25 @@ class ModelState:
 
     def restore(self) -> None:
         """Put everything back."""
-        # What a model noted about hooks that it registered has to go with them.
-        hooked = False
-        for _, _, _, contents in self._modules:
-            for name, store, content in contents:
+        # What the model has noted beside something that is put back has to go with it: that its
+        # hooks are registered, how far its table of positions reaches.
+        put_back = False
+        changed = []
+        for module, kind, attributes, contents in self._modules:
+            for store, content in contents:
                 if store or content:
-                    hooked |= len(store) > len(content) and "_hooks" in name
-                    _refill(store, content)
-        for module, kind, attributes, _ in self._modules:
+                    put_back |= _refill(store, content)
             current = module.__dict__
             if len(current) != len(attributes) or not all(
                 map(is_, current.values(), attributes.values())
             ):
-                self._restore_attributes(module, kind, attributes, hooked)
+                changed.append((module, kind, attributes))
+                put_back |= any(
+                    value is not attributes.get(key, _MISSING) and _is_traced(value)
+                    for key, value in current.items()
+                )
+        for module, kind, attributes in changed:
+            self._restore_attributes(module, kind, attributes, put_back)
         with torch.no_grad():
             for tensor, data, values in reversed(self._values):
                 tensor.data = data
@@ -85,15 +88,15 @@ class ModelState:
 
     @staticmethod
     def _restore_attributes(
-        module: nn.Module, kind: type, attributes: dict[str, Any], hooked: bool
+        module: nn.Module, kind: type, attributes: dict[str, Any], every: bool
     ) -> None:
         changed_kind = type(module) is not kind  # a lazy module that became an ordinary one
         if changed_kind:
             module.__class__ = kind
         current = module.__dict__
         for key, value in list(current.items()):
-            ours = key in _OWN or key in _PREPARED or changed_kind or hooked
-            if value is not attributes.get(key, _MISSING) and (ours or _is_traced(value)):
+            ours = every or key in _OWN or key in _PREPARED or changed_kind
+            if ours and value is not attributes.get(key, _MISSING):
                 del current[key]
         for key, value in attributes.items():
             if key not in current:
@@ -111,12 +114,15 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(_is_traced, value))
 
 
-def _refill(mapping: dict[str, Any], contents: dict[str, Any]) -> None:
-    if len(mapping) != len(contents) or any(
-        mapping.get(key) is not value for key, value in contents.items()
+def _refill(mapping: dict[str, Any], contents: dict[str, Any]) -> bool:
+    """Put a dictionary's contents back, and return whether it had others."""
+    if len(mapping) == len(contents) and all(
+        mapping.get(key) is value for key, value in contents.items()
     ):
-        mapping.clear()
-        mapping.update(contents)
+        return False
+    mapping.clear()
+    mapping.update(contents)
+    return True
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

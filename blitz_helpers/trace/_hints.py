@@ -70,6 +70,9 @@ def _dtype(
             return None
         what = f"{name} got indices of {got}, wants {torch.int64}"
         return Failure(what, ("x.long() on the input",))
+    if step.op == "masked_fill":
+        what = f"{name} got a mask of {tensors[-1].dtype}, wants {torch.bool}"
+        return Failure(what, ("mask.bool()",))
     weights = [] if module is None else module.parameters()
     floating = [t.dtype for t in (*tensors[1:], *weights) if t.is_floating_point()]
     wants = floating[0] if floating else tensors[0].dtype

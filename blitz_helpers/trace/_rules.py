@@ -381,12 +381,13 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
 @_register(
     """
     relu relu6 abs neg negative sign floor ceil round square leaky_relu threshold hardtanh
-    __neg__ clamp clip __abs__ positive nan_to_num triu tril
+    __neg__ clamp clip __abs__ nan_to_num
     """
 )
 def _same_dtype(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
-        return NotImplemented  # clamp with tensors for bounds
+    tensor_bounds = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+    if tensor_bounds or input.is_complex():  # of which `abs` is real
+        return NotImplemented
     if kwargs.get("inplace"):
         return input
     return elementwise((input,), input.dtype)
@@ -418,12 +419,19 @@ def _operands(values: Sequence[Any]) -> list[Tensor]:
 
 @_register(
     """
-    add sub subtract mul multiply __radd__ __rsub__ __rmul__ rsub pow __rpow__ __pow__ maximum
-    minimum fmod remainder __mod__ floor_divide __floordiv__ __and__ __or__ __xor__
+    add mul multiply __radd__ __rmul__ pow __rpow__ __pow__ maximum minimum
+    fmod remainder __mod__ floor_divide __floordiv__ __and__ __or__ __xor__
     """
 )
 def _binary(input: Any, other: Any, *args: Any, **kwargs: Any) -> Tensor:
     return elementwise(_operands((input, other)), torch.result_type(input, other))
+
+
+@_register("sub subtract rsub __rsub__")
+def _subtraction(input: Any, other: Any, *args: Any, **kwargs: Any) -> Any:
+    if any(getattr(one, "dtype", type(one)) in (bool, torch.bool) for one in (input, other)):
+        raise RuntimeError("- takes no truth values: invert a mask by ~mask or mask.logical_not()")
+    return _binary(input, other)
 
 
 @_register("div divide true_divide __rdiv__ __rtruediv__ __truediv__ atan2")
@@ -456,6 +464,8 @@ def _where_of(input: Tensor, condition: Tensor, other: Any = None) -> Any:
 
 @_register("masked_fill")
 def _masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    if mask.dtype != torch.bool:
+        raise RuntimeError(f"masked_fill takes masks of dtype torch.bool, but got {mask.dtype}")
     return elementwise((input, mask), input.dtype)
 
 
@@ -646,7 +656,7 @@ def _along_a_dimension(input: Tensor, *args: Any, **kwargs: Any) -> Any:
 # Reductions and joins
 
 
-@_register("sum mean amax amin var std all any logsumexp prod")
+@_register("sum mean amax amin var std logsumexp prod")
 def _reduction(input: Tensor, *args: Any, **kwargs: Any) -> Any:
     dim = kwargs.get("dim", args[0] if args else None)
     keepdim = kwargs.get("keepdim", args[1] if len(args) > 1 else False)

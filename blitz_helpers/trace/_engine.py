@@ -8,21 +8,19 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from itertools import repeat
 from math import prod
 from numbers import Integral, Real
+from operator import is_
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers.trace import _hints
@@ -41,16 +39,16 @@ from blitz_helpers.trace._operations import (
     name_of,
 )
 from blitz_helpers.trace._origin import Origin, input_origin, known_origin, set_origin
-from blitz_helpers.trace._records import ModuleCall, ShapeError, ShapeStep, ShapeTrace
+from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._rules import META, RULES, new, without_data
 
 _SEED = 0
-# What torch says of tensors that need no gradient, and of hooks beside compiled modules.
-_OUR_WARNINGS = ("None of the inputs have requires_grad", "Using `torch.compile")
+_OUR_WARNING = "None of the inputs have requires_grad"  # what torch says of our stand-ins
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
 # Integers and truth values up to here, and numbers up to there, keep their values.
 _SMALL_INTEGERS, _SMALL_NUMBERS = 1 << 16, 64
+_SEQUENCES = (list, tuple)
 
 
 def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:
@@ -82,8 +80,7 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     _check_model(model, inputs, kwargs)
     modules = _paths(model)
     with global_state_kept(), _no_compiling(), warnings.catch_warnings():
-        for message in _OUR_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", _OUR_WARNING)
         try:
             return _forward(model, modules, inputs, kwargs, None)
         except ShapeError as error:
@@ -280,14 +277,17 @@ def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
     return value
 
 
-def _collect(values: Any, found: list[Tensor]) -> None:
+def _tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the values, and in the lists, tuples and dicts among them."""
+    found = []
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple):
-            _collect(value, found)
         elif isinstance(value, dict):
-            _collect(value.values(), found)
+            found += _tensors_in(value.values())
+        elif isinstance(value, _SEQUENCES) and type(value) is not torch.Size:
+            found += _tensors_in(value)
+    return found
 
 
 def shape_of(value: Any) -> Any:
@@ -321,19 +321,17 @@ class _Tracer(TorchFunctionMode):
         self.state = state
         self.ran_for_real = ran_for_real
         self.tensors = list(_tensors_of(modules))
-        self.device = _device(modules)
+        self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
         self.own = {id(tensor) for tensor in self.tensors}
+        self.unused = {id(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)}
         self.lazy = any(map(nn.parameter.is_lazy, self.tensors))
         self.generator = torch.Generator().manual_seed(_SEED)
         self.steps: list[ShapeStep] = []
-        self.calls: list[Any] = []
+        self.calls: list[tuple[Any, ...] | None] = []
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
-        self.open_calls: list[int] = []
         self.calls_of: dict[nn.Module, int] = {}
-        self.counted: set[int] = set()
         self.activation_bytes = 0
         self.muted = False
-        self.failed: ShapeStep | None = None
 
     # Inputs
 
@@ -366,6 +364,8 @@ class _Tracer(TorchFunctionMode):
 
     def prepare(self, module: nn.Module) -> None:
         """Make a module that needs it ready to be traced; the state guard undoes it."""
+        if module._compiled_call_impl is not None:
+            module.__dict__["_compiled_call_impl"] = None
         if isinstance(module, torch.jit.ScriptModule):
             module.__dict__["forward"] = partial(self.run_script, module)
         elif isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
@@ -393,8 +393,7 @@ class _Tracer(TorchFunctionMode):
 
     def run_script(self, module: Any, *args: Any) -> Any:
         """Run a scripted module as one step: through a copy without data, unless for real."""
-        inputs: list[Tensor] = []
-        _collect(args, inputs)
+        inputs = _tensors_in(args)
         with torch._C.DisableTorchFunction():
             if self.ran_for_real:
                 output = module._c._get_method("forward")(*args)
@@ -412,46 +411,37 @@ class _Tracer(TorchFunctionMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow which module is running."""
-        handles = [
-            register_module_forward_pre_hook(self.enter),
-            register_module_forward_hook(self.leave, always_call=True),
-        ]
+        """Follow which module is running.
+
+        torch's hooks for all modules tell it too, but send each call through a slower path.
+        """
+        module_class: Any = nn.Module
+        unwatched = module_class._call_impl
+
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = self.modules.get(module)
+            if path is None:
+                return unwatched(module, *args, **kwargs)
+            call = self.calls_of.get(module, 0)
+            self.calls_of[module] = call + 1
+            place, start = len(self.calls), len(self.steps)
+            self.calls.append(None)  # until it has ended
+            self.running.append((path, call, module))
+            output = None
+            try:
+                output = unwatched(module, *args, **kwargs)
+                return output
+            finally:
+                self.running.pop()
+                kind, depth = type(module).__name__, len(self.running) - 1
+                steps = slice(start, len(self.steps))
+                self.calls[place] = (path, call, kind, depth, shape_of(output), steps)
+
+        module_class._call_impl = watched
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
-
-    def enter(self, module: nn.Module, args: Any) -> None:
-        """Take note that a module begins."""
-        path = self.modules.get(module)
-        if path is not None:
-            call = self.calls_of.get(module, 0)
-            self.calls_of[module] = call + 1
-            self.running.append((path, call, module))
-            self.open_calls.append(len(self.calls))
-            self.calls.append(
-                (path, call, type(module).__name__, len(self.running) - 2, len(self.steps))
-            )
-
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Take note that a module has ended."""
-        if module in self.modules and self.running[-1][2] is module:
-            self.running.pop()
-            index = self.open_calls.pop()
-            path, call, kind, depth, start = self.calls[index]
-            inside = self.steps[start:]
-            self.calls[index] = ModuleCall(
-                path,
-                call,
-                kind,
-                depth,
-                shape_of(output),
-                sum([step.num_params for step in inside]),
-                sum([step.num_macs for step in inside]),
-                slice(start, len(self.steps)),
-            )
+            module_class._call_impl = unwatched
 
     # Operations
 
@@ -470,10 +460,7 @@ class _Tracer(TorchFunctionMode):
             return self.device_of(args[0])
         if func == IS_META:
             return self.device_of(args[0]).type == "meta"
-        tensors: list[Tensor] = []
-        _collect(args, tensors)
-        if kwargs:
-            _collect(kwargs.values(), tensors)
+        tensors = _tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
         name = name_of(func)
@@ -646,53 +633,34 @@ class _Tracer(TorchFunctionMode):
         self, name: str, output: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
     ) -> None:
         """Write the step down, and on each tensor that it made where that came from."""
-        made: list[Tensor] = [output] if isinstance(output, Tensor) else []
+        made = [output] if isinstance(output, Tensor) else _tensors_in((output,))
         if not made:
-            _collect((output,), made)
-            if not made:
-                return
-        arithmetic: tuple[str, ...] = ()
-        macs = 0
-        field = None
-        first_origin = None
-        for tensor in made:
-            explanation = explain(name, tensor, args, kwargs, tensors)
-            if tensor is made[0]:
-                arithmetic, macs, first_origin = explanation
-                field = None if first_origin is None else first_origin.receptive_field
+            return
+        explanations = [explain(name, tensor, args, kwargs, tensors) for tensor in made]
+        for tensor, explanation in zip(made, explanations, strict=True):
             if explanation.origin is not None and id(tensor) not in self.own:
                 set_origin(tensor, explanation.origin)
-        if self.muted or id(made[0]) in self.own:
-            return
-        if not tensors and _called_by_torch():
+        if self.muted or id(made[0]) in self.own or (not tensors and _called_by_torch()):
             return
         params = 0
         shapes = []
         for tensor in tensors:
-            if id(tensor) in self.own or type(tensor) is nn.Parameter:
-                if id(tensor) not in self.counted and isinstance(tensor, nn.Parameter):
-                    self.counted.add(id(tensor))
-                    params += tensor.numel()
-            elif known_origin(tensor) is not None:
-                shapes.append(tuple(tensor.shape))
+            key = id(tensor)
+            if key not in self.own:
+                if known_origin(tensor) is not None:
+                    shapes.append(tuple(tensor.shape))
+            elif key in self.unused:
+                self.unused.remove(key)
+                params += tensor.numel()
         for tensor in made:
-            if tensor._base is None and not any(tensor is one for one in tensors):
+            if tensor._base is None and not any(map(is_, tensors, repeat(tensor))):
                 self.activation_bytes += tensor.nbytes
         path, call, _ = self.running[-1]
-        self.steps.append(
-            ShapeStep(
-                path,
-                call,
-                name,
-                tuple(shapes),
-                shape_of(output),
-                arithmetic,
-                params,
-                macs,
-                field,
-                _source(),
-            )
-        )
+        arithmetic, macs, origin = explanations[0]
+        field = None if origin is None else origin.receptive_field
+        shape = tuple(output.shape) if made[0] is output else shape_of(output)
+        step = (path, call, name, tuple(shapes), shape, arithmetic, params, macs, field, _source())
+        self.steps.append(ShapeStep(*step))
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return what was written down so far."""
@@ -703,7 +671,7 @@ class _Tracer(TorchFunctionMode):
         ]
         return ShapeTrace(
             self.steps,
-            [call for call in self.calls if isinstance(call, ModuleCall)],
+            [call for call in self.calls if call is not None],
             output_shape,
             sum([parameter.numel() for parameter in parameters]),
             sum([parameter.numel() for parameter in parameters if parameter.requires_grad]),
@@ -768,9 +736,7 @@ def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] 
         return None
     values = frame.f_locals
     args = tuple(value for name, value in values.items() if name != "self")
-    tensors: list[Tensor] = []
-    _collect(args, tensors)
-    return values["self"], args, tensors[:1]
+    return values["self"], args, _tensors_in(args)[:1]
 
 
 def _stripped(tensor: Tensor) -> Tensor:
@@ -830,13 +796,9 @@ def _called_by_torch() -> bool:
 
 def _source() -> str:
     """Return file and line of the innermost call that is neither torch's nor ours."""
-    frame = sys._getframe(1)
-    outer = frame.f_back
-    while outer is not None:
-        frame = outer
-        if _is_callers(frame.f_code.co_filename):
-            break
-        outer = frame.f_back
+    frame: Any = sys._getframe(3)  # nearer are only this function and those that call it
+    while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
+        frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 

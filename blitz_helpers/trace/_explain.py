@@ -26,6 +26,7 @@ from blitz_helpers.trace._origin import (
     Axes,
     Axis,
     Origin,
+    SizeRule,
     input_origin,
     merged,
     origin_of,
@@ -73,10 +74,12 @@ def explain(op: str, output: Tensor, args: Any, kwargs: Any, tensors: list[Tenso
     if not origins:
         return found._replace(origin=origin_of(output))  # a new tensor's, whose device is known
     if explanation is None and op.removesuffix("_") in _ELEMENTWISE_NAMES:
+        if len(origins) == 1:
+            return Explanation((), 0, origins[0])
         origin = merged(origins, [tensor.shape for tensor in tensors], output.dim())
-        return Explanation(origin=origin)
-    depends = any(origin.depends for origin in origins)
-    return found._replace(origin=Origin(device_of(origins), depends))
+        return Explanation((), 0, origin)
+    origin = Origin(device_of(origins), any(origin.depends for origin in origins))
+    return Explanation(found.arithmetic, found.num_macs, origin)
 
 
 def device_of(origins: Sequence[Origin]) -> torch.device:
@@ -97,7 +100,6 @@ def _explains(names: str) -> Callable[[Explain], Explain]:
 
 # Convolution and pooling
 
-_conv_sum = lru_cache(maxsize=4096)(conv_arithmetic)
 _pool_sum = lru_cache(maxsize=4096)(pool_arithmetic)
 _conv_transpose_sum = lru_cache(maxsize=4096)(conv_transpose_arithmetic)
 
@@ -107,6 +109,21 @@ def _rule(formula: Callable[..., int], **settings: Any) -> Callable[[int], int]:
     return partial(formula, **settings)
 
 
+@lru_cache(maxsize=4096)
+def _windows(
+    sum_of: Callable[..., str],
+    formula: Callable[..., int],
+    sizes: tuple[int, ...],
+    *settings: tuple[Any, ...],
+    **mode: bool,
+) -> tuple[tuple[str, ...], list[SizeRule]]:
+    """Return the sum and the size rule of each dimension that a window slides over."""
+    names = ("kernel_size", "stride", "padding", "dilation")
+    each = [dict(zip(names, one, strict=True)) | mode for one in zip(*settings, strict=True)]
+    sums = tuple([sum_of(size, **one) for size, one in zip(sizes, each, strict=True)])
+    return sums, [partial(formula, **one) for one in each]
+
+
 def _slide(
     x: Tensor,
     output: Tensor,
@@ -114,7 +131,7 @@ def _slide(
     stride: tuple[int, ...],
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
-    rules: Sequence[Callable[[int], int]],
+    rules: Sequence[SizeRule],
 ) -> Origin | None:
     """Return the origin of the output of a window that slides over the last dimensions."""
     origin = origin_of(x)
@@ -149,14 +166,12 @@ def _explain_conv(
         pads, before = (padding,) * ndim, (0,) * ndim
     else:
         pads = before = per_dimension(padding, ndim)  # type: ignore[arg-type]  # no text here
-    settings = list(zip(kernel, strides, pads, dilations, strict=True))
-    sums = [_conv_sum(size, *one) for size, one in zip(input.shape[-ndim:], settings, strict=True)]
-    rules = [
-        _rule(conv_output_size, kernel_size=k, stride=s, padding=p, dilation=d)
-        for k, s, p, d in settings
-    ]
+    sizes = tuple(input.shape[-ndim:])
+    sums, rules = _windows(
+        conv_arithmetic, conv_output_size, sizes, kernel, strides, pads, dilations
+    )
     origin = _slide(input, output, kernel, strides, before, dilations, rules)
-    return Explanation(tuple(sums), output.numel() * prod(shape[1:]), origin)
+    return Explanation(sums, output.numel() * prod(shape[1:]), origin)
 
 
 def _explain_conv_transpose(
@@ -226,17 +241,10 @@ def _explain_pool(
     kernel = per_dimension(kernel_size, ndim)
     strides = per_dimension(stride, ndim) if stride else kernel
     pads, dilations = per_dimension(padding, ndim), per_dimension(dilation, ndim)
-    settings = list(zip(kernel, strides, pads, dilations, strict=True))
-    sums = [
-        _pool_sum(size, *one, ceil_mode)
-        for size, one in zip(input.shape[-ndim:], settings, strict=True)
-    ]
-    rules = [
-        _rule(pool_output_size, kernel_size=k, stride=s, padding=p, dilation=d, ceil_mode=ceil_mode)
-        for k, s, p, d in settings
-    ]
-    origin = _slide(input, output, kernel, strides, pads, dilations, rules)
-    return Explanation(tuple(sums), 0, origin)
+    settings = (kernel, strides, pads, dilations)
+    sizes = tuple(input.shape[-ndim:])
+    sums, rules = _windows(pool_arithmetic, pool_output_size, sizes, *settings, ceil_mode=ceil_mode)
+    return Explanation(sums, 0, _slide(input, output, *settings, rules))
 
 
 def _fixed(output_size: int, _: int) -> int:

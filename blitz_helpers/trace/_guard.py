@@ -19,7 +19,7 @@ _OWN = tuple(nn.Module().__dict__)
 _NOTHING: dict[str, Any] = {}
 _MISSING = object()
 # What the tracer puts on instances to steer them.
-_PREPARED = ("forward", "initialize_parameters")
+_PREPARED = ("forward", "initialize_parameters", "_compiled_call_impl")
 
 
 class ModelState:
@@ -155,8 +155,7 @@ def global_state_kept() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-        if random.getstate() != python:
-            random.setstate(python)
+        random.setstate(python)
 
 
 _AUTOCAST = ("cpu", "cuda")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from operator import eq
 from textwrap import fill
@@ -229,7 +230,7 @@ class ShapeTrace(Sequence[ShapeStep]):
     def __init__(
         self,
         steps: Sequence[ShapeStep],
-        calls: Sequence[ModuleCall],
+        calls: Sequence[tuple[Any, ...]],
         output_shape: Any,
         num_params: int,
         num_trainable_params: int,
@@ -237,7 +238,7 @@ class ShapeTrace(Sequence[ShapeStep]):
         ran_for_real: str | None,
     ) -> None:
         self._steps = tuple(steps)
-        self._calls = tuple(calls)
+        self._unsummed_calls = tuple(calls)
         self.output_shape = output_shape
         self.num_params = num_params
         self.num_trainable_params = num_trainable_params
@@ -258,6 +259,18 @@ class ShapeTrace(Sequence[ShapeStep]):
     def num_macs(self) -> int:
         """Multiply-accumulates of the forward pass, bias additions not counted."""
         return sum(step.num_macs for step in self._steps)
+
+    @cached_property
+    def _calls(self) -> tuple[ModuleCall, ...]:
+        """The calls of modules, outer before inner, summed up when first looked at."""
+        calls = []
+        for *place, shape, steps in self._unsummed_calls:
+            inside = self._steps[steps]
+            params, macs = (sum([step[i] for step in inside]) for i in (6, 7))
+            calls.append(
+                ModuleCall(place[0], place[1], place[2], place[3], shape, params, macs, steps)
+            )
+        return tuple(calls)
 
     def path(self) -> str:
         """Return the operations in order: ``"input -> conv2d -> relu -> ..."``."""

@@ -20,6 +20,8 @@ SURVIVAL_HEADER = ("tool", "survives", "gives up on", "side effects")
 TITLES = {
     "trace": "shape trace",
     "graph": "graph walk",
+    "drawing": "drawing, SVG",
+    "figure": "drawing, figure",
     "gradients": "gradient report",
     "sgd": "sgd_step",
     "adam": "adam_step",

@@ -1,7 +1,7 @@
 """Run every comparison, or those named, and write results.txt, results.md and results.png.
 
-usage: python -m benchmarks.run [trace graph drawing gradients sgd adam import training series
-robustness]
+usage: python -m benchmarks.run [trace graph drawing figure gradients sgd adam import training
+series robustness]
 """
 
 import sys
@@ -23,6 +23,9 @@ NETWORK, RESNET = "the network", "ResNet-152"
 
 # Where a profile found the time, for targets that are missed.
 WHY = {
+    "figure": "matplotlib lays out and renders every word by itself, in more than a millisecond, "
+    "and the picture of the network has about 70; all the rest, the walk and the layout included, "
+    "takes less than dot. As SVG the same picture needs no matplotlib.",
     "gradients": "a row has five reductions of the gradient (smallest and largest, sum, squares, "
     "signs and how many of them) and the weight's norm, where the floor is one; in the cache each "
     "still takes half as long as the floor's pass from memory, and on small tensors the calls "
@@ -73,6 +76,7 @@ PLANS = (
     Plan("graph", "loop of 1,000,000 steps", none(LOOP) | {TENTHS: 1.25}, seconds=20),
     Plan("drawing", NETWORK, {"torchviz with dot": 1}),
     Plan("drawing", RESNET, {"torchviz with dot": 1}, seconds=15),
+    Plan("figure", NETWORK, {"torchviz with dot, as PNG": 1}, seconds=10),  # ResNet-152: dot 20 s
     Plan("gradients", NETWORK, {FLOOR: 3}, together=True, seconds=2),
     Plan("gradients", RESNET, {FLOOR: 3}, together=True, seconds=5),
     Plan("gradients", "Llama of 1 billion", {FLOOR: 3}, together=True, seconds=20),

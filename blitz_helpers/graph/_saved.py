@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
+from operator import attrgetter
 from types import CodeType
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.autograd.graph import Node
 
 from blitz_helpers.graph._records import SavedTensor
-
-
-class Findings:
-    """What the nodes of one graph share: memory, and records that say the same."""
-
-    def __init__(self) -> None:
-        self._storages: dict[int, int] = {}
-        self._kept: dict[tuple[str, torch.Size, torch.dtype], SavedTensor] = {}
-
-    @property
-    def saved_bytes(self) -> int:
-        """Bytes of all the storages that were met, each counted once."""
-        return sum(self._storages.values())
-
-    def kept(self, name: str, tensor: Tensor) -> SavedTensor:
-        """Return the record of a tensor that is there, and count its memory."""
-        try:
-            storage, shape = tensor.untyped_storage(), tensor.shape
-        except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-            return SavedTensor(name, _shape(tensor), None, "kept")
-        self._storages[storage._cdata] = storage.nbytes()
-        key = (name, shape, tensor.dtype)
-        record = self._kept.get(key)
-        if record is None:
-            record = SavedTensor(name, tuple(shape), tensor.nbytes, "kept")
-            self._kept[key] = record
-        return record
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...] | None:
@@ -48,42 +22,69 @@ def _shape(tensor: Tensor) -> tuple[int, ...] | None:
         return None
 
 
-SavedReader: TypeAlias = Callable[[Any, Findings], tuple[SavedTensor, ...]]
+SavedReader: TypeAlias = Callable[[Any, set[UntypedStorage]], tuple[SavedTensor, ...]]
+"""Reads what a node saved, and adds the memory that it met to the set."""
 
 
 def saved_reader(python_type: type[Node]) -> SavedReader | None:
     """Return what reads nodes of this type, which torch defines; ``None`` if they save nothing."""
     raw = "_raw_saved_"
     names = [name.removeprefix(raw) for name in vars(python_type) if name.startswith(raw)]
+    if not names:
+        return None
+    hooks = attrgetter(*[f"{raw}{name}.unpack_hook" for name in names])
+    without = (None,) * len(names) if len(names) > 1 else None
     attributes = [(name, raw + name, "_saved_" + name) for name in names]
 
-    def read(node: Any, findings: Findings) -> tuple[SavedTensor, ...]:
+    def read(node: Any, storages: set[UntypedStorage]) -> tuple[SavedTensor, ...]:
+        try:
+            unhooked = hooks(node) == without
+        except (AttributeError, RuntimeError):  # there is a list of tensors among them
+            unhooked = False
         found: list[SavedTensor] = []
         for name, raw_attribute, attribute in attributes:
-            try:
-                raw = getattr(node, raw_attribute)
-            except RuntimeError:  # a list of tensors, freed
-                found.append(SavedTensor(name, None, 0, "freed"))
-                continue
-            if type(raw) is tuple:
-                found += _read_list(name, raw, findings)
-            elif raw.unpack_hook is not None:
-                found.append(SavedTensor(name, None, None, "packed"))
-            else:
-                # No hook is on it, so that nothing but torch's own checks run here.
+            if not unhooked:
                 try:
-                    tensor = getattr(node, attribute)
-                except RuntimeError as error:
-                    found.append(_lost(name, raw, error, findings))
-                else:
-                    if tensor is not None:  # as is the bias of a layer that has none
-                        found.append(findings.kept(name, tensor))
+                    raw = getattr(node, raw_attribute)
+                except RuntimeError:  # a list of tensors, freed
+                    found.append(SavedTensor(name, None, 0, "freed"))
+                    continue
+                if type(raw) is tuple:
+                    found += _read_list(name, raw, storages)
+                    continue
+                if raw.unpack_hook is not None:
+                    found.append(SavedTensor(name, None, None, "packed"))
+                    continue
+            # No hook is on it, so that nothing but torch's own checks run here.
+            try:
+                tensor = getattr(node, attribute)
+            except RuntimeError as error:
+                found.append(_lost(name, getattr(node, raw_attribute), error, storages))
+            else:
+                if tensor is not None:  # as is the bias of a layer that has none
+                    found.append(_present(name, tensor, storages))
         return tuple(found)
 
-    return read if attributes else None
+    return read
 
 
-def read_custom(node: Any, findings: Findings) -> tuple[SavedTensor, ...]:
+def _present(name: str, tensor: Tensor, storages: set[UntypedStorage]) -> SavedTensor:
+    """Return the record of a tensor that is there, of whatever layout."""
+    try:
+        record = _kept(name, tensor.shape, tensor.nbytes)
+        storages.add(tensor.untyped_storage())
+    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
+        return SavedTensor(name, _shape(tensor), None, "kept")
+    return record
+
+
+@lru_cache(maxsize=4096)
+def _kept(name: str, shape: tuple[int, ...], nbytes: int) -> SavedTensor:
+    """Return one record for all that say the same: a loop saves the same in every step."""
+    return SavedTensor(name, tuple(shape), nbytes, "kept")
+
+
+def read_custom(node: Any, storages: set[UntypedStorage]) -> tuple[SavedTensor, ...]:
     """Return what a custom function gave to ``save_for_backward``."""
     try:
         raws = node._raw_saved_tensors
@@ -91,10 +92,12 @@ def read_custom(node: Any, findings: Findings) -> tuple[SavedTensor, ...]:
         # All that is left is the fact that it was freed, even if it never saved anything.
         saves = _uses_saved_tensors(node._forward_cls)
         return (SavedTensor("saved_tensors", None, 0, "freed"),) if saves else ()
-    return tuple(_read_list("saved_tensors", raws, findings))
+    return tuple(_read_list("saved_tensors", raws, storages))
 
 
-def _read_list(name: str, raws: tuple[Any, ...], findings: Findings) -> list[SavedTensor]:
+def _read_list(
+    name: str, raws: tuple[Any, ...], storages: set[UntypedStorage]
+) -> list[SavedTensor]:
     found = []
     for place, raw in enumerate(raws):
         item = f"{name}[{place}]"
@@ -104,19 +107,19 @@ def _read_list(name: str, raws: tuple[Any, ...], findings: Findings) -> list[Sav
         try:
             tensor = raw.unpack()
         except RuntimeError as error:
-            found.append(_lost(item, raw, error, findings))
+            found.append(_lost(item, raw, error, storages))
         else:
             if tensor is not None:
-                found.append(findings.kept(item, tensor))
+                found.append(_present(item, tensor, storages))
     return found
 
 
-def _lost(name: str, raw: Any, error: RuntimeError, findings: Findings) -> SavedTensor:
+def _lost(name: str, raw: Any, error: RuntimeError, storages: set[UntypedStorage]) -> SavedTensor:
     """Say what has become of a tensor that torch does not hand out."""
     data = raw.data
     if data is None:
         return SavedTensor(name, None, 0, "freed")
-    record = findings.kept(name, data)
+    record = _present(name, data, storages)
     changed = "modified by an inplace operation" in str(error)
     return record._replace(state="changed") if changed else record
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._modules import Slots, belongings
-from blitz_helpers.graph._records import AutogradGraph, GraphNode
+from blitz_helpers.graph._labels import labels_of, module_running
+from blitz_helpers.graph._modules import VIEWS, nothing_to_name, owner, places_of
+from blitz_helpers.graph._records import AutogradGraph, GraphNode, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
-from blitz_helpers.graph._saved import Findings, SavedReader, read_custom, saved_reader
+from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
 
 
 def autograd_graph(
@@ -51,54 +50,72 @@ def autograd_graph(
     roots = list(dict.fromkeys(_grad_fn(*found) for found in _tensors(output, "output")))
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
-    with _collector_paused():
+    # Nothing here is garbage, and the search for it would take as long as the rest.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
         return _snapshot(roots, model)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
-    slots, depths = _discover(roots)
-    order = list(depths)
-    kinds = [_kinds.get(type(node)) or _learn_kind(node) for node in order]
-    ops = [kind.op for kind in kinds]
-    parameters, modules = belongings(order, slots, ops, model)
-    numbers: dict[Node | None, int] = dict(zip(order, count(), strict=False))
-    findings = Findings()
-    saved = [
-        kind.read_saved(node, findings) if kind.read_saved else ()
-        for node, kind in zip(order, kinds, strict=True)
-    ]
-    columns = (
-        numbers.values(),
-        [kind.name for kind in kinds],
-        ops,
-        [parameters.get(node) for node in order],
-        [modules.get(node) for node in order],
-        [_shape(node) for node in order],
-        [tuple([numbers.get(source) for source, _ in slots[node]]) for node in order],
-        saved,
-        # A node frees all of it at once.
-        [tensors[0].state == "freed" if tensors else None for tensors in saved],
-        depths.values(),
-    )
-    nodes = tuple(map(GraphNode._make, zip(*columns, strict=True)))
-    return AutogradGraph(
-        nodes, tuple([nodes[numbers[root]] for root in roots]), findings.saved_bytes
-    )
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python from searching for garbage again and again while a large graph is read.
-
-    There is none in it, and the search would take as long as the rest.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    places = places_of(model)
+    labels = labels_of(model)
+    nodes, slots, order, depths = _discover(roots)
+    # Sources first: they have a number and owners when a node that they feed asks for them.
+    numbers: list[int | None] = [None] * (len(nodes) + 1)
+    owners: list[list[str] | None] = [None] * (len(nodes) + 1)
+    storages: set[UntypedStorage] = set()
+    rows: list[tuple[Any, ...]] = []
+    number = len(nodes)
+    for place in reversed(order):
+        number -= 1
+        numbers[place] = number
+        node = nodes[place]
+        name, op, is_view, read_saved = _kinds.get(type(node)) or _learn_kind(node)
+        parameter = module = freed = None
+        inputs: tuple[int | None, ...] = ()
+        saved: tuple[SavedTensor, ...] = ()
+        if op == "accumulate_grad":
+            found = places.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf has it
+            if found is not None:
+                parameter, owners[place] = found
+                module = found[1][0]
+        else:
+            filled = []
+            feeding = []
+            for source in slots[place]:
+                filled.append(numbers[source])
+                owned = owners[source]
+                if owned is not None:
+                    feeding.append(owned)
+            inputs = tuple(filled)
+            if labels:
+                module = module_running(labels, node._sequence_nr())
+            if feeding:
+                if is_view:
+                    owners[place] = feeding[0]
+                if module is None:
+                    module = owner(feeding)
+            if read_saved is not None:
+                saved = read_saved(node, storages)
+                if saved:
+                    freed = saved[0].state == "freed"  # a node frees all of it at once
+        metadata = node._input_metadata
+        try:
+            shape = tuple(metadata[0].shape) if metadata else None
+        except RuntimeError:  # a nested tensor is not of one shape
+            shape = None
+        depth = depths[place]
+        rows.append((number, name, op, parameter, module, shape, inputs, saved, freed, depth))
+    graph = tuple(map(GraphNode._make, reversed(rows)))
+    if model is not None and all(node.module is None for node in graph):
+        raise ValueError(nothing_to_name(model))
+    # The roots have the first places.
+    starts = tuple([graph[number] for number in numbers[: len(roots)] if number is not None])
+    return AutogradGraph(graph, starts, sum(map(UntypedStorage.nbytes, storages)))
 
 
 def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:
@@ -138,56 +155,59 @@ def _grad_fn(tensor: Tensor, where: str) -> Node:
     )
 
 
-def _discover(roots: list[Node]) -> tuple[dict[Node, Slots], dict[Node, int]]:
-    """Return the slots of every node, and the depth of each, in an order by depth."""
-    slots: dict[Node, Slots] = {}
-    consumers = dict.fromkeys(roots, 0)
+def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int], list[int]]:
+    """Return the nodes, roots first, and by their places in that list the rest.
+
+    That is: what feeds the slots of each node, an order by depth, and the depth of each node. An
+    empty slot is fed from place -1, which is one more at the end of a list.
+    """
+    nodes = list(roots)
+    places = {root: place for place, root in enumerate(roots)}
+    consumers = [0] * len(roots)
+    slots: list[list[int]] = []
     try:
-        todo = list(roots)
-        while todo:
-            node = todo.pop()
-            slots[node] = node.next_functions
-            for source, _ in slots[node]:
-                if source is None:
-                    continue
-                if source in consumers:
-                    consumers[source] += 1
+        for node in nodes:
+            sources = []
+            for feeding, _ in node.next_functions:
+                if feeding is None:
+                    place = -1
+                elif feeding in places:
+                    place = places[feeding]
+                    consumers[place] += 1
                 else:
-                    consumers[source] = 1
-                    todo.append(source)
+                    place = places[feeding] = len(nodes)
+                    nodes.append(feeding)
+                    consumers.append(1)
+                sources.append(place)
+            slots.append(sources)
+        consumers.append(0)  # below 0 from the first empty slot on
         # A node comes when its last consumer has come, so the order is one by depth.
-        order = [root for root in roots if not consumers[root]]
-        depths = dict.fromkeys(order, 0)
-        for node in order:
-            for source, _ in slots[node]:
-                if source is not None:
-                    consumers[source] -= 1
-                    if not consumers[source]:
-                        depths[source] = depths[node] + 1
-                        order.append(source)
+        order = [place for place in range(len(roots)) if not consumers[place]]
+        depths = [0] * len(nodes)
+        for place in order:
+            for source in slots[place]:
+                consumers[source] -= 1
+                if not consumers[source]:
+                    depths[source] = depths[place] + 1
+                    order.append(source)
         if depths[order[-1]] > LEVELS_FREED_AT_ONCE:
-            for node in order:
-                level = depths[node] // LEVELS_FREED_AT_ONCE
-                for source, _ in slots[node]:
-                    if source is None or not slots[source]:
-                        continue
-                    if depths[source] // LEVELS_FREED_AT_ONCE != level:
-                        free_apart(node)
+            slots.append([])
+            for place in order:
+                level = depths[place] // LEVELS_FREED_AT_ONCE
+                for source in slots[place]:
+                    if slots[source] and depths[source] // LEVELS_FREED_AT_ONCE != level:
+                        free_apart(nodes[place])
                         break
     except BaseException:  # a keyboard interrupt must not leave a graph that crashes later
-        for node in slots:
+        for node in nodes:
             free_apart(node)
         raise
-    return slots, depths
+    return nodes, slots, order, depths
 
 
-class _Kind(NamedTuple):
-    """What is the same for all nodes of one Python type."""
-
-    name: str
-    op: str
-    read_saved: SavedReader | None
-
+# The same for all nodes of one Python type: name, operation, whether that is a view, what reads
+# the saved tensors. A plain tuple, for a named one is unpacked far more slowly.
+_Kind: TypeAlias = tuple[str, str, bool, SavedReader | None]
 
 # torch's own types last for ever; those of custom functions may be made by the thousand.
 _kinds: dict[type[Node], _Kind] = {}
@@ -201,11 +221,12 @@ def _learn_kind(node: Node) -> _Kind:
         kind = _custom_kinds.get(python_type)
         if kind is None:
             name = node.name()
-            kind = _Kind(name, _BACKWARD.sub("", name) or name, read_custom)
+            kind = (name, _BACKWARD.sub("", name) or name, False, read_custom)
             _custom_kinds[python_type] = kind
         return kind
     name = _QUALIFIERS.sub("", node.name())
-    kind = _Kind(name, _op(name), saved_reader(python_type))
+    op = _op(name)
+    kind = (name, op, op in VIEWS, saved_reader(python_type))
     if name == python_type.__name__:  # else one that Python does not know: they share a type
         _kinds[python_type] = kind
     return kind
@@ -229,11 +250,3 @@ def _op(name: str) -> str:
         return name
     stem = stem.replace("GridSampler", "GridSampler_")  # grid_sampler_2d, unlike pool2d
     return "_".join(_WORD.findall(stem)).lower()
-
-
-def _shape(node: Node) -> tuple[int, ...] | None:
-    metadata = node._input_metadata
-    try:
-        return tuple(metadata[0].shape) if metadata else None
-    except RuntimeError:  # a nested tensor is not of one shape
-        return None

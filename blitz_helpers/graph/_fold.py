@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from blitz_helpers.graph._records import AutogradGraph, GraphNode
@@ -21,14 +21,11 @@ class Box(NamedTuple):
     nodes: tuple[GraphNode, ...]
 
     @property
-    def is_leaf(self) -> bool:
-        """Whether it is one leaf and nothing else."""
-        return len(self.nodes) == 1 and self.nodes[0].op == "accumulate_grad"
-
-    @property
-    def freed(self) -> bool:
-        """Whether a backward has freed what any of the nodes saved."""
-        return any(node.freed for node in self.nodes)
+    def kind(self) -> Literal["operation", "leaf", "freed"]:
+        """``"leaf"``: one and nothing else; ``"freed"``: a backward freed what some node saved."""
+        if len(self.nodes) == 1 and self.nodes[0].name == "AccumulateGrad":
+            return "leaf"
+        return "freed" if any(node.freed for node in self.nodes) else "operation"
 
 
 class Arrow(NamedTuple):

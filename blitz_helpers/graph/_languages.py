@@ -25,8 +25,8 @@ def mermaid(graph: FoldedGraph) -> Mermaid:
     lines = ["flowchart TD"]
     for place, box in enumerate(graph.boxes):
         text = "<br>".join(_escaped(part) for part in _lines(box))
-        shape = f'(["{text}"])' if box.is_leaf else f'["{text}"]'
-        lines.append(f"    n{place}{shape}:::{_kind(box)}")
+        shape = f'(["{text}"])' if box.kind == "leaf" else f'["{text}"]'
+        lines.append(f"    n{place}{shape}:::{box.kind}")
     for source, target, slot in graph.arrows:
         label = "" if slot is None else f'|"{slot}"|'
         lines.append(f"    n{source} -->{label} n{target}")
@@ -45,8 +45,8 @@ def dot(graph: FoldedGraph) -> str:
     ]
     for place, box in enumerate(graph.boxes):
         text = r"\n".join(part.replace("\\", r"\\").replace('"', r"\"") for part in _lines(box))
-        shape = ", shape=ellipse" if box.is_leaf else ""
-        lines.append(f'    n{place} [label="{text}", fillcolor="{_FILLS[_kind(box)]}"{shape}]')
+        shape = ", shape=ellipse" if box.kind == "leaf" else ""
+        lines.append(f'    n{place} [label="{text}", fillcolor="{_FILLS[box.kind]}"{shape}]')
     for source, target, slot in graph.arrows:
         label = "" if slot is None else f' [label="{slot}"]'
         lines.append(f"    n{source} -> n{target}{label}")
@@ -55,12 +55,6 @@ def dot(graph: FoldedGraph) -> str:
 
 def _lines(box: Box) -> list[str]:
     return [part for part in (box.title, box.detail) if part]
-
-
-def _kind(box: Box) -> str:
-    if box.is_leaf:
-        return "leaf"
-    return "freed" if box.freed else "operation"
 
 
 def _escaped(text: str) -> str:

@@ -136,7 +136,10 @@ class AutogradGraph:
         return " -> ".join(ops)
 
     def folded(self, limit: int = _MOST_BOXES) -> FoldedGraph:
-        """Return the graph in at most ``limit`` boxes, if need be by module or by depth."""
+        """Return the graph in at most ``limit`` boxes, if need be by module or by depth.
+
+        Every box stands before those that feed it, so no arrows run in a circle.
+        """
         if limit < 1:
             raise ValueError(f"limit={limit}; expected at least 1 box.")
         return fold(self, limit)

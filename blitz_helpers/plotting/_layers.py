@@ -86,7 +86,7 @@ def _depths(count: int, links: Sequence[Link]) -> list[int]:
 
 def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
     """Return the longest way, from a root to the deepest operation, and on to its only input."""
-    inner = [number for number, box in enumerate(boxes) if not box.is_leaf]
+    inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
     way = [max(inner, key=depths.__getitem__)]
     while depths[way[-1]]:
         above = (link.target for link in links if link.source == way[-1])
@@ -108,7 +108,7 @@ def _chains(
         consumers[link.source].append(link.target)
     chain_from: dict[int, list[int]] = {}
     for leaf, box in enumerate(boxes):
-        if not box.is_leaf or leaf in main or len(consumers[leaf]) != 1:
+        if box.kind != "leaf" or leaf in main or len(consumers[leaf]) != 1:
             continue
         chain, host = [leaf], consumers[leaf][0]
         while host not in main and inputs[host] == 1 and len(consumers[host]) == 1:

@@ -106,10 +106,8 @@ def sketch(graph: AutogradGraph) -> Sketch:
     for way in ways:
         _add_way(page, way)
     for box, (title, detail), place in zip(folded.boxes, texts, places, strict=True):
-        kind = "leaf" if box.is_leaf else "freed" if box.freed else "operation"
-        rectangle = Rectangle(
-            kind, place.x - place.width / 2, place.y - BOX_HEIGHT / 2, place.width, BOX_HEIGHT
-        )
+        corner = place.x - place.width / 2, place.y - BOX_HEIGHT / 2
+        rectangle = Rectangle(box.kind, *corner, place.width, BOX_HEIGHT)
         page.boxes.append(rectangle)
         if len(box.nodes) > 1:
             page.blanks.append(rectangle._replace(x=rectangle.x + 0.05, y=rectangle.y - 0.05))
@@ -130,9 +128,8 @@ def _texts(box: Box) -> tuple[str, str]:
         return box.title, f"{len(box.nodes):,} nodes"
     (node,) = box.nodes
     shape = "" if node.shape is None else "x".join(map(str, node.shape)) or "scalar"
-    if box.is_leaf:
-        return box.title, shape
-    return box.title, "  ".join(filter(None, (node.module, shape)))
+    module = None if box.kind == "leaf" else node.module
+    return box.title, "  ".join(filter(None, (module, shape)))
 
 
 def _width(role: str, text: str) -> float:

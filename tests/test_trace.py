@@ -1,6 +1,7 @@
 """A trace says what a forward pass does to shapes, and a failure explains itself."""
 
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -133,6 +134,13 @@ print(sorted({"sympy", "torch._dynamo"} & set(sys.modules)))
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_records_are_named_where_their_users_find_them_and_pickle():
+    trace = trace_shapes(Digits(), (1, 1, 32, 32))
+    assert {type(trace).__module__, type(trace[0]).__module__} == {"blitz_helpers.trace"}
+    assert ShapeError.__module__ == "blitz_helpers.trace"
+    assert str(pickle.loads(pickle.dumps(trace))) == str(trace)
 
 
 @pytest.mark.parametrize(
@@ -576,6 +584,53 @@ def test_equal_blocks_that_follow_each_other_fold_into_one_line_with_their_count
     assert trace._repr_html_().count("<details") == 1
 
 
+class Residual(nn.Module):
+    """Blocks whose outputs their parent adds up, as transformers do."""
+
+    def __init__(self, blocks, after_each=lambda x: x):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(blocks)
+        )
+        self.after_each = after_each
+
+    def forward(self, x):
+        for i, block in enumerate(self.blocks):
+            x = x + block(x)
+            if i % 8 == 7:
+                x = self.after_each(x)
+        return x
+
+
+def test_blocks_fold_together_with_what_their_parent_does_between_them():
+    trace = trace_shapes(Residual(32), (2, 8))
+    rows = str(trace).splitlines()[2:-1]
+    for row, part in zip(rows, ["linear", "gelu", "add", "31 x blocks.0"], strict=True):
+        assert part in row
+    assert "93 equal steps" in rows[-1]
+    assert f"{31 * 72:,}" in rows[-1]
+    html = trace._repr_html_()
+    assert html.count("31 x blocks.0") == html.count(">add<") == 1
+
+
+def test_what_the_parent_does_now_and_then_stands_between_folded_blocks():
+    text = str(trace_shapes(Residual(32, torch.sin), (2, 8)))
+    assert text.count("7 x blocks.") == 4
+    assert text.count(" sin ") == 4
+
+
+def test_a_layer_and_what_its_parent_does_with_it_are_no_block_until_they_come_again():
+    def net(count):
+        layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(count))
+        model = Call(lambda x: [x := F.relu(layer(x)) for layer in layers][-1])
+        model.layers = layers
+        return str(trace_shapes(model, (2, 8)))
+
+    assert " x " not in net(2)
+    assert "2 x layers.0" in net(3)
+    assert "4 equal steps" in net(3)
+
+
 def test_by_module_folds_equal_blocks_too():
     model = nn.Sequential(nn.Linear(3, 8), *[Block(8) for _ in range(32)], nn.Linear(8, 2))
     rows = trace_shapes(model, (2, 5, 3)).by_module()
@@ -604,7 +659,7 @@ def test_by_module_folds_equal_blocks_that_their_parent_adds_up():
 
     trace = trace_shapes(Residual(), (2, 4))
     assert "4 x blocks.0" in str(trace.by_module())
-    assert len(str(trace).splitlines()) == 2 + 5 * 6 + 1  # steps of the parent stand between
+    assert len(str(trace).splitlines()) == 2 + 6 + 1 + 1
 
 
 def test_every_step_is_in_the_html_unless_folded():

@@ -4,3 +4,6 @@ from blitz_helpers.trace._engine import trace_shapes
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 
 __all__ = ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"]
+
+for _record in (ShapeError, ShapeStep, ShapeTrace):
+    _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them

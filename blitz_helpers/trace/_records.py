@@ -101,8 +101,9 @@ class _Repeats(NamedTuple):
 
     @property
     def steps(self) -> slice:
-        """The steps inside them."""
-        return slice(self.again[0].steps.start, self.again[-1].steps.stop)
+        """The steps inside them, and those of their parent that follow each."""
+        start = self.again[0].steps.start
+        return slice(start, self.again[-1].steps.stop + start - self.first.steps.stop)
 
 
 def _stops(calls: Sequence[ModuleCall]) -> list[int]:
@@ -116,9 +117,13 @@ def _stops(calls: Sequence[ModuleCall]) -> list[int]:
     return stops
 
 
-def _repeats(calls: Sequence[ModuleCall], equal: Callable[[int, int], bool]) -> dict[int, _Repeats]:
-    """Return the equal blocks that follow each other, by the index of the first to repeat."""
-    stops = _stops(calls)
+def _repeats(
+    calls: Sequence[ModuleCall], stops: list[int], equal: Callable[[int, int, int], bool]
+) -> dict[int, _Repeats]:
+    """Return the equal blocks that follow each other, by the index of the first to repeat.
+
+    ``equal`` is asked about the first block, the last one that repeats it, and the one after that.
+    """
     found: dict[int, _Repeats] = {}
     at = 0
     while at < len(calls):
@@ -130,7 +135,7 @@ def _repeats(calls: Sequence[ModuleCall], equal: Callable[[int, int], bool]) -> 
         while (
             following < len(calls)
             and calls[following].depth == calls[at].depth
-            and equal(last, following)
+            and equal(at, last, following)
         ):
             again.append(calls[following])
             last, following = following, stops[following]
@@ -293,22 +298,33 @@ class ShapeTrace(Sequence[ShapeStep]):
 
     def _repeats(self) -> dict[int, _Repeats]:
         """Return the blocks that repeat the one before, step by step."""
+        calls = self._calls
+        stops = _stops(calls)
 
-        def equal(one: int, other: int) -> bool:
-            first, second = self._calls[one], self._calls[other]
+        def equal(first: int, last: int, following: int) -> bool:
+            one, before, other = calls[first], calls[last], calls[following]
+            after = calls[stops[first]].steps.start - one.steps.stop  # steps of their parent
             return (
-                first.steps.stop == second.steps.start
-                and first.num_macs == second.num_macs
-                and self._signature(first) == self._signature(second)
+                other.steps.start - before.steps.stop == after
+                and one.num_macs == other.num_macs
+                and self._signature(one, after) == self._signature(other, after)
             )
 
-        found = _repeats(self._calls, equal)
-        return {at: one for at, one in found.items() if one.steps.stop - one.steps.start > 1}
+        found = _repeats(calls, stops, equal)
+        return {
+            at: one
+            for at, one in found.items()
+            if len(one.again) * (one.first.steps.stop - one.first.steps.start) > 1
+        }
 
-    def _signature(self, call: ModuleCall) -> list[object]:
-        """Return what equal blocks have in common."""
-        skip, steps = len(call.module), self._steps[call.steps]
-        return [(step.module[skip:], *step[2:8]) for step in steps]
+    def _signature(self, call: ModuleCall, after: int) -> list[object]:
+        """Return what equal blocks have in common, with so many steps after them."""
+        skip, end = len(call.module), call.steps.stop
+        inside, parents = self._steps[call.steps], self._steps[end : end + after]
+        return [
+            *[(step.module[skip:], *step[2:8]) for step in inside],
+            *[(step.module, *step[2:8]) for step in parents],
+        ]
 
     def _repeats_row(self, repeats: _Repeats) -> Row:
         inside = self._steps[repeats.steps]
@@ -346,6 +362,7 @@ class ShapeTrace(Sequence[ShapeStep]):
             while index < calls.stop:
                 call = self._calls[index]
                 if index in repeats:
+                    yield from map(_step_cells, self._steps[at : repeats[index].steps.start])
                     yield self._repeats_row(repeats[index])
                     index, at = repeats[index].stop, repeats[index].steps.stop
                     continue
@@ -405,13 +422,12 @@ class ModuleTable(Sequence[ModuleCall]):
         """Return the blocks that repeat the one before, module by module."""
         stops = _stops(self.calls)
 
-        def equal(one: int, other: int) -> bool:
-            lengths = stops[one] - one, stops[other] - other
-            return lengths[0] == lengths[1] and all(
-                map(eq, self._signature(one, stops[one]), self._signature(other, stops[other]))
-            )
+        def equal(first: int, last: int, following: int) -> bool:
+            lengths = stops[last] - last, stops[following] - following
+            one, other = (self._signature(at, stops[at]) for at in (last, following))
+            return lengths[0] == lengths[1] and all(map(eq, one, other))
 
-        found = _repeats(self.calls, equal)
+        found = _repeats(self.calls, stops, equal)
         return {at: one for at, one in found.items() if one.stop - at > 1}
 
     def _signature(self, at: int, stop: int) -> Iterator[object]:

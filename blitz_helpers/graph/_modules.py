@@ -17,26 +17,26 @@ VIEWS = frozenset(
 )
 
 
-def places_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
+def parameters_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
     """Return by the ``id`` of each parameter its first dotted name and the modules that own it.
 
     Raises:
         TypeError: ``model`` is no module.
     """
-    places: dict[int, tuple[str, list[str]]] = {}
+    known: dict[int, tuple[str, list[str]]] = {}
     if model is None:
-        return places
+        return known
     require_module(model)
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            place = places.get(id(parameter))
-            if place is None:
-                places[id(parameter)] = (f"{path}.{name}" if path else name, [path])
+            owned = known.get(id(parameter))
+            if owned is None:
+                known[id(parameter)] = (f"{path}.{name}" if path else name, [path])
             else:  # tied
-                place[1].append(path)
-    return places
+                owned[1].append(path)
+    return known
 
 
 def owner(feeding: list[list[str]]) -> str:

@@ -13,7 +13,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from blitz_helpers.graph._labels import labels_of, module_running
-from blitz_helpers.graph._modules import VIEWS, nothing_to_name, owner, places_of
+from blitz_helpers.graph._modules import VIEWS, nothing_to_name, owner, parameters_of
 from blitz_helpers.graph._records import AutogradGraph, GraphNode, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
 from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
@@ -61,7 +61,7 @@ def autograd_graph(
 
 
 def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
-    places = places_of(model)
+    known = parameters_of(model)
     labels = labels_of(model)
     nodes, slots, order, depths = _discover(roots)
     # Sources first: they have a number and owners when a node that they feed asks for them.
@@ -79,7 +79,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
         inputs: tuple[int | None, ...] = ()
         saved: tuple[SavedTensor, ...] = ()
         if op == "accumulate_grad":
-            found = places.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf has it
+            found = known.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf has it
             if found is not None:
                 parameter, owners[place] = found
                 module = found[1][0]

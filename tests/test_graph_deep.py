@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 PROGRAM = """
 import sys, threading, torch
@@ -78,6 +79,10 @@ CASES = [f"{first}-{when}" for first in ("graph", "tensor") for when in WHEN]
 def test_a_deep_graph_is_walked_shown_and_let_go_of(place):
     # Two levels a step: without care 512 KiB of stack end at 3,000 levels, 8 MB at some 40,000.
     steps = {"thread": "5000", "main": "30000"}[place]
+    if place == "thread" and torch.__version__ < (2, 13):
+        pytest.skip(
+            "torch 2.12 at times ends badly after a backward in a thread, with us or without"
+        )
     assert_survived(run(PROGRAM, steps, place, *CASES))
 
 
@@ -136,5 +141,6 @@ del h
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a crash ends otherwise there")
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="torch 2.12 frees these graphs itself")
 def test_a_bare_loop_crashes_so_that_these_tests_can_fail():
     assert run(BARE).returncode < 0

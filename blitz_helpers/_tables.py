@@ -1,7 +1,6 @@
 """Rows of text as an aligned table: for a terminal, and for JupyterLab."""
 
 from collections.abc import Sequence
-from html import escape
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
@@ -31,6 +30,8 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     >>> html_table(["n"], [["<b>"]], align=">")
     '<table><thead>...<td style="text-align: right">&lt;b&gt;</td></tr></tbody></table>'
     """
+    from html import escape  # it reads HTML's two thousand entities: only for what is shown
+
     sides = ["right" if side == ">" else "left" for side in align]
 
     def line(cells: Sequence[str], tag: str) -> str:

@@ -16,14 +16,13 @@ from math import prod
 from numbers import Integral, Real
 from operator import is_
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 
-from blitz_helpers.trace import _hints
 from blitz_helpers.trace._explain import explain
 from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
 from blitz_helpers.trace._operations import (
@@ -41,6 +40,9 @@ from blitz_helpers.trace._operations import (
 from blitz_helpers.trace._origin import Origin, input_origin, known_origin, set_origin
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._rules import META, RULES, new, without_data
+
+if TYPE_CHECKING:
+    from blitz_helpers.trace import _hints
 
 _SEED = 0
 _OUR_WARNING = "None of the inputs have requires_grad"  # what torch says of our stand-ins
@@ -688,6 +690,8 @@ class _Tracer(TorchFunctionMode):
         error: Exception,
     ) -> ShapeError:
         """Return the error that says which step failed, why, and what to change."""
+        from blitz_helpers.trace import _hints  # only a failure needs them
+
         path, call, module = self.running[-1]
         shapes = tuple(
             [
@@ -709,15 +713,16 @@ class _WrongDeviceError(ValueError):
 
 # What torch says where it has no answer for tensors without data.
 _NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
-_SHAPE_WORDS = re.compile(
+_SHAPE_WORDS = (
     r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|"
-    r"dtype|(same|input|scalar) type|type promoting|not implemented for '",
-    re.I,
+    r"dtype|(same|input|scalar) type|type promoting|not implemented for '"
 )
 
 
 def _about_shapes(error: Exception) -> bool:
-    return not isinstance(error, _WrongDeviceError) and bool(_SHAPE_WORDS.search(str(error)))
+    return not isinstance(error, _WrongDeviceError) and bool(
+        re.search(_SHAPE_WORDS, str(error), re.I)
+    )
 
 
 def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    Number = int | Fraction
+
 SizeRule = Callable[[int], int]
-Number = int | Fraction
 
 
 class Axis(NamedTuple):
@@ -126,6 +129,8 @@ def upsampling(axis: Axis, factor: int, before: Number, after: Number, rule: Siz
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to
     ``(o + after) / factor``.
     """
+    from fractions import Fraction  # takes as long to load as a small network to trace
+
     return Axis(
         Fraction(axis.stride) / factor,
         axis.low - axis.stride * Fraction(before) / factor,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from operator import eq
 from textwrap import fill
 from typing import Any, NamedTuple, overload
@@ -173,6 +172,8 @@ def _folding_html(
     header: Sequence[str], align: str, items: Iterable[Row | _Block], *, unfolded: bool
 ) -> str:
     """Return the rows as tables, those of a block inside one that folds away."""
+    from html import escape  # as in `html_table`
+
     parts: list[str] = []
     rows: list[Row] = []
 
@@ -354,6 +355,8 @@ class ShapeTrace(Sequence[ShapeStep]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from html import escape  # as in `html_table`
+
         stops, repeats = _stops(self._calls), self._repeats()
 
         def items(calls: slice, steps: slice) -> Iterator[Row | _Block]:

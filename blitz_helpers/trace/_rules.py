@@ -385,7 +385,7 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
     """
 )
 def _same_dtype(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    tensor_bounds = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+    tensor_bounds = _operands((*args, *kwargs.values()))
     if tensor_bounds or input.is_complex():  # of which `abs` is real
         return NotImplemented
     if kwargs.get("inplace"):

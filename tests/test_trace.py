@@ -136,6 +136,23 @@ print(sorted({"sympy", "torch._dynamo"} & set(sys.modules)))
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # as the compiler loads
+def test_a_module_compiled_in_place_is_seen_and_stays_compiled():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    model[1].compile()
+    compiled = model[1]._compiled_call_impl
+    rows = trace_shapes(model, (2, 3)).by_module()
+    assert [row.module for row in rows] == ["", "0", "1", "1.0", "1.1"]
+    assert model[1]._compiled_call_impl is compiled
+
+
+def test_calls_of_modules_are_torchs_own_again_after_a_trace_that_raised():
+    before = nn.Module._call_impl
+    with pytest.raises(ShapeError):
+        trace_shapes(Digits(), (1, 1, 28, 28))
+    assert nn.Module._call_impl is before
+
+
 def test_records_are_named_where_their_users_find_them_and_pickle():
     trace = trace_shapes(Digits(), (1, 1, 32, 32))
     assert {type(trace).__module__, type(trace[0]).__module__} == {"blitz_helpers.trace"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from math import prod
+from operator import add, mul
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +29,13 @@ from blitz_helpers.trace._origin import (
     Origin,
     SizeRule,
     input_origin,
+    known_origin,
     merged,
     origin_of,
     spatial,
     upsampling,
     window,
+    with_last_axes,
 )
 from blitz_helpers.trace._rules import Sizes, per_dimension
 
@@ -70,14 +73,16 @@ def explain(op: str, output: Tensor, args: Any, kwargs: Any, tensors: list[Tenso
             return found
     else:
         found = Explanation()
-    origins = [origin_of(tensor) for tensor in tensors]
-    if not origins:
+    if not tensors:
         return found._replace(origin=origin_of(output))  # a new tensor's, whose device is known
     if explanation is None and op.removesuffix("_") in _ELEMENTWISE_NAMES:
-        if len(origins) == 1:
+        known = [tensor for tensor in tensors if known_origin(tensor)] or tensors[:1]
+        origins = [origin_of(tensor) for tensor in known]
+        if len(origins) == 1 and known[0].dim() == output.dim():
             return Explanation((), 0, origins[0])
-        origin = merged(origins, [tensor.shape for tensor in tensors], output.dim())
+        origin = merged(origins, [tensor.shape for tensor in known], output.dim())
         return Explanation((), 0, origin)
+    origins = [origin_of(tensor) for tensor in tensors]
     origin = Origin(device_of(origins), any(origin.depends for origin in origins))
     return Explanation(found.arithmetic, found.num_macs, origin)
 
@@ -139,8 +144,7 @@ def _slide(
     if known is None:
         return None
     axes = map(window, known, kernel, stride, padding, dilation, rules)
-    lead: Axes = (None,) * (output.dim() - len(kernel))
-    return Origin(origin.device, True, (*lead, *axes))
+    return with_last_axes(origin, output.dim(), list(axes))
 
 
 def _explain_conv(
@@ -224,8 +228,7 @@ def _explain_conv_transpose(
         )
         for axis, (k, s, p, o, d) in zip(known, settings, strict=True)
     ]
-    lead: Axes = (None,) * (output.dim() - ndim)
-    return Explanation(tuple(sums), macs, Origin(origin.device, True, (*lead, *axes)))
+    return Explanation(tuple(sums), macs, with_last_axes(origin, output.dim(), axes))
 
 
 def _explain_pool(
@@ -266,8 +269,7 @@ def _explain_adaptive_pool(ndim: int, output: Tensor, input: Tensor) -> Explanat
             axes.append(window(known[i], side, side, 0, 1, partial(_fixed, out)))
     if len(axes) < ndim:
         return Explanation(tuple(sums))
-    lead: Axes = (None,) * (output.dim() - ndim)
-    return Explanation(tuple(sums), 0, Origin(origin.device, True, (*lead, *axes)))
+    return Explanation(tuple(sums), 0, with_last_axes(origin, output.dim(), axes))
 
 
 def _largest_adaptive_window(size: int, out: int) -> int:
@@ -328,15 +330,11 @@ def _explain_pad(
             sums.append(f"{before} + {input.shape[-i - 1]} + {after} = {output.shape[-i - 1]}")
             axis = axes[-i - 1] if axes else None
             if axes and axis:
-                rule = _rule(_padded, amount=before + after)
+                rule = partial(add, before + after)
                 axes[-i - 1] = window(axis, 1, 1, before, 1, rule)
     if axes is None:
         return Explanation(tuple(sums))
     return Explanation(tuple(sums), 0, origin._replace(axes=tuple(axes)))
-
-
-def _padded(size: int, amount: int) -> int:
-    return size + amount
 
 
 @_explains("interpolate upsample upsample_nearest upsample_bilinear")
@@ -363,14 +361,9 @@ def _explain_interpolate(
         return Explanation(sums)
     axes = []
     for axis, factor, out in zip(known, factors, outs, strict=True):
-        rule = partial(_fixed, out) if size is not None else _rule(_scaled, factor=factor)
+        rule = partial(_fixed, out) if size is not None else partial(mul, factor)
         axes.append(axis if factor == 1 else upsampling(axis, factor, *reach(factor), rule))
-    lead: Axes = (None, None)
-    return Explanation(sums, 0, Origin(origin.device, True, (*lead, *axes)))
-
-
-def _scaled(size: int, factor: int) -> int:
-    return size * factor
+    return Explanation(sums, 0, with_last_axes(origin, output.dim(), axes))
 
 
 def _nearest_reach(factor: int) -> tuple[int, int]:
@@ -414,17 +407,13 @@ def _product(output: Tensor, origin: Origin, inner: int, columns: int) -> Explan
     return Explanation(sums, output.numel() * inner, kept)
 
 
-@_explains("matmul mm bmm")
+@_explains("matmul mm bmm mv dot vdot inner")
 def _explain_matmul(output: Tensor, input: Tensor, *args: Tensor, **kwargs: Tensor) -> Explanation:
-    other = next(iter((*args, *kwargs.values())))  # also called mat2
+    other = next(iter((*args, *kwargs.values())))  # also called mat2, vec or tensor
     inner = input.shape[-1]
-    sums = (f"{inner}/{inner}*{other.shape[-1]} = {other.shape[-1]}",) if other.dim() > 1 else ()
+    columns = output.shape[-1] if other.dim() > 1 else None
+    sums = () if columns is None else (f"{inner}/{inner}*{columns} = {columns}",)
     return Explanation(sums, output.numel() * inner)
-
-
-@_explains("mv dot vdot inner")
-def _explain_dot(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
-    return Explanation((), output.numel() * input.shape[-1])
 
 
 @_explains("scaled_dot_product_attention")
@@ -538,13 +527,21 @@ def _explain_cat(
     return Explanation(sums, 0, origin)
 
 
-def _keeping(origin: Origin, ndim: int, axes: Axes | None, **changes: Any) -> Origin | None:
-    """Return the origin of a view with ``ndim`` dimensions."""
-    if origin.untouched:
-        return input_origin(origin.device, ndim)
-    if axes is None or origin.axes is None:
-        return None
-    return Origin(origin.device, origin.depends, axes, **changes)
+def _moves_sides(names: str) -> Callable[[Callable[..., Axes | None]], None]:
+    """Explain views that move sides: the decorated function says where the axes are then."""
+
+    def decorate(moved: Callable[..., Axes | None]) -> None:
+        @_explains(names)
+        def explanation(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
+            origin = origin_of(input)
+            if origin.untouched:
+                return Explanation(origin=input_origin(origin.device, output.dim()))
+            axes = origin.axes and moved(origin.axes, input, *args, **kwargs)
+            if axes is None:
+                return Explanation()
+            return Explanation(origin=Origin(origin.device, origin.depends, axes))
+
+    return decorate
 
 
 def regroup(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -613,53 +610,37 @@ def _explain_view(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> E
     return Explanation(tuple(sums), 0, kept)
 
 
-@_explains("unsqueeze unsqueeze_")
-def _explain_unsqueeze(output: Tensor, input: Tensor, dim: int) -> Explanation:
-    origin = origin_of(input)
-    axes = origin.axes
-    if axes is not None:
-        dim %= output.dim()
-        axes = (*axes[:dim], None, *axes[dim:])
-    return Explanation(origin=_keeping(origin, output.dim(), axes))
+@_moves_sides("unsqueeze unsqueeze_")
+def _unsqueezed(axes: Axes, input: Tensor, dim: int) -> Axes:
+    dim %= len(axes) + 1
+    return (*axes[:dim], None, *axes[dim:])
 
 
-@_explains("squeeze squeeze_")
-def _explain_squeeze(output: Tensor, input: Tensor, dim: Any = None) -> Explanation:
-    origin = origin_of(input)
-    axes = origin.axes
-    if axes is not None:
-        ndim = input.dim()
-        asked = range(ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
-        gone = {d % (ndim or 1) for d in asked}
-        axes = tuple(axis for i, axis in enumerate(axes) if not (i in gone and input.shape[i] == 1))
-    return Explanation(origin=_keeping(origin, output.dim(), axes))
+@_moves_sides("squeeze squeeze_")
+def _squeezed(axes: Axes, input: Tensor, dim: Any = None) -> Axes:
+    ndim = len(axes)
+    asked = range(ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    gone = {d % (ndim or 1) for d in asked}
+    return tuple(axis for i, axis in enumerate(axes) if not (i in gone and input.shape[i] == 1))
+
+
+@_moves_sides("permute")
+def _permuted(axes: Axes, input: Tensor, *order: Any, **kwargs: Any) -> Axes:
+    order = kwargs.get("dims", order[0] if len(order) == 1 else order)
+    return tuple(axes[d] for d in order)
+
+
+@_moves_sides("transpose swapaxes swapdims transpose_")
+def _transposed(axes: Axes, input: Tensor, *dims: int, **kwargs: int) -> Axes:
+    dim0, dim1 = (*dims, *kwargs.values())  # also called axis0 and axis1
+    swapped = list(axes)
+    swapped[dim0], swapped[dim1] = swapped[dim1], swapped[dim0]
+    return tuple(swapped)
 
 
 @_explains("to cpu cuda")
 def _explain_move(output: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Explanation:
     return Explanation(origin=origin_of(input)._replace(device=origin_of(output).device))
-
-
-@_explains("permute")
-def _explain_permute(output: Tensor, input: Tensor, *dims: Any, **kwargs: Any) -> Explanation:
-    origin = origin_of(input)
-    order = kwargs.get("dims", dims[0] if len(dims) == 1 else dims)
-    axes = origin.axes
-    if axes is not None:
-        axes = tuple(axes[d] for d in order)
-    return Explanation(origin=_keeping(origin, output.dim(), axes))
-
-
-@_explains("transpose swapaxes swapdims transpose_")
-def _explain_transpose(output: Tensor, input: Tensor, *dims: int, **kwargs: int) -> Explanation:
-    dim0, dim1 = (*dims, *kwargs.values())  # also called axis0 and axis1
-    origin = origin_of(input)
-    axes = origin.axes
-    if axes is not None:
-        swapped = list(axes)
-        swapped[dim0], swapped[dim1] = swapped[dim1], swapped[dim0]
-        axes = tuple(swapped)
-    return Explanation(origin=_keeping(origin, output.dim(), axes))
 
 
 @_explains("layer_norm rms_norm softmax log_softmax normalize chunk split")
@@ -675,38 +656,33 @@ def _explain_along_channels(
     return Explanation(origin=origin._replace(factors=None))
 
 
-@_explains("getitem")
-def _explain_getitem(output: Tensor, input: Tensor, index: Any) -> Explanation:
+@_moves_sides("getitem")
+def _indexed(axes: Axes, input: Tensor, index: Any) -> Axes | None:
     """Follow plain slices, positions and new axes; let the rest go."""
-    origin = origin_of(input)
-    if origin.untouched or origin.axes is None:
-        return Explanation(origin=_keeping(origin, output.dim(), None))
     items = list(index) if isinstance(index, tuple) else [index]
     if any(not isinstance(item, int | slice | type(None) | type(...)) for item in items):
-        return Explanation()
+        return None
     used = sum(item is not None and item is not ... for item in items)
     if ... not in items:
         items.append(...)
     at = items.index(...)
     items[at : at + 1] = [slice(None)] * (input.dim() - used)
-    axes: list[Axis | None] = []
-    dimension = 0
+    found: list[Axis | None] = []
+    old = zip(axes, input.shape, strict=True)
     for item in items:
         if item is None:
-            axes.append(None)
+            found.append(None)
             continue
-        axis = origin.axes[dimension]
-        size = input.shape[dimension]
-        dimension += 1
+        axis, size = next(old)
         if isinstance(item, slice):
             start, stop, step = item.indices(size)
             if axis is not None and (start, stop, step) != (0, size, 1):
                 rule = _rule(_sliced, start=item.start, stop=item.stop, step=item.step)
                 axis = window(axis, 1, step, -start, 1, rule)
-            axes.append(axis)
+            found.append(axis)
         elif axis is not None:
-            return Explanation()  # one position of a spatial side
-    return Explanation(origin=_keeping(origin, output.dim(), tuple(axes)))
+            return None  # one position of a spatial side
+    return tuple(found)
 
 
 def _sliced(size: int, start: int | None, stop: int | None, step: int | None) -> int:

@@ -149,6 +149,12 @@ def spatial(origin: Origin, ndim: int, count: int) -> list[Axis] | None:
     return None if None in last else list(last)  # type: ignore[arg-type]  # no None in it
 
 
+def with_last_axes(origin: Origin, ndim: int, axes: Sequence[Axis]) -> Origin:
+    """Return the origin of a tensor of ``ndim`` dimensions that has these axes as its last."""
+    lead: Axes = (None,) * (ndim - len(axes))
+    return Origin(origin.device, True, (*lead, *axes))
+
+
 def merged(origins: Sequence[Origin], shapes: Sequence[Sequence[int]], ndim: int) -> Origin:
     """Return the origin of what is made of several tensors, element by element.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from typing import Any
 
@@ -55,9 +55,10 @@ def new(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=META)
 
 
-def without_data(tensor: Tensor) -> Tensor:
+def without_data(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return a tensor without data that looks like this one."""
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=META)
+    dtype = dtype or tensor.dtype
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device=META)
 
 
 def per_dimension(value: Sizes, count: int) -> Shape:
@@ -68,13 +69,19 @@ def per_dimension(value: Sizes, count: int) -> Shape:
     return sizes * count if len(sizes) == 1 else sizes
 
 
+def _in_channels_last(tensor: Tensor) -> bool:
+    """Whether the channels of an image or a volume lie innermost."""
+    if tensor.is_contiguous() or tensor.dim() not in FORMATS:
+        return False
+    return tensor.is_contiguous(memory_format=FORMATS[tensor.dim()])
+
+
 def _like_format(shape: Shape, dtype: torch.dtype, *models: Tensor) -> Tensor:
     """Return a new tensor in channels-last order if one of the models is."""
-    channels_last = FORMATS.get(len(shape))
-    if channels_last is not None:
-        for model in models:
-            if not model.is_contiguous() and model.is_contiguous(memory_format=channels_last):
-                return torch.empty(shape, dtype=dtype, device=META, memory_format=channels_last)
+    for model in models:
+        if _in_channels_last(model) and model.dim() == len(shape):
+            order = FORMATS[len(shape)]
+            return torch.empty(shape, dtype=dtype, device=META, memory_format=order)
     return new(shape, dtype)
 
 
@@ -203,10 +210,6 @@ def _adaptive_pool(ndim: int, x: Tensor, output_size: Any) -> Tensor:
     return _like_format((*shape[:-ndim], *out), x.dtype, x)
 
 
-def _indices(out: Tensor) -> Tensor:
-    return torch.empty_strided(out.shape, out.stride(), dtype=torch.int64, device=META)
-
-
 def _register_spatial(ndim: int) -> None:
     """Answer convolutions and pools over ``ndim`` spatial dimensions."""
 
@@ -245,7 +248,7 @@ def _register_spatial(ndim: int) -> None:
         return_indices: bool = False,
     ) -> Any:
         out = _pool(ndim, input, kernel_size, stride, padding, dilation, ceil_mode)
-        return (out, _indices(out)) if return_indices else out
+        return (out, without_data(out, torch.int64)) if return_indices else out
 
     def max_pool_with_indices(*args: Any, **kwargs: Any) -> Any:
         return max_pool(*args, **{**kwargs, "return_indices": True})
@@ -275,7 +278,7 @@ def _register_spatial(ndim: int) -> None:
 
     def adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
         out = _adaptive_pool(ndim, input, output_size)
-        return (out, _indices(out)) if return_indices else out
+        return (out, without_data(out, torch.int64)) if return_indices else out
 
     both = (torch, F)
     _register(f"conv{ndim}d", of=both)(conv)
@@ -703,20 +706,9 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0, **kwargs: Any) -> Any:
                 f"{dim}: got {tuple(first)} and {tuple(shape)}"
             )
     out = (*first[:dim], sum(tensor.shape[dim] for tensor in tensors), *first[dim + 1 :])
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    plain = all(tensor.is_contiguous() for tensor in tensors)
-    channels_last = FORMATS.get(len(out))
-    if (
-        not plain
-        and channels_last is not None
-        and all(
-            not t.is_contiguous() and t.is_contiguous(memory_format=channels_last) for t in tensors
-        )
-    ):
-        return torch.empty(out, dtype=dtype, device=META, memory_format=channels_last)
-    return new(out, dtype)
+    dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+    models = tensors if all(map(_in_channels_last, tensors)) else ()
+    return _like_format(out, dtype, *models)
 
 
 @_register("stack", of=(torch,))
@@ -729,9 +721,7 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"but got {tuple(first.shape)} and {tuple(tensor.shape)}"
             )
     dim = _wrap(dim, first.dim() + 1)
-    dtype = first.dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
     return new((*first.shape[:dim], len(tensors), *first.shape[dim:]), dtype)
 
 

@@ -170,12 +170,12 @@ def torch_optim(kind, model, **options):
 sgd, adam = torch.optim.SGD, torch.optim.Adam
 
 
-# Training: 500 steps of notebook 06's loop
+# Training: 250 steps of notebook 06's loop
 
 
 def _batches():
     x, y = torch.rand(4000, 1, 32, 32), torch.randint(10, (4000,))
-    return list(zip(x.split(8), y.split(8), strict=True))
+    return list(zip(x.split(16), y.split(16), strict=True))
 
 
 def bare_loop(_):
@@ -192,7 +192,7 @@ def bare_loop(_):
             loss.backward()
             with torch.no_grad():
                 for w in params:
-                    w.add_(w.grad, alpha=-0.05)
+                    w.add_(w.grad, alpha=-0.2)
             loss.item()
 
     return train
@@ -202,7 +202,7 @@ def blitz_fit(_, run=None):
     from blitz_helpers import Network, fit, sgd_step
 
     batches = _batches()
-    return lambda: fit(Network(), batches, partial(sgd_step, lr=0.05), epochs=1, run=run)
+    return lambda: fit(Network(), batches, partial(sgd_step, lr=0.2), epochs=1, run=run)
 
 
 def blitz_fit_tracked(_):

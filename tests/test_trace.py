@@ -728,3 +728,31 @@ def test_by_module_has_one_row_a_call_nested():
     ]  # fmt: skip
     assert [row.num_params for row in rows] == [20, 20, 0, 0, 0]
     assert [row.num_macs for row in rows] == [64, 32, 32, 0, 32]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "groups", "says"),
+    [
+        (F.conv2d, [(1, 1, 8, 8), (1, 1, 3)], 1, "a weight of 4 dimensions, but got 3"),
+        (F.conv3d, [(1, 1, 8, 8, 8), (1, 1, 3, 3)], 1, "a weight of 5 dimensions, but got 4"),
+        (F.conv_transpose2d, [(1, 1, 8, 8), (1, 1, 3)], 1, "a weight of 4 dimensions, but got 3"),
+        (
+            F.conv2d,
+            [(1, 1, 8, 8), (4, 1, 3, 3), (1,)],
+            1,
+            r"a bias of shape \(4,\), but got \(1,\)",
+        ),
+        (F.conv_transpose1d, [(1, 2, 8), (2, 3, 3), (3,)], 2, r"of shape \(6,\), but got \(3,\)"),
+        (F.conv2d, [(1, 2, 8, 8), (3, 1, 3, 3)], 2, "groups=2 does not divide"),
+    ],
+)
+def test_a_convolution_refuses_the_weights_that_torch_refuses(op, shapes, groups, says):
+    class Functional(nn.Module):
+        def forward(self, *operands):
+            return op(*operands, groups=groups)
+
+    operands = [torch.ones(shape) for shape in shapes]
+    with pytest.raises(RuntimeError):
+        op(*operands, groups=groups)
+    with pytest.raises(RuntimeError, match=says):
+        trace_shapes(Functional(), *operands)

@@ -126,9 +126,9 @@ def _channels(
     if not step.op.startswith("conv"):
         return None
     x, weight = tensors[:2]
-    ndim = weight.dim() - 2
+    ndim = int(step.op[-2])  # of `conv2d`, say: the weight itself may be wrong
     found = re.search(r"expected (\d+) channels", str(error))
-    if x.dim() in (ndim + 1, ndim + 2) and found is None:
+    if found is None and (x.dim() in (ndim + 1, ndim + 2) or weight.dim() != ndim + 2):
         return None
     groups = getattr(module, "groups", 1)
     wants = weight.shape[0] if "transpose" in step.op else weight.shape[1] * groups

@@ -126,6 +126,7 @@ def _conv(
 ) -> Tensor:
     shape, kernel = x.shape, weight.shape
     _check_spatial_input(x, ndim)
+    _check_kernel(ndim, weight, bias, kernel[0], groups)
     if shape[-ndim - 1] != kernel[1] * groups:
         raise RuntimeError(
             f"expected {kernel[1] * groups} channels, but got {shape[-ndim - 1]}: "
@@ -150,6 +151,22 @@ def _check_spatial_input(x: Tensor, ndim: int) -> None:
         )
 
 
+def _check_kernel(
+    ndim: int, weight: Tensor, bias: Tensor | None, out_channels: int, groups: int
+) -> None:
+    if weight.dim() != ndim + 2:
+        raise RuntimeError(
+            f"expected a weight of {ndim + 2} dimensions, but got {weight.dim()}: "
+            f"{tuple(weight.shape)}"
+        )
+    if groups < 1 or weight.shape[0] % groups:
+        raise RuntimeError(f"groups={groups} does not divide a weight of {tuple(weight.shape)}")
+    if bias is not None and bias.shape != (out_channels,):
+        raise RuntimeError(
+            f"expected a bias of shape ({out_channels},), but got {tuple(bias.shape)}"
+        )
+
+
 def _conv_transpose(
     ndim: int,
     x: Tensor,
@@ -163,6 +180,7 @@ def _conv_transpose(
 ) -> Tensor:
     shape, kernel = x.shape, weight.shape
     _check_spatial_input(x, ndim)
+    _check_kernel(ndim, weight, bias, kernel[1] * groups, groups)
     if shape[-ndim - 1] != kernel[0]:
         raise RuntimeError(
             f"expected {kernel[0]} channels, but got {shape[-ndim - 1]}: "

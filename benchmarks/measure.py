@@ -59,7 +59,9 @@ class Worker:
 class Sample:
     """What was measured of one contender: seconds, megabytes, or why there is nothing."""
 
-    cold: list[float] = field(default_factory=list)
+    load: list[float] = field(default_factory=list)
+    """Imports, and what a contender prepares."""
+    first: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     memory: float | None = None
     failure: str | None = None
@@ -90,9 +92,10 @@ def measure(
                     elif command == "memory":
                         sample.memory = result
                     else:
-                        getattr(sample, "warm" if command == "run" else "cold").append(result)
+                        getattr(sample, "warm" if command == "run" else command).append(result)
 
-        turn("cold")
+        turn("load")
+        turn("first")
         if start == cold - 1:
             turn("run")  # a warm-up, which does not count
             for sample in samples.values():

@@ -69,7 +69,7 @@ def series() -> list[Row]:
 
 
 def start_kernel(_: Path) -> None:
-    manager, client = start_new_kernel()
+    manager, client = start_new_kernel(stderr=subprocess.DEVNULL)  # it warns of its transport
     client.execute_interactive("import torch")
     client.stop_channels()
     manager.shutdown_kernel(now=True)

@@ -69,6 +69,8 @@ def words(ratio: float, unit: str) -> str:
     if unit == "percent":
         return f"{100 * (ratio - 1):+.2g} %"
     factor = 1 / ratio if ratio < 1 else ratio
+    if factor < 1.005:
+        return "level"
     text = f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
     return f"{text}x faster" if ratio < 1 else f"{text}x slower"
 

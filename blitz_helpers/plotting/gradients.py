@@ -44,10 +44,14 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     ax = canvas(ax, 7.0, 1.1 + _INCHES_A_ROW * len(report))
     drawn = [(place, row) for place, row in enumerate(report) if row.status == "ok"]
     places = [place for place, _ in drawn]
+    norms = [row.norm or 0.0 for _, row in drawn]  # never 0.0: an "ok" row has its numbers
+    largest = [row.max_abs or 0.0 for _, row in drawn]
     if drawn:
         ax.set_xscale("log")
         ax.margins(x=0.08)
-        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=9))
+        narrow = max(norms) < 100 * min(largest)
+        subs = (1, 2, 5) if narrow else (1,)  # of each decade; all three of many would collide
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=9))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
         ax.set_xlabel("size of the gradient")
@@ -56,8 +60,6 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     # Across the axes whatever the scale, and behind the dots.
     across = ax.get_yaxis_transform()
     ax.hlines(range(len(report)), 0, 1, transform=across, color=_RULE, linewidth=1, zorder=0)
-    norms = [row.norm or 0.0 for _, row in drawn]  # never 0.0: an "ok" row has its numbers
-    largest = [row.max_abs or 0.0 for _, row in drawn]
     ax.plot(
         largest, places, "|", color=BLACK, markersize=11, markeredgewidth=1.8,
         label="largest absolute value",

@@ -1,5 +1,7 @@
 """What is drawn of digits and scores is what was given."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,14 @@ def test_bars_are_the_scores_and_the_highest_stands_out():
     colors = [bar.get_facecolor() for bar in bars]
     assert [color != colors[1] for color in colors] == [False, False, True, False]
     assert ax.get_ylabel() == "score"
+
+
+def test_of_many_scores_the_highest_is_written_and_the_classes_keep_apart():
+    ax = plot_scores(torch.arange(100.0))
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["99.00"]
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_the_image_is_drawn_beside_its_scores(generator):

@@ -1,5 +1,7 @@
 """What is drawn of a training is what was given."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,21 @@ def test_the_confusion_matrix_shows_every_count_and_shades_mistakes_alone():
         ((2, 1), "1"),
     }
     assert ax.images[0].get_array().tolist() == [[0, 2, 0], [0, 0, 1], [0, 0, 0]]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("answer", "digit")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("answer", "class")
+
+
+def test_the_confusion_of_many_classes_is_shade_alone():
+    many = torch.arange(50)
+    ax = plot_confusion(Evaluation(1.0, many, many.flip(0), 50))
+    assert not ax.texts
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_a_single_loss_is_seen():
+    (curve,) = (line for line in plot_losses({"one": [2.3]}).lines if line.get_label() == "one")
+    assert curve.get_marker() == "o"
 
 
 def test_filters_share_a_scale_around_zero_and_stand_above_their_responses(generator):

@@ -12,6 +12,7 @@ from blitz_helpers._extras import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Told apart with every common kind of colour blindness.
 # Source: M. Okabe and K. Ito, "Color Universal Design", 2008.
@@ -21,6 +22,7 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 _CSS_PIXELS_PER_INCH = 96
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
+MOST_NUMBERED = 20  # classes that are each given a number in a picture
 
 
 def canvas(ax: Axes | None, width: float, height: float) -> Axes:
@@ -88,3 +90,12 @@ def show(ax: Axes, alt: str) -> Picture:
     png = file.getvalue()
     width_in_pixels = int.from_bytes(png[16:20], "big")  # PNG specification, IHDR
     return Picture(alt, png, width_in_pixels // _SHARPNESS)
+
+
+def number_classes(axis: Axis, num_classes: int) -> None:
+    """Put a number at each class, or at some where all of them would collide."""
+    if num_classes <= MOST_NUMBERED:
+        axis.set_ticks(range(num_classes))
+    else:
+        ticker = require("matplotlib.ticker", extra="plotting")
+        axis.set_major_locator(ticker.MaxNLocator(MOST_NUMBERED // 2, integer=True))

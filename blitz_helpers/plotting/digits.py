@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas
+from blitz_helpers.plotting._canvas import BLACK, BLUE, MOST_NUMBERED, SKY, canvas, number_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +72,8 @@ def plot_scores(
 ) -> Axes:
     """Draw one score a class as a bar, the highest in a darker colour.
 
+    Up to 20 scores are written out; of more than these, the highest.
+
     Args:
         scores: ``(num_classes,)``, such as the logits of one image, or their softmax.
         image: the image ``(1, H, W)`` that the scores are for; drawn beside them.
@@ -97,13 +99,17 @@ def plot_scores(
         )
     ax = canvas(ax, 6.0, 2.2)
     heights = scores.detach().cpu().tolist()
+    highest = heights.index(max(heights))
     colors = [SKY] * len(heights)
-    colors[heights.index(max(heights))] = BLUE
+    colors[highest] = BLUE
     bars = ax.bar(range(len(heights)), heights, color=colors)
-    ax.bar_label(bars, fmt="{:.2f}", padding=2, fontsize=8, color=BLACK)
+    labels = [f"{height:.2f}" for height in heights]
+    if len(labels) > MOST_NUMBERED:
+        labels = [label if n == highest else "" for n, label in enumerate(labels)]
+    ax.bar_label(bars, labels=labels, padding=2, fontsize=8, color=BLACK)
     ax.axhline(0, color=BLACK, linewidth=0.8)
     ax.margins(y=0.15)  # room for the numbers
-    ax.set_xticks(range(len(heights)))
+    number_classes(ax.xaxis, len(heights))
     ax.set_xlabel("class")
     ax.set_ylabel(name)
     ax.spines[["top", "right", "bottom"]].set_visible(False)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILION, canvas
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    MOST_NUMBERED,
+    PURPLE,
+    VERMILION,
+    canvas,
+    number_classes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +63,8 @@ def plot_losses(
         steps = last.tolist()
         if len(losses) == 1:
             ax.plot(steps, curve, color=color, linewidth=0.5, alpha=0.3)
-        ax.plot(steps, means.tolist(), color=color, linewidth=1.8, label=name)
+        only = "o" if len(steps) == 1 else ""  # a line needs two
+        ax.plot(steps, means.tolist(), color=color, linewidth=1.8, marker=only, label=name)
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
     ax.set_ylim(bottom=0)
@@ -66,6 +77,7 @@ def plot_confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw how often each class, down, was taken for each, across; mistakes are the dark cells.
 
     The shade stands for mistakes alone: the right answers, on the diagonal, would outshine them.
+    The counts of up to 20 classes are written out.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -75,7 +87,8 @@ def plot_confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     highest = max(1, int(mistakes.max()))
     ax = canvas(ax, 4.6, 4.4)
     ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest)
-    for label, row in enumerate(counts.tolist()):
+    written = counts.tolist() if len(counts) <= MOST_NUMBERED else []
+    for label, row in enumerate(written):
         for prediction, count in enumerate(row):
             if count:
                 dark = label != prediction and count > 0.7 * highest
@@ -83,11 +96,10 @@ def plot_confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
                     prediction, label, str(count), ha="center", va="center", fontsize=8,
                     color="white" if dark else BLACK,
                 )  # fmt: skip
-    classes = range(len(counts))
-    ax.set_xticks(classes)
-    ax.set_yticks(classes)
+    for axis in (ax.xaxis, ax.yaxis):
+        number_classes(axis, len(counts))
     ax.set_xlabel("answer")
-    ax.set_ylabel("digit")
+    ax.set_ylabel("class")
     ax.spines[:].set_visible(False)
     return ax
 

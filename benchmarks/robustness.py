@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections import Counter
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -31,12 +32,9 @@ def table() -> list[tuple[str, ...]]:
 
 def load_once() -> None:
     """Import for all children what each would have to import for itself."""
-    import sympy  # noqa: F401  # by torch's meta kernels
-    import torch._dynamo  # noqa: F401
-    import torchinfo  # noqa: F401
-    import torchlens  # noqa: F401
-    import torchview  # noqa: F401
-    import torchviz  # noqa: F401
+    # The first two are what torch's meta kernels import.
+    for name in ("sympy", "torch._dynamo", "torchinfo", "torchlens", "torchview", "torchviz"):
+        import_module(name)
 
     import blitz_helpers
 

@@ -270,12 +270,11 @@ class ShapeTrace(Sequence[ShapeStep]):
     def _calls(self) -> tuple[ModuleCall, ...]:
         """The calls of modules, outer before inner, summed up when first looked at."""
         calls = []
-        for *place, shape, steps in self._unsummed_calls:
+        for path, call, kind, depth, shape, steps in self._unsummed_calls:
             inside = self._steps[steps]
-            params, macs = (sum([step[i] for step in inside]) for i in (6, 7))
-            calls.append(
-                ModuleCall(place[0], place[1], place[2], place[3], shape, params, macs, steps)
-            )
+            params = sum([step.num_params for step in inside])
+            macs = sum([step.num_macs for step in inside])
+            calls.append(ModuleCall(path, call, kind, depth, shape, params, macs, steps))
         return tuple(calls)
 
     def path(self) -> str:

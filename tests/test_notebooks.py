@@ -165,7 +165,7 @@ def test_every_picture_has_words_that_nbval_compares(path):
         for output in cell.outputs:
             data = output.get("data", {})
             bare = [kind for kind in data if kind.startswith("image/")]
-            assert bare == [], f"use show(ax, alt=...):\n{cell.source}"
+            assert bare == [], f"use show(ax):\n{cell.source}"
             alts = alt_texts(data.get("text/html", ""))
             assert all(alt.strip() for alt in alts), f"no alt text:\n{cell.source}"
     for source in markdown(path):
@@ -223,6 +223,43 @@ def test_it_opens_with_what_you_need_will_be_able_to_do_and_how_long_it_takes(pa
     assert first.source.startswith(f"# {int(path.name[:2])}. ")
     for words in ("You need", "You will be able to", "minutes"):
         assert words in first.source
+
+
+# A reader's pace: words and lines of code a minute, and seconds for a picture or a question.
+WORDS, LINES, SECONDS = 200, 12, 20
+LONGEST_MAIN_PATH = 26  # minutes
+
+
+def main_path(path):
+    """Return the cells up to "Going further" or the closing questions; the set-up cell left out."""
+    cells = [cell for cell in read(path).cells if cell is not code_cells(path)[0]]
+    for number, cell in enumerate(cells):
+        if re.search(r"^## (Going further|Three questions)", cell.source, re.MULTILINE):
+            return cells[:number]
+    return cells
+
+
+def minutes(path):
+    """Return how long the main path of a page takes."""
+    total = 0.0
+    for cell in main_path(path):
+        if cell.cell_type == "markdown":
+            shown = re.sub(r"<details>.*?</details>", "", cell.source, flags=re.DOTALL)
+            total += len(shown.split()) / WORDS
+            total += (shown.count("?") + len(alt_texts(shown))) * SECONDS / 60
+        else:
+            total += sum(1 for line in cell.source.splitlines() if line.strip()) / LINES
+            pictures = sum("<img" in text for text in output_texts(cell))
+            total += pictures * SECONDS / 60
+    return total
+
+
+@english
+def test_it_takes_as_long_as_it_says(path):
+    announced = int(re.search(r"about (\d+) minutes", read(path).cells[0].source)[1])
+    worked_out = minutes(path)
+    assert announced == pytest.approx(worked_out, rel=0.2)
+    assert worked_out <= LONGEST_MAIN_PATH
 
 
 @english

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 BLACK, GREY = "#222222", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+# The alt text of each axes that a plot drew on.
+_WORDS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
 
 _CSS_PIXELS_PER_INCH = 96
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
@@ -59,24 +63,36 @@ class Picture:
         )
 
 
-def show(ax: Axes, alt: str) -> Picture:
+def describe(ax: Axes, words: str) -> Axes:
+    """Keep ``words`` as the alt text of what was drawn on ``ax``, and return ``ax``."""
+    _WORDS[ax] = words
+    return ax
+
+
+def show(ax: Axes, alt: str | None = None) -> Picture:
     """Return the figure of ``ax`` as a picture for a notebook's page, and close it.
 
-    ``alt`` says in words what there is to see: put the numbers that matter into it.
+    The picture's alt text is what the plots of this package wrote down as they drew; ``alt``
+    takes its place, and is needed for a picture that you drew yourself.
 
     Raises:
-        ValueError: ``alt`` is empty.
+        ValueError: there is no alt text, neither a plot's own nor yours.
 
     >>> import matplotlib.pyplot as plt
     >>> _, ax = plt.subplots()
-    >>> show(ax, alt="two empty axes")
-    Picture: two empty axes
+    >>> show(ax, alt="an empty pair of axes")
+    Picture: an empty pair of axes
     """
-    if not alt.strip():
-        raise ValueError("alt is empty: say in a sentence what the picture shows.")
     plt = require("matplotlib.pyplot", extra="plotting")
     figure = ax.get_figure(root=True)
     assert figure is not None  # axes on a page always have one
+    if alt is None:
+        alt = " ".join(_WORDS[axes] for axes in figure.axes if axes in _WORDS)
+    if not alt.strip():
+        raise ValueError(
+            "This picture has no alt text. "
+            "Use show(ax, alt='what the picture shows, in a sentence')."
+        )
     file = io.BytesIO()
     figure.savefig(
         file,

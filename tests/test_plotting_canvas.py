@@ -1,0 +1,40 @@
+"""A picture on a page has alt text: what its plots wrote down, or the reader's own words."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from blitz_helpers import show
+from blitz_helpers.plotting._canvas import describe
+
+
+def test_show_takes_the_words_of_every_plot_in_the_figure():
+    _, (left, right) = plt.subplots(1, 2)
+    describe(left, "Six filters.")
+    assert show(describe(right, "Their answers.")).alt == "Six filters. Their answers."
+
+
+def test_words_passed_to_show_take_the_place_of_the_plots():
+    _, ax = plt.subplots()
+    assert show(describe(ax, "a curve"), alt="a curve that falls").alt == "a curve that falls"
+
+
+@pytest.mark.parametrize("alt", [None, "", "  "])
+def test_a_picture_without_words_is_refused(alt):
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="no alt text"):
+        show(ax, alt)
+    plt.close("all")
+
+
+def test_words_are_forgotten_with_their_axes():
+    import gc
+
+    from blitz_helpers.plotting._canvas import _WORDS
+
+    _, ax = plt.subplots()
+    describe(ax, "something")
+    before = len(_WORDS)
+    show(ax)
+    del ax
+    gc.collect()
+    assert len(_WORDS) < before

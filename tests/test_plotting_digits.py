@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from blitz_helpers import plot_digits, plot_scores
+from blitz_helpers import plot_digits, plot_scores, show
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_bars_are_the_scores_and_the_highest_stands_out():
     ax = plot_scores(scores, name="score")
     bars = ax.containers[0]
     assert [bar.get_height() for bar in bars] == [0.5, -1.25, 2.0, 0.0]
-    assert [text.get_text() for text in ax.texts] == ["0.50", "-1.25", "2.00", "0.00"]
+    assert [text.get_text() for text in ax.texts] == ["0.50", "\N{MINUS SIGN}1.25", "2.00", "0.00"]
     colors = [bar.get_facecolor() for bar in bars]
     assert [color != colors[1] for color in colors] == [False, False, True, False]
     assert ax.get_ylabel() == "score"
@@ -72,6 +72,32 @@ def test_the_image_is_drawn_beside_its_scores(generator):
     ax = plot_scores(torch.ones(10), image=image)
     (beside,) = ax.child_axes
     assert np.array_equal(beside.images[0].get_array(), image[0].numpy())
+
+
+def test_classes_are_called_what_the_caller_calls_them():
+    assert plot_scores(torch.ones(10)).get_xlabel() == "class"
+    assert plot_scores(torch.ones(10), class_name="digit").get_xlabel() == "digit"
+
+
+def test_words_tell_the_highest_score_and_whose_it_is():
+    scores = torch.tensor([-3.0, -0.125, -0.5])
+    assert show(plot_scores(scores)).alt == (
+        "3 bars, the logit of each class. The highest, \N{MINUS SIGN}0.12, is that of class 1."
+    )
+    picture = show(plot_scores(-scores, torch.ones(1, 4, 4), name="score", class_name="digit"))
+    assert picture.alt == (
+        "An image, and beside it 3 bars, the score of each digit. "
+        "The highest, 3.00, is that of digit 0."
+    )
+
+
+def test_words_count_the_digits_and_repeat_the_captions():
+    images = torch.ones(25, 1, 4, 4)
+    assert show(plot_digits(images[:1])).alt == "1 image."
+    assert show(plot_digits(images[:2], ["a 3", "a 5"])).alt == "2 images: a 3; a 5."
+    many = show(plot_digits(images, range(25))).alt
+    assert many.startswith("25 images: 0; 1; ")
+    assert many.endswith("; 19; and 5 more.")
 
 
 def test_given_axes_are_drawn_on():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.patches import Circle, Rectangle
 from torch import nn
 
-from blitz_helpers import Network, plot_network, trace_shapes
+from blitz_helpers import Network, plot_network, show, trace_shapes
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +207,14 @@ def test_elementwise_steps_on_the_input_are_named_before_the_first_layer():
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 2, 3), nn.ReLU())
     ax = plot_network(trace_shapes(model, (1, 1, 4, 4)))
     assert names(ax) == ["batch_norm", "dropout", "conv2d", "relu"]
+
+
+def test_words_tell_each_step_and_the_size_it_makes():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    assert show(plot_network(trace_shapes(model, (1, 1, 4, 4)))).alt == (
+        "A network from left to right. "
+        "Input: 1 of 4x4; conv2d and relu: 2 of 2x2; flatten: 8; linear: 3."
+    )
 
 
 def test_given_axes_are_drawn_on():

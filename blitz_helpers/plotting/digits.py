@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, MOST_NUMBERED, SKY, canvas, number_classes
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    MOST_NUMBERED,
+    SKY,
+    canvas,
+    describe,
+    number_classes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,12 +24,14 @@ if TYPE_CHECKING:
 
 _COLUMNS = 10
 _MARGIN = 0.15  # between digits, as a part of a digit's side
+_CAPTION = 0.25  # the room for a caption, likewise
+_TOLD = 20  # captions that the alt text repeats
 
 
 def plot_digits(
     images: torch.Tensor, captions: Sequence[object] = (), ax: Axes | None = None
 ) -> Axes:
-    """Draw images ``(N, 1, H, W)`` in rows of ten, each with its caption above.
+    """Draw images ``(N, 1, H, W)`` in rows of ten, each framed, with its caption above.
 
     Values of 0 are drawn white and 1 black, as ink on paper.
 
@@ -40,7 +51,8 @@ def plot_digits(
         raise ValueError(f"{len(captions)} captions do not fit {len(images)} images.")
     columns = min(len(images), _COLUMNS)
     rows = -(-len(images) // columns)
-    row_height = 1 + 2 * _MARGIN + 0.3 * bool(captions)
+    above = _CAPTION if captions else 0.0
+    row_height = 1 + _MARGIN + above
     # Ten to a row fill a page; a few are drawn larger than that, up to an inch each.
     inches = min(1.0, 7.4 / (columns * (1 + _MARGIN)))
     ax = canvas(ax, inches * columns * (1 + _MARGIN), inches * rows * row_height)
@@ -53,21 +65,36 @@ def plot_digits(
             vmax=1,
             extent=(left, left + 1, top + 1, top),
         )
+        sides = ([left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top])
+        ax.plot(*sides, color=GREY, linewidth=0.5)  # the image's edge, which is white as the page
         if captions:
             ax.text(
                 left + 0.5, top - 0.05, str(captions[index]),
                 ha="center", va="bottom", color=BLACK, fontsize=10,
             )  # fmt: skip
     ax.set_xlim(-_MARGIN / 2, columns * (1 + _MARGIN) - _MARGIN / 2)
-    ax.set_ylim((rows - 1) * row_height + 1 + _MARGIN, -_MARGIN - 0.3 * bool(captions))
+    ax.set_ylim((rows - 1) * row_height + 1 + _MARGIN / 2, -_MARGIN / 2 - above)
     ax.set_axis_off()
-    return ax
+    return describe(ax, _counted(len(images), list(map(str, captions))))
+
+
+def _counted(count: int, captions: list[str]) -> str:
+    """Say how many images there are, and the captions of the first of them.
+
+    >>> _counted(2, ["a 3", "a 5"])
+    '2 images: a 3; a 5.'
+    """
+    told = captions[:_TOLD]
+    if len(captions) > _TOLD:
+        told.append(f"and {len(captions) - _TOLD} more")
+    return f"{count} {'image' if count == 1 else 'images'}{': ' * bool(told)}{'; '.join(told)}."
 
 
 def plot_scores(
     scores: torch.Tensor,
     image: torch.Tensor | None = None,
     name: str = "logit",
+    class_name: str = "class",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one score a class as a bar, the highest in a darker colour.
@@ -77,7 +104,8 @@ def plot_scores(
     Args:
         scores: ``(num_classes,)``, such as the logits of one image, or their softmax.
         image: the image ``(1, H, W)`` that the scores are for; drawn beside them.
-        name: what a score is, for the axis.
+        name: what a score is, for the vertical axis.
+        class_name: what a class is, for the horizontal axis, such as "digit".
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -103,16 +131,24 @@ def plot_scores(
     colors = [SKY] * len(heights)
     colors[highest] = BLUE
     bars = ax.bar(range(len(heights)), heights, color=colors)
-    labels = [f"{height:.2f}" for height in heights]
+    # A hyphen is shorter than the minus signs of the axis.
+    labels = [f"{height:.2f}".replace("-", "\N{MINUS SIGN}") for height in heights]
+    top = labels[highest]
     if len(labels) > MOST_NUMBERED:
         labels = [label if n == highest else "" for n, label in enumerate(labels)]
     ax.bar_label(bars, labels=labels, padding=2, fontsize=8, color=BLACK)
     ax.axhline(0, color=BLACK, linewidth=0.8)
     ax.margins(y=0.15)  # room for the numbers
     number_classes(ax.xaxis, len(heights))
-    ax.set_xlabel("class")
+    ax.set_xlabel(class_name)
     ax.set_ylabel(name)
     ax.spines[["top", "right", "bottom"]].set_visible(False)
+    beside = ""
     if image is not None:
         plot_digits(image.unsqueeze(0), ax=ax.inset_axes((-0.45, 0.0, 0.3, 1.0)))
-    return ax
+        beside = "An image, and beside it "
+    words = (
+        f"{beside}{len(heights)} bars, the {name} of each {class_name}. "
+        f"The highest, {top}, is that of {class_name} {highest}."
+    )
+    return describe(ax, words)

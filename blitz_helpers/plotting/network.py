@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas
+from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ _SHIFT = 0.03  # from one map of a stack to the next, to the right and up
 _UNIT, _PITCH = 0.07, 0.09  # diameter of a unit in a column, and distance to the next
 _MAPS, _UNITS = 16, 10  # up to these numbers each one is drawn
 _GAP = 0.3  # the least room between two drawings
-_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.12  # in points; the room that it needs
+_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; the room that it needs
 
 
 def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
@@ -80,7 +80,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
             ha="center",
             va="center",
         )
-    return ax
+    return describe(ax, _in_words(stages))
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,13 @@ class _Stage:
     def label(self) -> str:
         count, *size = self.shape
         return f"{count}@{'x'.join(map(str, size))}" if size else str(count)
+
+
+def _in_words(stages: Sequence[_Stage]) -> str:
+    first, *others = (f"{stage.label.replace('@', ' of ')}" for stage in stages)
+    ways = (" and ".join(stage.names) for stage in stages[1:])
+    chain = "; ".join(f"{way}: {size}" for way, size in zip(ways, others, strict=True))
+    return f"A network from left to right. Input: {first}; {chain}."
 
 
 def _stages(trace: ShapeTrace) -> list[_Stage]:

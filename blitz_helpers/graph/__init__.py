@@ -1,13 +1,20 @@
 """The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
 
 from blitz_helpers.graph._labels import label_modules
-from blitz_helpers.graph._records import AutogradGraph, GraphEdge, GraphNode, SavedTensor
+from blitz_helpers.graph._records import (
+    AutogradGraph,
+    GraphEdge,
+    GraphNode,
+    NamedTensor,
+    SavedTensor,
+)
 from blitz_helpers.graph._walk import autograd_graph
 
 __all__ = [
     "AutogradGraph",
     "GraphEdge",
     "GraphNode",
+    "NamedTensor",
     "SavedTensor",
     "autograd_graph",
     "label_modules",

@@ -30,6 +30,18 @@ class SavedTensor(NamedTuple):
     """``"changed"``: in place, since it was saved; ``"packed"``: by a ``saved_tensors_hooks``."""
 
 
+class NamedTensor(NamedTuple):
+    """A tensor that the caller of ``autograd_graph`` named."""
+
+    node: int
+    """Number of the node that made it, or that fills its ``.grad``."""
+    name: str
+    value: float | None
+    """The number in it, if it holds just one."""
+    grad: float | None
+    """Its gradient then, where a backward left one: in a leaf, or after ``retain_grad()``."""
+
+
 class GraphNode(NamedTuple):
     """One node of an autograd graph: the backward of one operation, or a leaf."""
 
@@ -40,7 +52,10 @@ class GraphNode(NamedTuple):
     op: str
     """The operation that the forward ran: ``"addmm"``; a custom function's own name."""
     parameter: str | None
-    """Dotted name of the leaf; of a tied weight the first, as ``named_parameters()`` has it."""
+    """Dotted name of the leaf; of a tied weight the first, as ``named_parameters()`` has it.
+
+    A leaf that no module owns has the name that ``autograd_graph(..., tensors=...)`` gave it.
+    """
     module: str | None
     """Dotted path of the module that ran the operation or owns the parameter it is fed."""
     shape: tuple[int, ...] | None
@@ -82,6 +97,8 @@ class AutogradGraph:
 
     What several of them share counts once.
     """
+    tensors: tuple[NamedTensor, ...] = ()
+    """Those that the caller named, in the caller's order."""
 
     @cached_property
     def edges(self) -> tuple[GraphEdge, ...]:

@@ -14,13 +14,16 @@ from torch.autograd.graph import Node
 
 from blitz_helpers.graph._labels import labels_of, module_running
 from blitz_helpers.graph._modules import VIEWS, nothing_to_name, owner, parameters_of
-from blitz_helpers.graph._records import AutogradGraph, GraphNode, SavedTensor
+from blitz_helpers.graph._records import AutogradGraph, GraphNode, NamedTensor, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
 from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
+from blitz_helpers.graph._tensors import Named, find_named, name_leaves, read_named
 
 
 def autograd_graph(
-    output: Tensor | tuple[Any, ...] | list[Any] | Mapping[Any, Any], model: nn.Module | None = None
+    output: Tensor | tuple[Any, ...] | list[Any] | Mapping[Any, Any],
+    model: nn.Module | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> AutogradGraph:
     """Return the graph that autograd built to go backward from ``output``.
 
@@ -31,11 +34,16 @@ def autograd_graph(
     Args:
         output: a tensor, or several in a tuple, list or dict, also nested.
         model: names the leaves by its parameters, and the nodes by its modules.
+        tensors: names of your own for tensors in the graph. Leaves that ``model`` does not own
+            are called by them; a tensor of one number is kept with its value and its gradient, and
+            ``plot_graph`` writes both in its box. Call ``retain_grad()`` on a tensor that is not
+            a leaf before backward, or torch keeps no gradient of it.
 
     Raises:
-        TypeError: ``output`` holds something that is no tensor, or ``model`` is no module.
-        ValueError: a tensor has no graph or is a leaf, there is no tensor at all, or ``model``
-            owns none of the leaves.
+        TypeError: ``output`` or ``tensors`` holds something other than tensors, or ``model`` is
+            not a module.
+        ValueError: a tensor has no graph or is a leaf, there is no tensor at all, ``model`` owns
+            none of the leaves, or one of ``tensors`` is not in the graph.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)
@@ -46,7 +54,12 @@ def autograd_graph(
     't -> addmm -> sum'
     >>> [leaf.parameter for leaf in graph.leaves]
     ['bias', 'weight']
+
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> autograd_graph(w * 3, tensors={"w": w}).tensors
+    (NamedTensor(node=1, name='w', value=2.0, grad=None),)
     """
+    named = find_named(tensors or {})
     roots = list(dict.fromkeys(_grad_fn(*found) for found in _tensors(output, "output")))
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
@@ -54,13 +67,13 @@ def autograd_graph(
     collects = gc.isenabled()
     gc.disable()
     try:
-        return _snapshot(roots, model)
+        return _snapshot(roots, model, named)
     finally:
         if collects:
             gc.enable()
 
 
-def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
+def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) -> AutogradGraph:
     known = parameters_of(model)
     labels = labels_of(model)
     nodes, slots, order, depths = _discover(roots)
@@ -113,9 +126,14 @@ def _snapshot(roots: list[Node], model: nn.Module | None) -> AutogradGraph:
     graph = tuple(map(GraphNode._make, reversed(rows)))
     if model is not None and all(node.module is None for node in graph):
         raise ValueError(nothing_to_name(model))
+    tensors: tuple[NamedTensor, ...] = ()
+    if named:
+        at = {node: place for place, node in zip(numbers, nodes, strict=False) if place is not None}
+        tensors = read_named(named, at)
+        graph = name_leaves(graph, tensors)
     # The roots have the first places.
     starts = tuple([graph[number] for number in numbers[: len(roots)] if number is not None])
-    return AutogradGraph(graph, starts, sum(map(UntypedStorage.nbytes, storages)))
+    return AutogradGraph(graph, starts, sum(map(UntypedStorage.nbytes, storages)), tensors)
 
 
 def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:

@@ -1,6 +1,6 @@
 # `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks imgs screenshots bench soak clean
+.PHONY: help lab test notebooks pictures imgs screenshots bench soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -29,6 +29,10 @@ test: ## run every check: lint, types, tests, notebooks, browser
 notebooks: ## run all notebooks afresh and store their outputs
 	@$(PYTHON) .ci/setup.py dev
 	$(VENV)/python .ci/notebooks.py
+
+pictures: ## the same, and store every picture anew, as after a change to a plot
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python .ci/notebooks.py --pictures
 
 imgs: ## draw everything in imgs/ anew
 	@$(PYTHON) .ci/setup.py dev

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "_tables": set(),
     "shapes": set(),
     "network": {"shapes"},
+    "notebook": set(),
     "trace": {"_tables", "shapes"},
     "gradients": {"_nudging", "_statistics", "_tables", "shapes"},
     "graph": {"_tables", "shapes"},

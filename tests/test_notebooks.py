@@ -60,7 +60,7 @@ def output_texts(cell):
         elif output.output_type == "error":
             found += [output.evalue, *output.traceback]
         else:
-            found += map(str, output.data.values())
+            found += [str(value) for kind, value in output.data.items() if kind != "image/png"]
     return [re.sub(r"data:image/[\w+]+;base64,[\w+/=]+", "", text) for text in found]
 
 
@@ -145,7 +145,7 @@ def test_cells_that_nbval_does_not_compare_are_few_and_say_why():
         ),
         ("a date", r"\b20\d\d-\d\d-\d\d\b|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} +\d"),
         ("a time of day", r"\b\d\d:\d\d:\d\d\b"),
-        ("a line number", r"\.py:\d+|\.py\", line \d+"),
+        ("a line number", r"(?<!blitz_helpers/network)\.py:\d+|\.py\", line \d+"),
         ("a figure without words", r"<Figure size"),
     ],
 )
@@ -164,8 +164,8 @@ def test_every_picture_has_words_that_nbval_compares(path):
     for cell in code_cells(path):
         for output in cell.outputs:
             data = output.get("data", {})
-            bare = [kind for kind in data if kind.startswith("image/")]
-            assert bare == [], f"use show(ax):\n{cell.source}"
+            bare = any(kind.startswith("image/") for kind in data) and "text/html" not in data
+            assert not bare, f"use show(ax):\n{cell.source}"
             alts = alt_texts(data.get("text/html", ""))
             assert all(alt.strip() for alt in alts), f"no alt text:\n{cell.source}"
     for source in markdown(path):
@@ -186,7 +186,13 @@ def test_sanitizing_hides_nothing_but_the_bytes_of_pictures():
 def test_metadata_is_what_make_notebooks_writes(path):
     notebook = read(path)
     nbformat.validate(notebook)
-    assert notebook.metadata == notebooks_command().METADATA
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec == notebooks_command().KERNEL
+    # All that front ends fill in: with less, they mark a page as changed when it is opened.
+    assert notebook.metadata.language_info.keys() == {
+        *("codemirror_mode", "file_extension", "mimetype", "name"),
+        *("nbconvert_exporter", "pygments_lexer", "version"),
+    }
     assert {key for cell in notebook.cells for key in cell.metadata} <= {"tags"}
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
@@ -200,13 +206,12 @@ def notebooks_command():
     return module
 
 
-def test_the_first_code_cell_is_the_same_everywhere_and_installs_on_colab_alone():
-    (guard,) = {code_cells(path)[0].source for path in NOTEBOOKS}
-    assert 'find_spec("blitz_helpers") is None' in guard
-    extras = re.search(r"blitz-helpers\[([\w,]+)\] @ git\+https://", guard)[1].split(",")
-    pyproject = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert all(re.search(rf"^{extra} = \[", pyproject, re.MULTILINE) for extra in extras)
-    assert all(code_cells(path)[0].outputs == [] for path in NOTEBOOKS)
+@every_notebook
+def test_the_first_code_cell_shortens_errors(path):
+    first = code_cells(path)[0]
+    assert first.source == notebooks_command().SET_UP
+    assert first.outputs == []
+    assert all(len(line) <= 80 for line in first.source.splitlines())
 
 
 english = pytest.mark.parametrize(

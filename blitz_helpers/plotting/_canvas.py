@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
@@ -25,6 +25,8 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 _WORDS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
 
 _CSS_PIXELS_PER_INCH = 96
+CARD = "#F7F6F2"  # what pictures are drawn on
+_PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
 MOST_NUMBERED = 20  # classes that are each given a number in a picture
 
@@ -53,14 +55,17 @@ class Picture:
     def __repr__(self) -> str:
         return f"Picture: {self.alt}"
 
-    def _repr_html_(self) -> str:
-        # JupyterLab gives an `image/png` output no alt text, so the image is an element of its
-        # own. Its background stays light in a dark theme, where black text would be lost.
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        # JupyterLab gives an `image/png` output no alt text, so there it draws the HTML; exports
+        # to LaTeX and some viewers take the PNG. The card is light in a dark theme too, where
+        # black text would be lost.
         data = base64.b64encode(self.png).decode()
-        return (
-            f'<img alt="{escape(self.alt)}" width="{self.width}" '
-            f'style="max-width: 100%; background: white" src="data:image/png;base64,{data}">'
+        html = (
+            f'<img alt="{escape(self.alt)}" width="{self.width + 2 * _PADDING}" '
+            f'style="max-width: 100%; box-sizing: border-box; padding: {_PADDING}px; '
+            f'border-radius: 8px; background: {CARD}" src="data:image/png;base64,{data}">'
         )
+        return {"text/plain": repr(self), "text/html": html, "image/png": data}
 
 
 def describe(ax: Axes, words: str) -> Axes:
@@ -93,19 +98,30 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
             "This picture has no alt text. "
             "Use show(ax, alt='what the picture shows, in a sentence')."
         )
+    for axes in figure.axes:
+        axes.patch.set_visible(False)  # the card shows through
     file = io.BytesIO()
     figure.savefig(
         file,
         format="png",
         dpi=_CSS_PIXELS_PER_INCH * _SHARPNESS,
-        facecolor="white",
+        facecolor=CARD,
         bbox_inches="tight",
         metadata={"Software": None},
     )
     plt.close(figure)  # or the notebook would show it a second time
-    png = file.getvalue()
+    png = _with_fewer_colours(file)
     width_in_pixels = int.from_bytes(png[16:20], "big")  # PNG specification, IHDR
     return Picture(alt, png, width_in_pixels // _SHARPNESS)
+
+
+def _with_fewer_colours(png: io.BytesIO) -> bytes:
+    """Return the same picture with a palette of 256 colours, which takes a third of the bytes."""
+    image = require("PIL.Image", extra="plotting")
+    smaller = io.BytesIO()
+    whole = image.open(png).convert("RGB")
+    whole.quantize(256, dither=image.Dither.NONE).save(smaller, format="png", optimize=True)
+    return smaller.getvalue()
 
 
 def number_classes(axis: Axis, num_classes: int) -> None:

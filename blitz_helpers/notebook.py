@@ -1,0 +1,86 @@
+"""Errors in a notebook, shown as the lines of your own code that led to them."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_OTHER_PEOPLES = (
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    str(Path(__file__).parent),
+    "<",  # code without a file, such as a method that `dataclass` wrote
+)
+# The network that the pages are about, and what is typed into IPython in a terminal.
+_READERS = (str(Path(__file__).with_name("network.py")), "<ipython-input")
+
+
+def short_errors() -> None:
+    """Leave the lines inside installed packages out of the errors that this notebook shows.
+
+    What stays is each line of your own that led to the error, and the message. Outside Jupyter
+    and IPython this does nothing. ``%tb`` still shows everything.
+
+    >>> short_errors()
+    """
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((Exception,), _show)
+
+
+def _show(shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: Any = None) -> None:
+    with _shortened(error):
+        shell.showtraceback((kind, error, error.__traceback__), tb_offset=0)
+
+
+@contextmanager
+def _shortened(error: BaseException) -> Iterator[None]:
+    """Take other people's lines out of an error and of those that led to it, for a while."""
+    kept = [
+        (each, each.__traceback__, each.__cause__, each.__suppress_context__)
+        for each in _chain(error)
+    ]
+    previous = None
+    for each, trace, _, _ in kept:
+        own = _own(trace)
+        if own is None and previous is not None:
+            previous.__cause__ = None  # nothing of the reader's from here on; hides the context too
+            break
+        each.__traceback__ = own or trace
+        previous = each
+    try:
+        yield
+    finally:
+        for each, trace, cause, hidden in kept:
+            each.__traceback__, each.__cause__, each.__suppress_context__ = trace, cause, hidden
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return the error and those that led to it, as Python shows them."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        hidden = following.__suppress_context__
+        following = following.__cause__ or (None if hidden else following.__context__)
+    return found
+
+
+def _own(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback without other people's lines, or ``None`` where it has no others."""
+    lines = []
+    following = trace
+    while following is not None:
+        file = following.tb_frame.f_code.co_filename
+        if file.startswith(_READERS) or not file.startswith(_OTHER_PEOPLES):
+            lines.append(following)
+        following = following.tb_next
+    own: TracebackType | None = None
+    for line in reversed(lines):
+        own = TracebackType(own, line.tb_frame, line.tb_lasti, line.tb_lineno)
+    return own

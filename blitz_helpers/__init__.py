@@ -5,9 +5,98 @@ matplotlib, wandb and the rest cost nothing until something is drawn or tracked.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # Loaded here, so that its second falls on the import and not on the first call.
 import torch as _torch  # noqa: F401
+
+if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names below, one by one
+    from blitz_helpers.data import (
+        load_mnist as load_mnist,
+    )
+    from blitz_helpers.gradients import (
+        GradientReport as GradientReport,
+        GradientRow as GradientRow,
+        gradient_report as gradient_report,
+        numerical_gradient as numerical_gradient,
+        random_backward as random_backward,
+    )
+    from blitz_helpers.graph import (
+        AutogradGraph as AutogradGraph,
+        GraphEdge as GraphEdge,
+        GraphNode as GraphNode,
+        NamedTensor as NamedTensor,
+        SavedTensor as SavedTensor,
+        autograd_graph as autograd_graph,
+        label_modules as label_modules,
+    )
+    from blitz_helpers.network import (
+        Network as Network,
+    )
+    from blitz_helpers.plotting._canvas import (
+        Picture as Picture,
+        show as show,
+    )
+    from blitz_helpers.plotting.digits import (
+        plot_digits as plot_digits,
+        plot_scores as plot_scores,
+    )
+    from blitz_helpers.plotting.gradients import (
+        plot_gradient_report as plot_gradient_report,
+    )
+    from blitz_helpers.plotting.graph import (
+        graph_svg as graph_svg,
+        plot_graph as plot_graph,
+    )
+    from blitz_helpers.plotting.network import (
+        plot_network as plot_network,
+    )
+    from blitz_helpers.plotting.training import (
+        plot_confusion as plot_confusion,
+        plot_filters as plot_filters,
+        plot_losses as plot_losses,
+    )
+    from blitz_helpers.plotting.updates import (
+        plot_descent as plot_descent,
+        plot_foretold_losses as plot_foretold_losses,
+    )
+    from blitz_helpers.plotting.windows import (
+        plot_receptive_field as plot_receptive_field,
+        plot_window as plot_window,
+    )
+    from blitz_helpers.shapes import (
+        conv_arithmetic as conv_arithmetic,
+        conv_fitting_sizes as conv_fitting_sizes,
+        conv_output_size as conv_output_size,
+        conv_transpose_arithmetic as conv_transpose_arithmetic,
+        conv_transpose_output_size as conv_transpose_output_size,
+        pool_arithmetic as pool_arithmetic,
+        pool_fitting_sizes as pool_fitting_sizes,
+        pool_output_size as pool_output_size,
+    )
+    from blitz_helpers.trace import (
+        ShapeError as ShapeError,
+        ShapeStep as ShapeStep,
+        ShapeTrace as ShapeTrace,
+        trace_shapes as trace_shapes,
+    )
+    from blitz_helpers.tracking import (
+        read_run as read_run,
+        start_run as start_run,
+    )
+    from blitz_helpers.training import (
+        DivergenceError as DivergenceError,
+        Evaluation as Evaluation,
+        History as History,
+        evaluate as evaluate,
+        fit as fit,
+    )
+    from blitz_helpers.updates import (
+        adam_step as adam_step,
+        adamw_step as adamw_step,
+        momentum_step as momentum_step,
+        sgd_step as sgd_step,
+    )
 
 __version__ = "0.1.0"
 
@@ -61,12 +150,21 @@ _MODULE_OF = {
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> object:
+def _load(name: str) -> Any:
+    """Return a public name, loaded from its module."""
     if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _MODULE_OF, n=1)
+        advice = f". Did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{advice}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a checker shall see which names there are, and which are misspelt
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

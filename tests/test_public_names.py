@@ -1,0 +1,94 @@
+"""The package's public names can be found, typed, read about and misspelt."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import blitz_helpers
+
+PACKAGE = Path(blitz_helpers.__file__).parent
+
+CONSUMER = """
+import torch
+from torch import nn
+
+import blitz_helpers
+from blitz_helpers import ShapeError, ShapeTrace, autograd_graph, gradient_report, trace_shapes
+
+
+def output_shape(model: nn.Module) -> tuple[int, ...]:
+    trace: ShapeTrace = trace_shapes(model, (1, 1, 32, 32))
+    return tuple(trace.output_shape)
+
+
+def hint(model: nn.Module) -> str:
+    try:
+        output_shape(model)
+    except ShapeError as error:
+        return error.hint
+    return ""
+
+
+graph = autograd_graph(blitz_helpers.Network()(torch.zeros(1, 1, 32, 32)))
+names: list[str] = [node.name for node in graph.nodes]
+norms: list[float | None] = [row.norm for row in gradient_report(blitz_helpers.Network())]
+"""
+
+
+def test_editors_see_the_names_that_are_loaded_when_used():
+    (block,) = (
+        node
+        for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.asname: statement.module.removeprefix("blitz_helpers.")
+        for statement in block.body
+        for alias in statement.names
+    }
+    assert seen == blitz_helpers._MODULE_OF
+
+
+@pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
+def test_a_consumers_file_passes_a_strict_checker(checker, tmp_path):
+    file = tmp_path / "consumer.py"
+    file.write_text(CONSUMER)
+    command = {
+        "mypy": [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path / 'cache'}"],
+        "basedpyright": [
+            *(sys.executable, "-m", "basedpyright", "--level", "error"),
+            *("--pythonpath", sys.executable),
+        ],
+    }[checker]
+    run = subprocess.run(
+        [*command, str(file)], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+    file.write_text(CONSUMER.replace("blitz_helpers.Network", "blitz_helpers.Netwerk"))
+    run = subprocess.run(
+        [*command, str(file)], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode != 0
+    assert "Netwerk" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("trace_shape", "trace_shapes"),
+        ("AutoGradGraph", "AutogradGraph"),
+        ("sgd_steps", "sgd_step"),
+    ],
+)
+def test_a_misspelt_name_is_told_the_one_that_was_meant(typed, meant):
+    with pytest.raises(AttributeError, match=f"no attribute '{typed}'. Did you mean '{meant}'"):
+        getattr(blitz_helpers, typed)
+
+
+def test_a_name_that_is_like_no_other_gets_no_advice():
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+        blitz_helpers.zzz  # noqa: B018, looking the name up is what fails

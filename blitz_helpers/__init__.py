@@ -123,7 +123,7 @@ _MODULE_OF = {
         "network": ["Network"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
-        "plotting.gradients": ["plot_gradient_report"],
+        "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
         "plotting.graph": ["graph_svg", "plot_graph"],
         "plotting.network": ["plot_network"],
         "plotting.training": ["plot_confusion", "plot_filters", "plot_losses"],

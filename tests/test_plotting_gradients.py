@@ -3,11 +3,18 @@
 import math
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
 
-from blitz_helpers import gradient_report, plot_gradient_report
+from blitz_helpers import gradient_report, plot_gradient_report, plot_image_gradient, show
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open():
+    yield
+    plt.close("all")
 
 
 def model_in_every_status() -> nn.Module:
@@ -44,10 +51,10 @@ def test_norms_and_largest_values_stand_on_the_line_of_their_parameter():
 
 def test_zeros_and_statuses_are_written_beside_the_dots():
     written = texts(plot_gradient_report(gradient_report(model_in_every_status())))
-    assert written[0] == "50 %"
-    assert written[1] == "0 %"
-    assert written[2] == "100 %; zero: reached, and every entry is 0"
-    assert written[3] == "75 %; not finite: an entry is inf or nan"
+    assert written[0] == "50%"
+    assert written[1] == "0%"
+    assert written[2] == "100%; zero: reached, and every entry is 0"
+    assert written[3] == "75%; not finite: an entry is inf or nan"
     assert written[4] == "none: no backward has reached it"
     assert written[5] == "frozen: requires_grad is off"
 
@@ -60,11 +67,8 @@ def test_a_report_before_any_backward_can_be_drawn():
 
 
 def test_it_draws_on_the_axes_it_is_given():
-    import matplotlib.pyplot as plt
-
     _, ax = plt.subplots()
     assert plot_gradient_report(gradient_report(nn.Linear(2, 1)), ax=ax) is ax
-    plt.close("all")
 
 
 @pytest.mark.parametrize("decades", [0, 1, 2, 3, 5, 8, 12, 20, 30])
@@ -81,3 +85,53 @@ def test_the_numbers_below_the_axis_keep_apart_whatever_the_range(decades):
     ]
     assert 1 <= len(boxes) <= 10
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_the_alt_text_names_the_extremes_the_zeros_and_what_has_no_norm():
+    alt = show(plot_gradient_report(gradient_report(model_in_every_status()))).alt
+    assert alt == (
+        "The gradients of 6 parameters. a has the largest norm, 5, and b the smallest, 0.002. "
+        "Exactly zero: 50% of a, 100% of c, 75% of d. f: requires_grad is off. e: no backward has "
+        "reached it. c: reached, and every entry is 0. d: an entry is inf or nan."
+    )
+
+
+def image_and_gradient():
+    image = torch.zeros(1, 6, 8)
+    image[0, 2:4, 3:5] = 1
+    image.requires_grad_()
+    (3 * image[0, 1, 2] - 2 * image[0, 4, 5]).backward()
+    return image.detach(), image.grad
+
+
+def test_an_images_gradient_is_drawn_pixel_by_pixel_and_zero_is_the_middle_colour():
+    image, gradient = image_and_gradient()
+    ax = plot_image_gradient(image, gradient)
+    (drawn,) = ax.images
+    assert drawn.get_array().tolist() == gradient[0].tolist()
+    assert drawn.norm(0.0) == 0.5
+    assert drawn.get_clim() == (-3, 3)
+    assert "upwards at row 1, column 2, downwards at row 4, column 5" in show(ax).alt
+
+
+def test_the_outline_runs_around_the_bright_pixels():
+    ax = plot_image_gradient(*image_and_gradient())
+    (outline,) = ax.collections
+    (path,) = outline.get_paths()
+    (left, top), (right, bottom) = path.vertices.min(axis=0), path.vertices.max(axis=0)
+    assert (left, right, top, bottom) == (2.5, 4.5, 1.5, 3.5)
+
+
+def test_an_even_image_without_a_gradient_can_be_drawn():
+    ax = plot_image_gradient(torch.ones(4, 4), torch.zeros(4, 4))
+    assert len(ax.collections) == 0
+    assert show(ax).alt
+
+
+@pytest.mark.parametrize(
+    ("shape", "of_gradient"),
+    [((1, 1, 4, 4),) * 2, ((3, 4, 4),) * 2, ((4,),) * 2, ((1, 4, 4), (4, 4))],
+)
+def test_another_shape_is_refused(shape, of_gradient):
+    with pytest.raises(ValueError, match=r"\(1, H, W\) or \(H, W\) is expected of both"):
+        plot_image_gradient(torch.ones(shape), torch.ones(of_gradient))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blitz_helpers import Network, autograd_graph, graph_svg, label_modules, plot_graph
+from blitz_helpers import Network, autograd_graph, graph_svg, label_modules, plot_graph, show
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +198,84 @@ def test_one_input_in_two_slots_is_one_arrow_with_both(generator):
     ax = plot_graph(autograd_graph(w * w))
     assert texts(ax, "slot") == ["[0][1]"]
     assert len(arrows(ax)) == 1
+
+
+def squared_distance():
+    """Return the graph of (2 * 3 - 5)**2 after a backward, its tensors named."""
+    w = torch.tensor(2.0, requires_grad=True)
+    product = w * 3
+    loss = (product - 5) ** 2
+    product.retain_grad()
+    loss.backward(retain_graph=True)
+    return autograd_graph(loss, tensors={"w": w, "w*3": product, "loss": loss})
+
+
+def test_named_tensors_stand_in_their_boxes_with_value_and_gradient():
+    ax = plot_graph(squared_distance())
+    assert texts(ax, "title") == ["pow", "sub", "mul", "w"]
+    assert texts(ax, "detail") == [
+        "loss = 1",
+        "scalar",
+        "w*3 = 6, gradient 2",
+        "value 2, gradient 6",
+    ]
+
+
+def test_a_named_tensor_of_many_numbers_stands_there_by_its_name(generator):
+    image = torch.randn(2, 3, generator=generator, requires_grad=True)
+    double = image * 2
+    ax = plot_graph(autograd_graph(double.sum(), tensors={"image": image, "double": double}))
+    assert texts(ax, "title") == ["sum", "mul", "image"]
+    assert texts(ax, "detail") == ["scalar", "double", "2x3"]
+
+
+def test_numbers_below_zero_have_a_minus_sign():
+    w = torch.tensor(-0.5, requires_grad=True)
+    ax = plot_graph(autograd_graph(w * 3, tensors={"w": w}))
+    assert texts(ax, "detail")[-1] == "value \N{MINUS SIGN}0.5"
+
+
+def test_the_alt_text_of_a_few_boxes_tells_each_and_every_arrow():
+    assert show(plot_graph(squared_distance())).alt == (
+        "The graph from the top down: pow (loss = 1), sub (scalar), mul (w*3 = 6, gradient 2), "
+        "w (value 2, gradient 6). Gradients go from pow to sub, from sub to mul, from mul to w."
+    )
+
+
+def test_the_alt_text_of_many_boxes_counts_them_and_reads_the_longest_way(generator):
+    loss, net = network_loss(generator)
+    alt = show(plot_graph(autograd_graph(loss, net))).alt
+    assert alt.startswith("A graph of 16 operations and 10 leaves.")
+    assert alt.endswith("view, addmm, relu, addmm, relu, addmm, mse_loss.")
+    loss.backward()
+    alt = show(plot_graph(autograd_graph(loss, net))).alt
+    assert alt.endswith(" 12 boxes are freed.")
+
+
+def test_the_alt_text_of_a_folded_graph_says_from_where_to_where():
+    model = deep_model(20)
+    alt = show(plot_graph(autograd_graph(model(torch.ones(1, 2)), model))).alt
+    assert alt.endswith(" drawn as 22 boxes from 2 at the top to 0 at the bottom.")
+
+
+def test_nothing_is_written_smaller_than_ten_pixels(generator):
+    ax = plot_graph(autograd_graph(*network_loss(generator)))
+    assert min(text.get_fontsize() for text in ax.texts) * 96 / 72 >= 10
+
+
+def test_a_slot_stands_on_the_page_and_no_arrow_runs_through_it():
+    w = torch.tensor(2.0, requires_grad=True)
+    square = w * w
+    ax = plot_graph(autograd_graph(square + w, tensors={"the square of w": square}))
+    ax.figure.canvas.draw()
+    page = ax.get_window_extent()
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0
+        assert box.x1 <= page.x1
+        if text.get_gid() == "slot":
+            for path in collection(ax, "arrows").get_paths():
+                assert not ax.transData.transform_path(path).intersects_bbox(box, filled=False)
 
 
 def test_it_draws_on_the_axes_it_is_given(generator):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from blitz_helpers.graph._fold import Box, FoldedGraph
 
 # All lengths are in inches.
-BOX_HEIGHT = 0.37
-_ROW = 0.58
+BOX_HEIGHT = 0.4
+_ROW = 0.62
 _GAP = 0.36  # beside a box: room for an arrow and its slot
 _LONGEST_CHAIN = 3  # of boxes to the side, the leaf included
 

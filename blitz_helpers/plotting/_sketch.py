@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,10 +11,13 @@ from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE
 from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Way, arrange
 
 if TYPE_CHECKING:
-    from blitz_helpers.graph import AutogradGraph
-    from blitz_helpers.graph._fold import Box
+    from collections.abc import Mapping, Sequence
+
+    from blitz_helpers.graph import AutogradGraph, NamedTensor
+    from blitz_helpers.graph._fold import Box, FoldedGraph
 
 _MOST_NODES, _MOST_BOXES = 64, 40  # more nodes are folded, into at most so many boxes
+_FEW_BOXES = 8  # as many as can be told one by one
 
 
 class BoxStyle(NamedTuple):
@@ -29,7 +33,7 @@ class BoxStyle(NamedTuple):
 class WordStyle(NamedTuple):
     """What a word looks like."""
 
-    size: float  # points
+    size: float  # points, of which 7.5 are 10 pixels: nothing smaller is read with ease
     color: str
     letter: float  # how wide one is, on the safe side, in inches
 
@@ -40,10 +44,10 @@ BOX_STYLES = {
     "freed": BoxStyle("#F1F1F1", GREY, (3.7, 1.6), 0.04, "freed operation"),
 }
 WORD_STYLES = {
-    "title": WordStyle(8.5, BLACK, 0.073),
-    "detail": WordStyle(7, "#4A4A4A", 0.06),
-    "slot": WordStyle(7.5, "#4A4A4A", 0.065),
-    "legend": WordStyle(8.5, BLACK, 0.06),
+    "title": WordStyle(9, BLACK, 0.078),
+    "detail": WordStyle(8, "#4A4A4A", 0.068),
+    "slot": WordStyle(8, "#4A4A4A", 0.069),
+    "legend": WordStyle(9, BLACK, 0.064),
 }
 
 _MARGIN, _PADDING, _LEGEND = 0.1, 0.1, 0.35
@@ -80,6 +84,8 @@ class Word(NamedTuple):
 class Sketch:
     """All that is drawn; y grows up the page."""
 
+    description: str = ""
+    """The same in words."""
     boxes: list[Rectangle] = field(default_factory=list)
     blanks: list[Rectangle] = field(default_factory=list)
     """Without words: the sheets behind boxes of many nodes, and the legend's samples."""
@@ -96,13 +102,14 @@ class Sketch:
 def sketch(graph: AutogradGraph) -> Sketch:
     """Return what to draw of ``graph``, folded where it is large."""
     folded = graph.folded(_MOST_NODES if len(graph.nodes) <= _MOST_NODES else _MOST_BOXES)
-    texts = [_texts(box) for box in folded.boxes]
+    named = {tensor.node: tensor for tensor in graph.tensors}
+    texts = [_texts(box, named) for box in folded.boxes]
     widths = [
         2 * _PADDING + max(_width("title", title), _width("detail", detail), _width("title", "..."))
         for title, detail in texts
     ]
     places, ways = arrange(folded, widths)
-    page = Sketch()
+    page = Sketch(_description(graph, folded, texts))
     for way in ways:
         _add_way(page, way)
     for box, (title, detail), place in zip(folded.boxes, texts, places, strict=True):
@@ -111,10 +118,11 @@ def sketch(graph: AutogradGraph) -> Sketch:
         page.boxes.append(rectangle)
         if len(box.nodes) > 1:
             page.blanks.append(rectangle._replace(x=rectangle.x + 0.05, y=rectangle.y - 0.05))
-        page.words.append(Word(title, "title", place.x, place.y + (0.022 if detail else -0.043)))
+        page.words.append(Word(title, "title", place.x, place.y + (0.03 if detail else -0.045)))
         if detail:
-            page.words.append(Word(detail, "detail", place.x, place.y - 0.12))
+            page.words.append(Word(detail, "detail", place.x, place.y - 0.125))
     xs = [x for curve in page.curves for x, _ in curve]
+    xs += [x for word in page.words for x in _ends(word)]
     page.left = min([box.x for box in page.boxes] + xs) - _MARGIN
     page.right = max([box.x + box.width for box in page.boxes] + xs) + _MARGIN
     page.bottom = min(box.y for box in page.boxes) - _MARGIN - _LEGEND
@@ -123,17 +131,64 @@ def sketch(graph: AutogradGraph) -> Sketch:
     return page
 
 
-def _texts(box: Box) -> tuple[str, str]:
+def _texts(box: Box, named: Mapping[int, NamedTensor]) -> tuple[str, str]:
     if len(box.nodes) > 1:
         return box.title, f"{len(box.nodes):,} nodes"
     (node,) = box.nodes
     shape = "" if node.shape is None else "x".join(map(str, node.shape)) or "scalar"
+    if node.number in named:
+        return box.title, _numbers(named[node.number], box.title) or shape
     module = None if box.kind == "leaf" else node.module
     return box.title, "  ".join(filter(None, (module, shape)))
 
 
+def _numbers(tensor: NamedTensor, title: str) -> str:
+    """Return the tensor's name, unless it is the title, its value and its gradient, where known."""
+    name = "" if tensor.name == title else tensor.name
+    if tensor.value is None:
+        return name
+    value = f"{name} = {_digits(tensor.value)}" if name else f"value {_digits(tensor.value)}"
+    return value if tensor.grad is None else f"{value}, gradient {_digits(tensor.grad)}"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _description(
+    graph: AutogradGraph, folded: FoldedGraph, texts: Sequence[tuple[str, str]]
+) -> str:
+    """Return in words what is drawn: every box of a few, of more only how many and the way down."""
+    boxes = folded.boxes
+    if len(boxes) <= _FEW_BOXES:
+        titles = [title for title, _ in texts]
+        told = [f"{title} ({detail})" if detail else title for title, detail in texts]
+        ways = Counter((titles[arrow.target], titles[arrow.source]) for arrow in folded.arrows)
+        arrows = [
+            f"{target} to {source}{f' by {count} slots' * (count > 1)}"
+            for (target, source), count in ways.items()
+        ]
+        words = [f"The graph from the top down: {', '.join(told)}."]
+        words.append(f"Gradients go from {', from '.join(arrows)}.")
+    elif len(boxes) == len(graph.nodes):
+        leaves = len(graph.leaves)
+        words = [f"A graph of {len(boxes) - leaves} operations and {leaves} leaves."]
+        words.append(f"The longest way, read forward: {graph.path().replace(' -> ', ', ')}.")
+    else:
+        words = [f"A graph of {len(graph.nodes):,} nodes, drawn as {len(boxes)} boxes"]
+        words[0] += f" from {texts[0][0]} at the top to {texts[-1][0]} at the bottom."
+    freed = sum(box.kind == "freed" for box in boxes)
+    return " ".join([*words, f"{freed} boxes are freed."] if freed else words)
+
+
 def _width(role: str, text: str) -> float:
     return len(text) * WORD_STYLES[role].letter
+
+
+def _ends(word: Word) -> tuple[float, float]:
+    width = _width(word.role, word.text)
+    left = word.x - width * {"left": 0, "center": 0.5, "right": 1}[word.align]
+    return left, left + width
 
 
 def _add_way(page: Sketch, way: Way) -> None:
@@ -162,7 +217,9 @@ def _add_way(page: Sketch, way: Way) -> None:
             page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
         else:  # on the outer side of a bend, so that neighbours do not collide
             away, align = (-0.04, "right") if x1 < x0 else (0.04, "left")
-            page.words.append(Word(text, "slot", x0 + away, y0 - 0.125, align))
+            # Where the way is straight: a curve far to the side would run through its label.
+            x, y = (x0, y0 - 0.135) if len(way.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
+            page.words.append(Word(text, "slot", x + away, y, align))
 
 
 def _add_legend(page: Sketch) -> None:

@@ -1,18 +1,19 @@
-"""How large the gradient of each parameter is."""
+"""How large the gradient of each parameter is, and what the gradient of an image points at."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas
+from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
 
     from blitz_helpers.gradients import GradientReport
 
-# What stands instead of a dot, and in which colour: vermilion for what wants a look.
+# Text shown instead of a dot, and its colour; vermilion marks a problem.
 _REMARKS = {
     "frozen": ("frozen: requires_grad is off", GREY),
     "none": ("none: no backward has reached it", GREY),
@@ -54,7 +55,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=9))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
-        ax.set_xlabel("size of the gradient")
+        ax.set_xlabel("size of the gradient (logarithmic scale)")
     else:
         ax.set_xticks([])
     # Across the axes whatever the scale, and behind the dots.
@@ -68,13 +69,14 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     for place, row in enumerate(report):
         if row.zero_fraction is not None:
             ax.text(
-                1.13, place, _percent(row.zero_fraction), transform=across, ha="right", va="center"
-            )
+                1.13, place, _percent(row.zero_fraction), transform=across,
+                ha="right", va="center_baseline",
+            )  # fmt: skip
         if row.status != "ok":
             remark, color = _REMARKS[row.status]
             ax.text(
-                0.02, place, remark, transform=across, color=color, va="center", fontsize=9,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                0.02, place, remark, transform=across, color=color, va="center_baseline",
+                fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
     ax.set_yticks(range(len(report)), [row.name for row in report])
     ax.set_ylim(len(report) - 0.4, -0.6)
@@ -82,15 +84,84 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
-    return ax
+    return describe(ax, _description(report))
+
+
+def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None) -> Axes:
+    """Draw the gradient of one image: red where a larger pixel value raises what was sent back.
+
+    Blue is where it lowers it, and the deeper the colour, the steeper. The outline runs where the
+    image is halfway between its lowest and its highest value.
+
+    Args:
+        image: ``(1, H, W)`` or ``(H, W)``.
+        gradient: of the same shape, such as ``image.grad`` after a backward.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: another shape, or ``image`` and ``gradient`` differ in shape.
+        ImportError: matplotlib is not installed.
+
+    >>> import torch
+    >>> image = torch.rand(1, 8, 8, requires_grad=True)
+    >>> image[0, 2:4].sum().backward()
+    >>> ax = plot_image_gradient(image, image.grad)
+    >>> int((ax.images[0].get_array() > 0).sum())
+    16
+    """
+    if image.shape != gradient.shape or image.ndim not in (2, 3) or image.shape[:-2].numel() != 1:
+        raise ValueError(
+            f"image of shape {tuple(image.shape)} with gradient of shape {tuple(gradient.shape)} "
+            "cannot be drawn: (1, H, W) or (H, W) is expected of both. Use images[i] for a single "
+            "image of a batch."
+        )
+    ax = canvas(ax, 4.6, 3.4)
+    rates = gradient.detach().cpu().double().reshape(gradient.shape[-2:])
+    values = image.detach().cpu().double().reshape(image.shape[-2:])
+    strongest = rates.abs().max().item() or 1.0
+    drawn = ax.imshow(rates.numpy(), cmap="RdBu_r", vmin=-strongest, vmax=strongest)
+    low, high = values.min().item(), values.max().item()
+    if low < high:
+        ax.contour(values.numpy(), levels=[(low + high) / 2], colors=BLACK, linewidths=1.2)
+    ax.set_axis_off()
+    bar = ax.figure.colorbar(drawn, ax=ax, ticks=[-strongest, 0, strongest])
+    bar.ax.set_yticklabels(["a larger value\nlowers it", "no effect", "a larger value\nraises it"])
+    bar.outline.set_visible(False)
+    places = [divmod(int(at), rates.shape[-1]) for at in (rates.argmax(), rates.argmin())]
+    raises, lowers = (f"row {row}, column {column}" for row, column in places)
+    return describe(
+        ax,
+        f"The gradient of an image of {rates.shape[0]}x{rates.shape[1]} pixels over the outline of "
+        "the image, red where a larger value raises what was sent back and blue where it lowers "
+        f"it; steepest upwards at {raises}, downwards at {lowers}, counted from 0.",
+    )
+
+
+def _description(report: GradientReport) -> str:
+    measured = [row for row in report if row.status == "ok"]
+    words = [f"The gradients of {len(report)} parameters."]
+    if measured:
+        largest = max(measured, key=lambda row: row.norm or 0.0)
+        smallest = min(measured, key=lambda row: row.norm or 0.0)
+        words.append(f"{largest.name} has the largest norm, {largest.norm:.2g}, and")
+        words.append(f"{smallest.name} the smallest, {smallest.norm:.2g}.")
+    zeros = [(row.name, row.zero_fraction) for row in report if row.zero_fraction]
+    if zeros:
+        told = ", ".join(f"{_percent(fraction)} of {name}" for name, fraction in zeros)
+        words.append(f"Exactly zero: {told}.")
+    for status in _REMARKS:
+        names = [row.name for row in report if row.status == status]
+        if names:
+            words.append(f"{', '.join(names)}: {_REMARKS[status][0].partition(': ')[2]}.")
+    return " ".join(words)
 
 
 def _percent(fraction: float) -> str:
     """Return the fraction in whole percent, never rounded to none or to all.
 
     >>> [_percent(fraction) for fraction in (0, 0.002, 0.58, 0.999, 1)]
-    ['0 %', '< 1 %', '58 %', '> 99 %', '100 %']
+    ['0%', '< 1%', '58%', '> 99%', '100%']
     """
     if 0 < fraction < 0.01:
-        return "< 1 %"
-    return "> 99 %" if 0.99 < fraction < 1 else f"{fraction:.0%}".replace("%", " %")
+        return "< 1%"
+    return "> 99%" if 0.99 < fraction < 1 else f"{fraction:.0%}"

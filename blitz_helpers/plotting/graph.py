@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import GREY
+from blitz_helpers.plotting._canvas import GREY, describe
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     it has several, each arrow bears the slot it starts from: the ``n`` of ``next_functions[n]``.
     The longest way is a straight line; leaves stand beside the operation that they feed.
 
+    Under the title of a box stands the shape of what was made there, or the value and the gradient
+    of a tensor that you named, as in ``autograd_graph(loss, tensors={"w": w})``. Backward frees
+    the graph that it goes through, and freed operations are drawn in grey: to see the gradients
+    on a graph that is whole, run ``loss.backward(retain_graph=True)`` first.
+
     A graph of more than 64 nodes is folded: a box a module, as finely as 40 boxes allow, or a box
     for each band of depth where no module is known.
 
@@ -46,9 +51,9 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     >>> import torch
     >>> from blitz_helpers import autograd_graph
     >>> w = torch.tensor(2.0, requires_grad=True)
-    >>> ax = plot_graph(autograd_graph((w * 3 - 5) ** 2))
+    >>> ax = plot_graph(autograd_graph((w * 3 - 5) ** 2, tensors={"w": w}))
     >>> [text.get_text() for text in ax.texts if text.get_gid() == "title"]
-    ['pow', 'sub', 'mul', 'AccumulateGrad']
+    ['pow', 'sub', 'mul', 'w']
     """
     page = sketch(graph)
     if ax is None:
@@ -68,7 +73,7 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
             word.x, word.y, word.text, fontproperties=fonts[word.role], ha=word.align,
             va="baseline", color=WORD_STYLES[word.role].color, gid=word.role, parse_math=False,
         )  # fmt: skip
-    return ax
+    return describe(ax, page.description)
 
 
 def graph_svg(graph: AutogradGraph) -> Svg:
@@ -99,7 +104,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}pt" height="{height:.1f}pt" '
         f'viewBox="0 0 {width:.1f} {height:.1f}" font-family="DejaVu Sans, Verdana, sans-serif">',
-        f"<title>{escape(repr(graph))}</title>",
+        f"<title>{escape(page.description)}</title>",
         '<rect width="100%" height="100%" fill="white"/>',  # or a dark theme would hide the text
         f'<path d="{curves}" fill="none" stroke="{GREY}"/>',
         f'<path d="{heads}" fill="{GREY}"/>',

@@ -10,7 +10,6 @@ import pytest
 import blitz_helpers
 
 PACKAGE = Path(blitz_helpers.__file__).parent
-GROUND = {"_extras", "_nudging", "_statistics", "_tables", "shapes"}
 MAY_IMPORT = {
     "__init__": set(),
     "_checkpoint": set(),
@@ -19,12 +18,14 @@ MAY_IMPORT = {
     "_nudging": set(),
     "_statistics": set(),
     "_tables": set(),
+    "_threads": set(),
+    "_running": {"_threads"},
     "shapes": set(),
     "network": {"shapes"},
     "notebook": set(),
-    "trace": {"_tables", "shapes"},
+    "trace": {"_running", "_tables", "_threads", "shapes"},
     "gradients": {"_nudging", "_statistics", "_tables", "shapes"},
-    "graph": {"_tables", "shapes"},
+    "graph": {"_running", "_tables", "shapes"},
     "updates": {"shapes"},
     "data": {"_extras", "shapes"},
     "training": {"_checkpoint", "_progress", "_tables"},

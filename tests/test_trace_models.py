@@ -11,7 +11,7 @@ from hard_models import HARD_MODELS, HardModel
 
 from blitz_helpers import trace_shapes
 from blitz_helpers.trace import _engine
-from blitz_helpers.trace._engine import shape_of
+from blitz_helpers.trace._nests import shape_of
 
 each_model = pytest.mark.parametrize("hard", HARD_MODELS, ids=str)
 
@@ -161,11 +161,10 @@ def test_every_step_without_data_is_the_step_of_a_real_forward():
         model = build(hard)
         with (
             _engine.global_state_kept(),
-            _engine._no_compiling(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            modules = _engine._paths(model)
+            modules = _engine.paths_of(model)
             real = _engine._forward(model, modules, args, kwargs, "to compare")
         for mine, theirs in zip(trace_shapes(model, *args, **kwargs), real, strict=True):
             assert mine[:-1] == theirs[:-1], hard.name

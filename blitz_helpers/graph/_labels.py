@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+
+from blitz_helpers._running import follow_modules, running_modules
 
 
 class _Labels:
@@ -24,27 +21,19 @@ class _Labels:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._modules: list[str | None] = []
-        self._running: list[str | None] = [None]
 
-    def enter(self, module: str) -> None:
-        self._running.append(module)
-        self._mark()
-
-    def leave(self) -> None:
-        self._running.pop()
-        self._mark()
-
-    def _mark(self) -> None:
+    def note(self, module: str | None) -> None:
+        """Note that ``module`` runs from here on."""
         now: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # not in `__all__`
         if self._starts and now < self._starts[-1]:
             # A new thread under the number of an old one, counting from 0.
             self._starts.clear()
             self._modules.clear()
         if self._starts and now == self._starts[-1]:
-            self._modules[-1] = self._running[-1]
+            self._modules[-1] = module
         else:
             self._starts.append(now)
-            self._modules.append(self._running[-1])
+            self._modules.append(module)
 
     def running_at(self, sequence_nr: int) -> str | None:
         place = bisect_right(self._starts, sequence_nr) - 1
@@ -53,6 +42,23 @@ class _Labels:
 
 # Sequence numbers count within a thread, so each thread has its own labels.
 _labels: WeakKeyDictionary[nn.Module, dict[int, _Labels]] = WeakKeyDictionary()
+
+
+class _Labeller:
+    """Notes for each thread which module of one model runs when."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._threads = _labels.setdefault(model, {})
+
+    def entered(self, module: nn.Module) -> None:
+        if module in self._paths:
+            inner = (self._paths.get(one) for one in reversed(running_modules()))
+            path = next((path for path in inner if path is not None), None)
+            self._threads.setdefault(threading.get_ident(), _Labels()).note(path)
+
+    def left(self, module: nn.Module, _output: Any) -> None:
+        self.entered(module)  # what runs now is the module around it
 
 
 @contextmanager
@@ -74,39 +80,18 @@ def label_modules(model: nn.Module) -> Iterator[None]:
     [('tanh', '1'), ('addmm', '0')]
     """
     require_module(model)
-    names = {module: name for name, module in model.named_modules()}
-    threads = _labels.setdefault(model, {})
-
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        if module in names:
-            threads.setdefault(threading.get_ident(), _Labels()).enter(names[module])
-
-    def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if module in names:
-            threads[threading.get_ident()].leave()
-
-    # A compiled model would compile the hooks too; where nothing was compiled, dynamo is not
-    # even loaded.
-    compiled = "torch._dynamo" in sys.modules
-    handles = (
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-    )
-    try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with follow_modules(_Labeller(model)):
+        yield
 
 
 def labels_of(model: nn.Module | None) -> list[_Labels]:
     """Return what was noted in this thread while ``model`` ran, or any model."""
-    models = list(_labels) if model is None else [model]
+    # Its references, since other threads may add a model meanwhile.
+    models = [ref() for ref in _labels.keyrefs()] if model is None else [model]
     here = threading.get_ident()
     found = []
     for labelled in models:
-        threads = _labels.get(labelled, {})
+        threads = {} if labelled is None else _labels.get(labelled, {})
         if here in threads:
             found.append(threads[here])
         elif len(threads) == 1:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import inspect
 import re
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import repeat
 from math import prod
 from numbers import Integral, Real
 from operator import is_
-from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 
+from blitz_helpers._running import follow_modules
+from blitz_helpers.trace._callers import TORCH, called_by_torch, calling_line
 from blitz_helpers.trace._explain import explain
 from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
+from blitz_helpers.trace._modules import device_of, paths_of, script_without_data, tensors_of
+from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
 from blitz_helpers.trace._operations import (
     DEVICE,
     FACTORIES,
@@ -40,17 +39,18 @@ from blitz_helpers.trace._operations import (
 from blitz_helpers.trace._origin import Origin, input_origin, known_origin, set_origin
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._rules import META, RULES, new, without_data
+from blitz_helpers.trace._standins import (
+    SMALL_INTEGERS,
+    SMALL_NUMBERS,
+    has_values,
+    is_stale,
+    stripped,
+)
 
 if TYPE_CHECKING:
     from blitz_helpers.trace import _hints
 
 _SEED = 0
-_OUR_WARNING = "None of the inputs have requires_grad"  # what torch says of our stand-ins
-_TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
-# Integers and truth values up to here, and numbers up to there, keep their values.
-_SMALL_INTEGERS, _SMALL_NUMBERS = 1 << 16, 64
-_SEQUENCES = (list, tuple)
 
 
 def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:
@@ -80,22 +80,21 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     '(32 - 3 + 2*0)/1 + 1 = 30'
     """
     _check_model(model, inputs, kwargs)
-    modules = _paths(model)
-    with global_state_kept(), _no_compiling(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", _OUR_WARNING)
+    modules = paths_of(model)
+    with global_state_kept():
         try:
             return _forward(model, modules, inputs, kwargs, None)
         except ShapeError as error:
             raise _tried(error, model, modules, inputs, kwargs) from error.__cause__
         except _NeedsValues as need:
             reason = need.reason
-            device = _device(modules)
+            device = device_of(modules)
             if device.type == "meta":
                 raise ValueError(
                     f"{reason}, and a model on the meta device has no values. "
                     "Use model.to_empty(device='cpu'), with weights, to run it for real."
                 ) from None
-        with numpy_state_kept():
+        with numpy_state_kept:
             return _forward(model, modules, inputs, kwargs, reason)
 
 
@@ -170,55 +169,6 @@ def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
             )
 
 
-def _paths(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the modules and their dotted paths, a compiled module as the one inside it."""
-    paths: dict[nn.Module, str] = {}
-    todo = [("", model)]
-    while todo:
-        path, module = todo.pop()
-        if module in paths:
-            continue
-        paths[module] = path
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        prefix = f"{path}." if path else ""
-        for name, child in reversed(module._modules.items()):
-            if child is not None:
-                todo.append((path if name == "_orig_mod" else prefix + name, child))
-    return paths
-
-
-def _tensors_of(modules: dict[nn.Module, str]) -> Iterator[Tensor]:
-    """Yield each parameter and buffer once."""
-    seen = set()
-    for module in modules:
-        scripted = isinstance(module, torch.jit.ScriptModule)
-        own = (
-            [*module.parameters(), *module.buffers()]
-            if scripted
-            else [*module._parameters.values(), *module._buffers.values()]
-        )
-        for tensor in own:
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield tensor
-
-
-def _device(modules: dict[nn.Module, str]) -> torch.device:
-    tensor = next(_tensors_of(modules), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-@contextmanager
-def _no_compiling() -> Iterator[None]:
-    # The compiler would try to compile the hooks. It is loaded only where something uses it.
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield
-
-
 def _forward(
     model: nn.Module,
     modules: dict[nn.Module, str],
@@ -230,16 +180,16 @@ def _forward(
     state = ModelState(modules)
     tracer = _Tracer(modules, state, ran_for_real)
     own_inputs = tuple(
-        tracer.stand_in(value) if _is_shape(value) else _mapped(tracer.input, value)
+        tracer.stand_in(value) if _is_shape(value) else mapped(tracer.input, value)
         for value in inputs
     )
-    own_kwargs = {name: _mapped(tracer.input, value) for name, value in kwargs.items()}
+    own_kwargs = {name: mapped(tracer.input, value) for name, value in kwargs.items()}
     if ran_for_real:
         state.protect_values()
     try:
         for module in modules:
             tracer.prepare(module)
-        with tracer.watching(), tracer:
+        with follow_modules(tracer), tracer:
             output = model(*own_inputs, **own_kwargs)
         return tracer.trace(shape_of(output))
     except ShapeError:
@@ -261,53 +211,6 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)
 
 
-def _mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return the value with ``function`` applied to each tensor in it."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        items = [_mapped(function, item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, list):
-        return [_mapped(function, item) for item in value]
-    if isinstance(value, dict):
-        return type(value)({key: _mapped(function, item) for key, item in value.items()})
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        changes = {name: _mapped(function, getattr(value, name)) for name in names}
-        return dataclasses.replace(value, **changes)
-    return value
-
-
-def _tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among the values, and in the lists, tuples and dicts among them."""
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, dict):
-            found += _tensors_in(value.values())
-        elif isinstance(value, _SEQUENCES) and type(value) is not torch.Size:
-            found += _tensors_in(value)
-    return found
-
-
-def shape_of(value: Any) -> Any:
-    """Return the shapes of the tensors in ``value``, nested as they are; ``None`` for the rest."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape)
-    if isinstance(value, dict):
-        return {key: shape_of(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [shape_of(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(shape_of(item) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: shape_of(getattr(value, name)) for name in names}
-    return None
-
-
 # Operations between tensors on several devices that torch allows.
 _ACROSS_DEVICES = {"getitem", "setitem", "to", "copy_", "type_as", "index_put_", "where"}
 
@@ -322,7 +225,7 @@ class _Tracer(TorchFunctionMode):
         self.modules = modules
         self.state = state
         self.ran_for_real = ran_for_real
-        self.tensors = list(_tensors_of(modules))
+        self.tensors = list(tensors_of(modules))
         self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
         self.own = {id(tensor) for tensor in self.tensors}
         self.unused = {id(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)}
@@ -331,7 +234,9 @@ class _Tracer(TorchFunctionMode):
         self.steps: list[ShapeStep] = []
         self.calls: list[tuple[Any, ...] | None] = []
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
+        self.begun: list[tuple[int, int]] = []  # for each that is running: its call, its first step
         self.calls_of: dict[nn.Module, int] = {}
+        self.thread = get_ident()
         self.activation_bytes = 0
         self.muted = False
 
@@ -355,7 +260,7 @@ class _Tracer(TorchFunctionMode):
                     f"{self.ran_for_real}, and an input on the meta device has no values."
                 )
             copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-        elif tensor.dtype.is_floating_point or tensor.dtype.is_complex or not _known(tensor):
+        elif tensor.dtype.is_floating_point or tensor.dtype.is_complex or not has_values(tensor):
             copy = without_data(tensor)
         else:
             copy = tensor.clone()
@@ -395,15 +300,15 @@ class _Tracer(TorchFunctionMode):
 
     def run_script(self, module: Any, *args: Any) -> Any:
         """Run a scripted module as one step: through a copy without data, unless for real."""
-        inputs = _tensors_in(args)
+        inputs = tensors_in(args)
         with torch._C.DisableTorchFunction():
             if self.ran_for_real:
                 output = module._c._get_method("forward")(*args)
             else:
                 try:
                     with torch.no_grad():
-                        twin = _script_without_data(module._c)
-                        output = twin._get_method("forward")(*_mapped(_stripped, args))
+                        twin = script_without_data(module._c)
+                        output = twin._get_method("forward")(*mapped(stripped, args))
                 except RuntimeError as error:
                     if _NEEDS_DATA.search(str(error)):
                         raise self.needs_values(type(module).__name__) from error
@@ -411,39 +316,26 @@ class _Tracer(TorchFunctionMode):
         self.record(type(module).__name__, output, args, {}, [*inputs, *module.parameters()])
         return output
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Follow which module is running.
+    def entered(self, module: nn.Module) -> None:
+        """Begin the record of a module's call."""
+        path = self.modules.get(module)
+        if path is None or get_ident() != self.thread:
+            return
+        call = self.calls_of.get(module, 0)
+        self.calls_of[module] = call + 1
+        self.running.append((path, call, module))
+        self.begun.append((len(self.calls), len(self.steps)))
+        self.calls.append(None)  # until it has ended
 
-        torch's hooks for all modules tell it too, but send each call through a slower path.
-        """
-        module_class: Any = nn.Module
-        unwatched = module_class._call_impl
-
-        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            path = self.modules.get(module)
-            if path is None:
-                return unwatched(module, *args, **kwargs)
-            call = self.calls_of.get(module, 0)
-            self.calls_of[module] = call + 1
-            place, start = len(self.calls), len(self.steps)
-            self.calls.append(None)  # until it has ended
-            self.running.append((path, call, module))
-            output = None
-            try:
-                output = unwatched(module, *args, **kwargs)
-                return output
-            finally:
-                self.running.pop()
-                kind, depth = type(module).__name__, len(self.running) - 1
-                steps = slice(start, len(self.steps))
-                self.calls[place] = (path, call, kind, depth, shape_of(output), steps)
-
-        module_class._call_impl = watched
-        try:
-            yield
-        finally:
-            module_class._call_impl = unwatched
+    def left(self, module: nn.Module, output: Any) -> None:
+        """Complete the record of a module's call."""
+        if module not in self.modules or get_ident() != self.thread:
+            return
+        path, call, _ = self.running.pop()
+        place, start = self.begun.pop()
+        kind, depth = type(module).__name__, len(self.running) - 1
+        steps = slice(start, len(self.steps))
+        self.calls[place] = (path, call, kind, depth, shape_of(output), steps)
 
     # Operations
 
@@ -462,7 +354,7 @@ class _Tracer(TorchFunctionMode):
             return self.device_of(args[0])
         if func == IS_META:
             return self.device_of(args[0]).type == "meta"
-        tensors = _tensors_in((*args, *kwargs.values()) if kwargs else args)
+        tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
         name = name_of(func)
@@ -492,7 +384,7 @@ class _Tracer(TorchFunctionMode):
         if self.ran_for_real:
             return func(*args, **kwargs)
         if func in VALUE_QUESTIONS:
-            if all(map(_known, tensors)) or not any(t.is_meta or _stale(t) for t in tensors):
+            if all(map(has_values, tensors)) or not any(t.is_meta or is_stale(t) for t in tensors):
                 return func(*args, **kwargs)
             raise self.needs_values(name)
         target = _written_to(name, args, kwargs, tensors)
@@ -500,13 +392,13 @@ class _Tracer(TorchFunctionMode):
             if func == SET_DATA:
                 self.state.protect(target)
                 return func(*args, **kwargs)
-            if not _known(target):
+            if not has_values(target):
                 return target  # a parameter, a buffer: its values play no part
             self.state.protect(target)
         if func in MOVES:
             return self.move(func, args, kwargs)
         in_place = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
-        if tensors and not tensors[0].is_meta and not in_place and all(map(_known, tensors)):
+        if tensors and not tensors[0].is_meta and not in_place and all(map(has_values, tensors)):
             return self.compute(func, args, kwargs)
         if not tensors and func in FACTORIES:
             return self.make(func, args, kwargs)
@@ -553,7 +445,7 @@ class _Tracer(TorchFunctionMode):
                 size = size[0]
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
             shape = [int(side) for side in size]
-            if prod(shape) > (_SMALL_NUMBERS if dtype.is_floating_point else _SMALL_INTEGERS):
+            if prod(shape) > (SMALL_NUMBERS if dtype.is_floating_point else SMALL_INTEGERS):
                 output = new(shape, dtype)
                 set_origin(output, Origin(device or torch.device("cpu")))
                 return output
@@ -562,7 +454,7 @@ class _Tracer(TorchFunctionMode):
         output = self.compute(func, args, kwargs)
         if isinstance(output, Tensor):
             actual = device or output.device
-            if not _known(output):
+            if not has_values(output):
                 output = without_data(output)
             set_origin(output, Origin(actual))
         return output
@@ -570,7 +462,7 @@ class _Tracer(TorchFunctionMode):
     def move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
         """Return a tensor on the device and of the dtype asked for, with small values kept."""
         tensor = args[0]
-        source = tensor if _known(tensor) else _stripped(tensor)
+        source = tensor if has_values(tensor) else stripped(tensor)
         device = self.device_of(tensor)
         dtype, layout = source.dtype, torch.preserve_format
         if func is not torch.Tensor.to:
@@ -605,20 +497,20 @@ class _Tracer(TorchFunctionMode):
         """Ask torch's own kernel for tensors without data."""
 
         def strip_unless_values(tensor: Tensor) -> Tensor:
-            keeps_values = _known(tensor) and not tensor.dtype.is_floating_point
-            return tensor if keeps_values else _stripped(tensor)
+            keeps_values = has_values(tensor) and not tensor.dtype.is_floating_point
+            return tensor if keeps_values else stripped(tensor)
 
         try:
             with torch.no_grad():
                 return func(
-                    *_mapped(strip_unless_values, args),
-                    **_mapped(strip_unless_values, _on_meta_device(kwargs)),
+                    *mapped(strip_unless_values, args),
+                    **mapped(strip_unless_values, _on_meta_device(kwargs)),
                 )
         except (NotImplementedError, RuntimeError) as first:
             try:
                 with torch.no_grad():
                     return func(
-                        *_mapped(_stripped, args), **_mapped(_stripped, _on_meta_device(kwargs))
+                        *mapped(stripped, args), **mapped(stripped, _on_meta_device(kwargs))
                     )
             except NotImplementedError:
                 raise self.needs_values(name_of(func)) from first
@@ -627,7 +519,7 @@ class _Tracer(TorchFunctionMode):
         """Return what says which operation asked for a value, in which module, on which line."""
         path = self.running[-1][0]
         where = f"module {path!r}" if path else "the model"
-        return _NeedsValues(f"{name} asks for a value in {where} at {_source()}")
+        return _NeedsValues(f"{name} asks for a value in {where} at {calling_line()}")
 
     # Records
 
@@ -635,14 +527,14 @@ class _Tracer(TorchFunctionMode):
         self, name: str, output: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
     ) -> None:
         """Write the step down, and on each tensor that it made where that came from."""
-        made = [output] if isinstance(output, Tensor) else _tensors_in((output,))
+        made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
         explanations = [explain(name, tensor, args, kwargs, tensors) for tensor in made]
         for tensor, explanation in zip(made, explanations, strict=True):
             if explanation.origin is not None and id(tensor) not in self.own:
                 set_origin(tensor, explanation.origin)
-        if self.muted or id(made[0]) in self.own or (not tensors and _called_by_torch()):
+        if self.muted or id(made[0]) in self.own or (not tensors and called_by_torch()):
             return
         params = 0
         shapes = []
@@ -661,14 +553,25 @@ class _Tracer(TorchFunctionMode):
         arithmetic, macs, origin = explanations[0]
         field = None if origin is None else origin.receptive_field
         shape = tuple(output.shape) if made[0] is output else shape_of(output)
-        step = (path, call, name, tuple(shapes), shape, arithmetic, params, macs, field, _source())
+        step = (
+            path,
+            call,
+            name,
+            tuple(shapes),
+            shape,
+            arithmetic,
+            params,
+            macs,
+            field,
+            calling_line(),
+        )
         self.steps.append(ShapeStep(*step))
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return what was written down so far."""
         parameters = [
             tensor
-            for tensor in (_tensors_of(self.modules) if self.lazy else self.tensors)
+            for tensor in (tensors_of(self.modules) if self.lazy else self.tensors)
             if isinstance(tensor, nn.Parameter) and not nn.parameter.is_lazy(tensor)
         ]
         return ShapeTrace(
@@ -700,7 +603,7 @@ class _Tracer(TorchFunctionMode):
                 if known_origin(t) is not None and id(t) not in self.own
             ]
         )
-        step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, _source())
+        step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, calling_line())
         failure = _hints.explain_failure(step, module, args, kwargs, tensors, error)
         found = ShapeError(f"{failure.what}. {failure.hint}", self.trace(None), step, failure.hint)
         found.failure = failure  # type: ignore[attr-defined]  # for `_tried`
@@ -732,7 +635,7 @@ def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] 
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(f"{_TORCH}/nn/modules"):
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
         return None
     frame = trace.tb_frame
     while frame is not None and frame.f_code.co_name != "forward":
@@ -741,37 +644,7 @@ def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] 
         return None
     values = frame.f_locals
     args = tuple(value for name, value in values.items() if name != "self")
-    return values["self"], args, _tensors_in(args)[:1]
-
-
-def _stripped(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_meta else without_data(tensor)
-
-
-def _script_without_data(script: Any) -> Any:
-    """Return a copy of a scripted module's inside that shares its code and holds no data."""
-    twin = copy.copy(script)
-    for name, inner in torch._C.ModuleDict(script).items():
-        twin.setattr(name, _script_without_data(inner))
-    kinds: list[Any] = [torch._C.ParameterDict, torch._C.BufferDict]
-    for kind in kinds:
-        for name, tensor in kind(script).items():
-            if tensor is not None:
-                twin.setattr(name, without_data(tensor))
-    return twin
-
-
-def _stale(tensor: Tensor) -> bool:
-    return getattr(tensor, "_blitz_stale", False)
-
-
-def _known(tensor: Tensor) -> bool:
-    """Whether the values of a tensor are there and small enough to compute with."""
-    if tensor.is_meta or _stale(tensor):
-        return False
-    dtype = tensor.dtype
-    whole = not (dtype.is_floating_point or dtype.is_complex)
-    return tensor.numel() <= (_SMALL_INTEGERS if whole else _SMALL_NUMBERS)
+    return values["self"], args, tensors_in(args)[:1]
 
 
 def _written_to(
@@ -790,23 +663,3 @@ def _on_meta_device(kwargs: dict[str, Any]) -> dict[str, Any]:
     if "device" in kwargs:
         return {**kwargs, "device": META}
     return kwargs
-
-
-def _called_by_torch() -> bool:
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_OURS):
-        frame = frame.f_back  # type: ignore[assignment]  # somebody called us
-    return frame.f_code.co_filename.startswith(_TORCH)
-
-
-def _source() -> str:
-    """Return file and line of the innermost call that is neither torch's nor ours."""
-    frame: Any = sys._getframe(3)  # nearer are only this function and those that call it
-    while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-@lru_cache(maxsize=1024)
-def _is_callers(file: str) -> bool:
-    return not file.startswith((_TORCH, _OURS, "<"))

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._threads import SharedContext, warning_ignored
 from blitz_helpers.trace._origin import known_origin
 
 # What `nn.Module` itself keeps in an instance: parameters, buffers, hooks, the training flag, ...
 _OWN = tuple(nn.Module().__dict__)
+_SMALL = 1024  # numbers that are written back without being compared
 _NOTHING: dict[str, Any] = {}
 _MISSING = object()
 # What the tracer puts on instances to steer them.
@@ -78,7 +80,8 @@ class ModelState:
         with torch.no_grad():
             for tensor, data, values in reversed(self._values):
                 tensor.data = data
-                if not _same(data, values):
+                # Large weights are often mapped from a file, and writing would copy its pages.
+                if data.numel() <= _SMALL or not _same(data, values):
                     data.copy_(values)
         for tensor, requires_grad, grad in self._flags:
             if tensor.requires_grad != requires_grad:
@@ -139,30 +142,43 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def global_state_kept() -> Iterator[None]:
     """Put torch's global state, and its and Python's random state, back on leaving."""
     grad_enabled = torch.is_grad_enabled()
-    dtype = torch.get_default_dtype()
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _AUTOCAST]
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's own
-    python = random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_grad_enabled(grad_enabled)
-        torch.set_default_dtype(dtype)
-        for device, enabled, kind in autocast:
-            torch.set_autocast_enabled(device, enabled)
-            torch.set_autocast_dtype(device, kind)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        random.setstate(python)
+    with _process_state:
+        try:
+            yield
+        finally:
+            torch.set_grad_enabled(grad_enabled)
+            for device, enabled, kind in autocast:
+                torch.set_autocast_enabled(device, enabled)
+                torch.set_autocast_dtype(device, kind)
 
 
 _AUTOCAST = ("cpu", "cuda")
 
 
 @contextmanager
-def numpy_state_kept() -> Iterator[None]:
+def _process_state_kept() -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's own
+    python = random.getstate()
+    of_checkpointing = "None of the inputs have requires_grad"  # as ours never have
+    with warning_ignored(of_checkpointing):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state_all(cuda)
+            random.setstate(python)
+
+
+_process_state = SharedContext(_process_state_kept)
+
+
+@contextmanager
+def _numpy_state_kept() -> Iterator[None]:
     """Put numpy's random state back; reading it takes as long as tracing three layers."""
     numpy = sys.modules.get("numpy")
     state = numpy.random.get_state() if numpy else None
@@ -171,3 +187,6 @@ def numpy_state_kept() -> Iterator[None]:
     finally:
         if numpy:
             numpy.random.set_state(state)
+
+
+numpy_state_kept = SharedContext(_numpy_state_kept)

@@ -1,0 +1,34 @@
+"""Whose line of code called an operation."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parent)
+
+
+def called_by_torch() -> bool:
+    """Whether torch's own code, not the user's, called the operation that is being traced."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back  # type: ignore[assignment]  # somebody called us
+    return frame.f_code.co_filename.startswith(TORCH)
+
+
+def calling_line() -> str:
+    """Return file and line of the innermost call that is neither torch's nor ours."""
+    frame: Any = sys._getframe(3)  # nearer are only this function and those that call it
+    while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@lru_cache(maxsize=1024)
+def _is_callers(file: str) -> bool:
+    return not file.startswith((TORCH, _OURS, "<"))

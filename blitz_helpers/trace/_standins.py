@@ -1,0 +1,29 @@
+"""Tensors without data, and those whose values are kept beside them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from blitz_helpers.trace._rules import without_data
+
+# Integers and truth values up to here, and numbers up to there, keep their values.
+SMALL_INTEGERS, SMALL_NUMBERS = 1 << 16, 64
+
+
+def stripped(tensor: Tensor) -> Tensor:
+    """Return the tensor without its data."""
+    return tensor if tensor.is_meta else without_data(tensor)
+
+
+def is_stale(tensor: Tensor) -> bool:
+    """Whether something was written to the tensor that the trace did not compute."""
+    return getattr(tensor, "_blitz_stale", False)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor are there and small enough to compute with."""
+    if tensor.is_meta or is_stale(tensor):
+        return False
+    dtype = tensor.dtype
+    whole = not (dtype.is_floating_point or dtype.is_complex)
+    return tensor.numel() <= (SMALL_INTEGERS if whole else SMALL_NUMBERS)

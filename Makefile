@@ -1,6 +1,6 @@
 # `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks pictures imgs screenshots bench soak clean
+.PHONY: help lab test notebooks pictures docs imgs screenshots bench soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -34,6 +34,11 @@ pictures: ## the same, and store every picture anew, as after a change to a plot
 	@$(PYTHON) .ci/setup.py dev
 	$(VENV)/python .ci/notebooks.py --pictures
 
+docs: ## build the site of all pages and the reference, into docs/build/html
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/sphinx-build -q -W --keep-going docs docs/build/html
+	@echo "Open docs/build/html/index.html"
+
 imgs: ## draw everything in imgs/ anew
 	@$(PYTHON) .ci/setup.py dev
 	$(VENV)/python imgs/draw.py
@@ -52,4 +57,4 @@ soak: ## thousands of random networks, and the notebooks twenty times under hard
 	$(VENV)/python benchmarks/soak.py
 
 clean: ## remove the environment and all caches
-	rm -rf .venv benchmarks/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots
+	rm -rf .venv benchmarks/.venv docs/build docs/api docs/imgs docs/notebooks .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots

@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     from blitz_helpers.network import (
         Network as Network,
     )
+    from blitz_helpers.notebook import (
+        short_errors as short_errors,
+    )
     from blitz_helpers.plotting._canvas import (
         Picture as Picture,
         show as show,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     )
     from blitz_helpers.plotting.gradients import (
         plot_gradient_report as plot_gradient_report,
+        plot_image_gradient as plot_image_gradient,
     )
     from blitz_helpers.plotting.graph import (
         graph_svg as graph_svg,
@@ -121,6 +125,7 @@ _MODULE_OF = {
             "label_modules",
         ],
         "network": ["Network"],
+        "notebook": ["short_errors"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],

@@ -5,15 +5,23 @@ CPU, to the last bit: the same operations in the same order. (In bfloat16 torch'
 differently; this is how torch does it unasked.) Where ``w.grad`` is ``None``, ``w`` and what is
 remembered of it are left alone. Bad input raises before anything has changed.
 
-What a rule remembers is in a dict that the caller keeps, under the parameters themselves.
+What a rule remembers is in a dict that the caller keeps, under the parameters themselves. A rule
+goes on from what an optimizer of torch remembers, too: Adam and AdamW from
+``dict(optimizer.state)``, momentum from the ``momentum_buffer`` of each parameter in it.
 """
 
-import math
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, zeros_like
+
+from blitz_helpers._update_checks import (
+    check_adam_state,
+    check_settings,
+    check_velocities,
+    with_gradients,
+)
 
 AdamState = MutableMapping[Tensor, dict[str, Any]]
 
@@ -26,8 +34,9 @@ def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> 
 
     Raises:
         ValueError: a setting is out of range; or ``params`` is empty, names a tensor twice, or
-            holds one that is no leaf or has a sparse gradient that the rule cannot use.
-        TypeError: ``params`` is not an iterable of tensors.
+            holds one that cannot be moved (not a leaf, expanded, made in inference mode, or frozen
+            and yet with a gradient), or whose gradient or memory does not fit it.
+        TypeError: ``params`` is not an iterable of tensors, or the memory not what the rule keeps.
 
     Source: :class:`torch.optim.SGD`.
 
@@ -37,8 +46,8 @@ def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> 
     >>> w.tolist()
     [0.5, 1.0]
     """
-    _check_settings(lr, weight_decay)
-    for w, g in _with_gradients(params, dense=weight_decay != 0):
+    check_settings(lr, weight_decay)
+    for w, g in with_gradients(params, dense=weight_decay != 0):
         if weight_decay != 0:
             g = g.add(w, alpha=weight_decay)
         # Not `w.sub_(lr * g)`, which rounds twice where this may round once.
@@ -63,17 +72,20 @@ def momentum_step(
 
     Source: :class:`torch.optim.SGD`.
 
-    >>> w, velocities = torch.tensor([8.0]), {}
+    >>> w, velocities = torch.tensor([8.0], requires_grad=True), {}
     >>> w.grad = torch.tensor([1.0])
     >>> for _ in range(3):
     ...     momentum_step([w], velocities, lr=1.0, momentum=0.5)
-    >>> velocities[w], w
+    >>> velocities[w], w.detach()
     (tensor([1.7500]), tensor([3.7500]))
     """
-    _check_settings(lr, weight_decay, momentum=momentum)
+    check_settings(lr, weight_decay, momentum=momentum)
     if nesterov and momentum == 0:
         raise ValueError("nesterov=True looks ahead by the momentum, so that must be above 0.")
-    for w, g in _with_gradients(params, dense=weight_decay != 0):
+    moving = with_gradients(params, dense=weight_decay != 0)
+    if momentum != 0:
+        check_velocities(moving, velocities, nesterov)
+    for w, g in moving:
         if weight_decay != 0:
             g = g.add(w, alpha=weight_decay)
         if momentum != 0:
@@ -110,15 +122,15 @@ def adam_step(
     Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, as
     :class:`torch.optim.Adam` computes it.
 
-    >>> w, state = torch.zeros(2), {}
+    >>> w, state = torch.zeros(2, requires_grad=True), {}
     >>> w.grad = torch.tensor([100.0, 0.01])
     >>> adam_step([w], state, lr=0.5)
-    >>> w
+    >>> w.detach()
     tensor([-0.5000, -0.5000])
     """
     beta1, beta2 = betas
-    _check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
-    for w, g in _with_gradients(params, dense=True):
+    check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
+    for w, g in _with_state(params, state):
         if weight_decay != 0:
             g = g.add(w, alpha=weight_decay)
         _adam(w, g, state, lr, beta1, beta2, eps)
@@ -140,60 +152,43 @@ def adamw_step(
     Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019, as
     :class:`torch.optim.AdamW` computes it.
 
-    >>> w = torch.tensor([8.0])
+    >>> w = torch.tensor([8.0], requires_grad=True)
     >>> w.grad = torch.tensor([0.0])  # so that only the decay is left
     >>> adamw_step([w], {}, lr=0.5, weight_decay=0.5)
-    >>> w
+    >>> w.detach()
     tensor([6.])
     """
     beta1, beta2 = betas
-    _check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
-    for w, g in _with_gradients(params, dense=True):
+    check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
+    for w, g in _with_state(params, state):
         if weight_decay != 0:
             w.mul_(1 - lr * weight_decay)
         _adam(w, g, state, lr, beta1, beta2, eps)
 
 
+def _with_state(params: Iterable[Tensor], state: AdamState) -> list[tuple[Tensor, Tensor]]:
+    """Return each parameter that has a gradient, with it, once all of them have a state."""
+    moving = with_gradients(params, dense=True)
+    check_adam_state(moving, state)
+    new = [w for w, _ in moving if not state.get(w)]
+    state.update(
+        {w: {"step": 0, "exp_avg": zeros_like(w), "exp_avg_sq": zeros_like(w)} for w in new}
+    )
+    return moving
+
+
 def _adam(
     w: Tensor, g: Tensor, state: AdamState, lr: float, beta1: float, beta2: float, eps: float
 ) -> None:
-    if w not in state:
-        state[w] = {"step": 0, "exp_avg": zeros_like(w), "exp_avg_sq": zeros_like(w)}
-    state[w]["step"] += 1
-    t, m, v = state[w]["step"], state[w]["exp_avg"], state[w]["exp_avg_sq"]
+    steps, m, v = state[w]["step"] + 1, state[w]["exp_avg"], state[w]["exp_avg_sq"]
+    # In torch's own state it is a tensor, whose float32 would round the powers of beta.
+    t = steps.item() if isinstance(steps, Tensor) else steps
     if w.is_complex():  # each number is two weights
-        w, g, m, v = map(torch.view_as_real, (w, g, m, v))
+        moved, g, m, v = map(torch.view_as_real, (w, g, m, v))
+    else:
+        moved = w
     m.lerp_(g, 1 - beta1)
     v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
     v_hat_sqrt = v.sqrt().div_((1 - beta2**t) ** 0.5)
-    w.addcdiv_(m, v_hat_sqrt.add_(eps), value=-lr / (1 - beta1**t))
-
-
-def _with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return each parameter that has a gradient, with it. All are checked first."""
-    if isinstance(params, Tensor) or not isinstance(params, Iterable):
-        raise TypeError(f"params is a {type(params).__name__}: use [w], or model.parameters().")
-    params = list(params)
-    if not params:
-        raise ValueError("params is empty. A generator is used up after one step: use a list.")
-    for index, w in enumerate(params):
-        if not isinstance(w, Tensor):
-            raise TypeError(f"params[{index}] must be a tensor, got a {type(w).__name__}.")
-        if not (w.is_leaf or w.retains_grad):
-            raise ValueError(f"params[{index}] is no leaf: move the tensors it is computed from.")
-        if dense and w.grad is not None and w.grad.layout is not torch.strided:
-            raise ValueError(f"params[{index}].grad is sparse. Use sgd_step without weight_decay.")
-    if len({id(w) for w in params}) < len(params):
-        raise ValueError("params names a tensor twice, which would move twice. Name each once.")
-    return [(w, w.grad) for w in params if w.grad is not None]
-
-
-def _check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: float) -> None:
-    # Written so that NaN fails as well.
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be above 0 and finite, got {lr}. Use, say, lr=0.01.")
-    if not (0 <= weight_decay < math.inf and 0 <= eps < math.inf):
-        raise ValueError(f"weight_decay={weight_decay} and eps={eps} must be finite, 0 or more.")
-    for name, value in fractions.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
+    moved.addcdiv_(m, v_hat_sqrt.add_(eps), value=-lr / (1 - beta1**t))
+    state[w]["step"] = steps

@@ -303,3 +303,174 @@ def test_a_generator_is_taken_whole_and_a_used_up_one_is_an_error(rule):
     assert all(not torch.equal(w, torch.ones(3)) for w in parameters)
     with pytest.raises(ValueError, match="A generator is used up after one step"):
         step(params)
+
+
+def back(model, generator):
+    model.zero_grad()
+    model(torch.randn(4, 5, generator=generator)).square().sum().backward()
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam", "adamw"])
+def test_a_rule_goes_on_from_what_torch_optim_remembers_to_the_same_bits(rule, generator):
+    theirs = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 3))
+    optimizer = RULES[rule][1](theirs.parameters(), **TYPICAL[rule])
+    for _ in range(30):
+        back(theirs, generator)
+        optimizer.step()
+    ours = copy.deepcopy(theirs)
+    state = dict(zip(ours.parameters(), copy.deepcopy([*optimizer.state.values()]), strict=True))
+    step, memory = bind(rule, TYPICAL[rule])
+    memory |= state if rule != "momentum" else {w: s["momentum_buffer"] for w, s in state.items()}
+    for _ in range(30):
+        draws = generator.get_state()
+        back(theirs, generator)
+        back(ours, generator.set_state(draws))
+        optimizer.step()
+        step(ours.parameters())
+    assert_same_bits(ours.parameters(), theirs.parameters())
+
+
+def test_torch_optim_goes_on_from_a_state_that_a_rule_has_used(generator):
+    ours = nn.Linear(5, 3)
+    optimizer = torch.optim.Adam(ours.parameters(), lr=0.01)
+    theirs = copy.deepcopy(ours)
+    reference = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    for turn in range(6):
+        draws = generator.get_state()
+        back(theirs, generator)
+        back(ours, generator.set_state(draws))
+        reference.step()
+        if turn % 2:
+            adam_step(ours.parameters(), optimizer.state, lr=0.01)
+        else:
+            optimizer.step()
+    assert_same_bits(ours.parameters(), theirs.parameters())
+
+
+def expanded():
+    w = nn.Parameter(torch.ones(1).expand(3))
+    w.grad = torch.ones(3)
+    return w
+
+
+def made_in_inference_mode():
+    with torch.inference_mode():
+        w = nn.Parameter(torch.ones(3))
+    w.grad = torch.ones(3)
+    return w
+
+
+def frozen_with_a_gradient():
+    return leaf_with_gradient().requires_grad_(False)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (expanded, r"params\[1\] is expanded"),
+        (made_in_inference_mode, r"params\[1\] was made in inference mode"),
+        (frozen_with_a_gradient, r"params\[1\] is frozen .* and still has a gradient"),
+    ],
+)
+def test_a_parameter_that_cannot_be_moved_stops_the_step_before_any_has(rule, bad, message):
+    w = leaf_with_gradient()
+    step, memory = bind(rule, TYPICAL[rule])
+    with pytest.raises(ValueError, match=message):
+        step([w, bad()])
+    assert w.tolist() == [1, 1, 1]
+    assert not memory
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_the_errors_advise_works(rule):
+    step, _ = bind(rule, TYPICAL[rule])
+    clone = nn.Parameter(made_in_inference_mode().clone())
+    contiguous = nn.Parameter(expanded().detach().contiguous())
+    thawed = frozen_with_a_gradient().requires_grad_()
+    for w in (clone, contiguous, thawed):
+        w.grad = torch.ones(3)
+        step([w])
+    left = frozen_with_a_gradient()
+    left.grad = None
+    step([left])
+    assert left.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        (lambda w, good: None, TypeError, "state must be a dict that you keep.* got a NoneType"),
+        (lambda w, good: {0: good}, TypeError, r"keys, got 0\. .*not optimizer\.state_dict\(\)"),
+        (lambda w, good: {w: None}, TypeError, "must hold a dict of step, .* got None"),
+        (lambda w, good: {w: {"step": 1}}, TypeError, "got one of step"),
+        (lambda w, good: {w: good | {"max_exp_avg_sq": 0}}, TypeError, "is of amsgrad=True"),
+        (lambda w, good: {w: good | {"step": "1"}}, TypeError, "must be a number of steps"),
+        (lambda w, good: {w: good | {"step": -1}}, ValueError, "must be 0 or more.* got -1"),
+        (lambda w, good: {w: good | {"step": torch.tensor(torch.nan)}}, ValueError, "got nan"),
+        (lambda w, good: {w: good | {"exp_avg": 0.0}}, TypeError, "'exp_avg'.* got a float"),
+        (
+            lambda w, good: {w: good | {"exp_avg": torch.zeros(2)}},
+            ValueError,
+            r"'exp_avg'\] is torch.float32 \(2,\) on cpu, its parameter torch.float32 \(3,\)",
+        ),
+        (
+            lambda w, good: {w: good | {"exp_avg_sq": torch.zeros(3).double()}},
+            ValueError,
+            "'exp_avg_sq'.* torch.float64",
+        ),
+        (
+            lambda w, good: {w: good | {"exp_avg_sq": torch.zeros(1).expand(3)}},
+            ValueError,
+            "'exp_avg_sq'.* is expanded",
+        ),
+    ],
+)
+def test_a_bad_state_stops_the_step_before_anything_has_changed(rule, state, error, message):
+    first, w = leaf_with_gradient(), leaf_with_gradient()
+    good = {"step": 3, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.ones(3)}
+    bad = state(w, good)
+    before = str(bad)
+    with pytest.raises(error, match=message):
+        RULES[rule][0]([first, w], bad, lr=0.1)
+    assert first.tolist() == w.tolist() == [1, 1, 1]
+    assert str(bad) == before
+
+
+@pytest.mark.parametrize(
+    ("velocity", "error", "message"),
+    [
+        ({"momentum_buffer": torch.zeros(3)}, TypeError, r"state\[w\]\['momentum_buffer'\]"),
+        (torch.zeros(2), ValueError, r"velocities\[w\] is torch.float32 \(2,\)"),
+        (torch.zeros(3).to_sparse(), ValueError, "both be sparse or both dense"),
+        (torch.zeros(1).expand(3), ValueError, "is expanded"),
+    ],
+)
+def test_a_bad_velocity_stops_the_step_before_anything_has_changed(velocity, error, message):
+    first, w = leaf_with_gradient(), leaf_with_gradient()
+    with pytest.raises(error, match=message):
+        momentum_step([first, w], {first: torch.zeros(3), w: velocity}, lr=0.1)
+    assert first.tolist() == w.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+def test_an_empty_entry_counts_as_none_yet_as_torch_counts_it(rule):
+    fresh, empty = leaf_with_gradient(), leaf_with_gradient()
+    RULES[rule][0]([fresh], {}, lr=0.1)
+    RULES[rule][0]([empty], {empty: {}}, lr=0.1)
+    assert_same_bits([fresh], [empty])
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamw"])
+def test_a_step_that_failed_is_not_counted(rule):
+    w = leaf_with_gradient()
+    state = {}
+    RULES[rule][0]([w], state)
+    w.data = w.data.double()
+    w.grad = None
+    w.grad = torch.ones(3, dtype=torch.float64)
+    before, kept = w.tolist(), str(state)
+    with pytest.raises(ValueError, match="begin anew, with zero_grad"):
+        RULES[rule][0]([w], state)
+    assert (w.tolist(), str(state)) == (before, kept)

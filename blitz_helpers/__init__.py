@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         plot_digits as plot_digits,
         plot_scores as plot_scores,
     )
+    from blitz_helpers.plotting.filters import (
+        plot_filters as plot_filters,
+    )
     from blitz_helpers.plotting.gradients import (
         plot_gradient_report as plot_gradient_report,
         plot_image_gradient as plot_image_gradient,
@@ -57,8 +60,9 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     )
     from blitz_helpers.plotting.training import (
         plot_confusion as plot_confusion,
-        plot_filters as plot_filters,
+        plot_history as plot_history,
         plot_losses as plot_losses,
+        plot_lr_sweep as plot_lr_sweep,
     )
     from blitz_helpers.plotting.updates import (
         plot_descent as plot_descent,
@@ -128,10 +132,11 @@ _MODULE_OF = {
         "notebook": ["short_errors"],
         "plotting._canvas": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
+        "plotting.filters": ["plot_filters"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
         "plotting.graph": ["graph_svg", "plot_graph"],
         "plotting.network": ["plot_network"],
-        "plotting.training": ["plot_confusion", "plot_filters", "plot_losses"],
+        "plotting.training": ["plot_confusion", "plot_history", "plot_losses", "plot_lr_sweep"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
         "plotting.windows": ["plot_receptive_field", "plot_window"],
         "shapes": [

@@ -1,12 +1,21 @@
 """What is drawn of a training is what was given."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from blitz_helpers import Evaluation, plot_confusion, plot_filters, plot_losses
+from blitz_helpers import (
+    Evaluation,
+    History,
+    plot_confusion,
+    plot_history,
+    plot_losses,
+    plot_lr_sweep,
+    show,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +26,38 @@ def close_figures():
     plt.close("all")
 
 
-def test_a_single_curve_is_drawn_as_it_is_and_as_its_running_mean(generator):
+def test_a_single_curve_is_drawn_as_it_is_and_as_a_centred_running_mean(generator):
     losses = torch.rand(50, generator=generator).tolist()
-    raw, mean = plot_losses({"sgd": losses}, window=7).lines
+    ax = plot_losses({"sgd": losses}, window=7)
+    raw, mean = ax.lines
     assert list(raw.get_ydata()) == losses
-    assert list(raw.get_xdata()) == list(range(1, 51))
-    expected = [np.mean(losses[max(0, at - 6) : at + 1]) for at in range(50)]
+    assert list(raw.get_xdata()) == list(mean.get_xdata()) == list(range(1, 51))
+    expected = [np.mean(losses[max(0, at - 3) : at + 4]) for at in range(50)]
     assert np.allclose(mean.get_ydata(), expected)
+    ends = f"sgd: 50 steps, from {expected[0]:.2f} to {expected[-1]:.2f}"
+    assert show(ax).alt == f"Loss against step, as a mean over 7 steps. {ends}."
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 50, 51, 300])
+def test_a_straight_line_is_its_own_running_mean_away_from_the_ends(window):
+    line = [float(step) for step in range(400)]
+    drawn = plot_losses({"a": line}, window=window).lines[-1].get_ydata()
+    assert len(drawn) == 400
+    inside = slice(window, 400 - window)
+    # An even window has one step more before than after.
+    assert np.allclose(drawn[inside], np.array(line[inside]) - (window % 2 == 0) / 2)
+
+
+@pytest.mark.parametrize("spike", [math.inf, math.nan, 1e20])
+def test_a_spike_leaves_the_mean_of_other_windows_alone(spike):
+    mean = plot_losses({"a": [1.0, spike, 1.0, 1.0, 1.0]}, window=2).lines[-1].get_ydata()
+    assert list(mean[3:]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor])
+def test_losses_come_as_any_sequence_of_numbers(make):
+    ax = plot_losses({"a": make([0.0, 2.0]), "b": make([0.0])}, window=1)
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0.0, 2.0], [0.0]]
 
 
 def test_several_curves_are_told_apart_by_name_and_color():
@@ -32,6 +66,8 @@ def test_several_curves_are_told_apart_by_name_and_color():
     assert drawn == [[2.0, 1.0], [2.0, 0.5, 0.1]]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["sgd", "adam"]
     assert len({line.get_color() for line in ax.lines}) == 2
+    alt = show(ax).alt
+    assert "sgd: 2 steps, from 2.00 to 1.00; adam: 3 steps, from 2.00 to 0.10." in alt
 
 
 @pytest.mark.parametrize("losses", [{}, {"a": []}, {name: [1.0] for name in "abcde"}])
@@ -41,21 +77,32 @@ def test_curves_that_cannot_be_drawn_are_refused(losses):
 
 
 def test_a_window_of_no_steps_is_refused():
-    with pytest.raises(ValueError, match="window=0 is no number of steps"):
+    with pytest.raises(ValueError, match="window=0 must be a number of steps"):
         plot_losses({"a": [1.0]}, window=0)
 
 
 def test_the_confusion_matrix_shows_every_count_and_shades_mistakes_alone():
-    evaluation = Evaluation(1.0, torch.tensor([0, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 2, 1]), 3)
-    ax = plot_confusion(evaluation)
+    evaluation = Evaluation(1.0, torch.tensor([0, 1, 1, 2, 1]), torch.tensor([0, 0, 0, 2, 2]), 3)
+    ax = plot_confusion(evaluation, class_name="digit")
     assert {(text.get_position(), text.get_text()) for text in ax.texts} == {
         ((0, 0), "1"),
         ((1, 0), "2"),
         ((2, 2), "1"),
-        ((2, 1), "1"),
+        ((1, 2), "1"),
     }
-    assert ax.images[0].get_array().tolist() == [[0, 2, 0], [0, 0, 1], [0, 0, 0]]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("answer", "class")
+    assert ax.images[0].get_array().tolist() == [[0, 2, 0], [0, 0, 0], [0, 1, 0]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("answer", "digit")
+    assert "mistakes" in ax.images[0].colorbar.ax.get_ylabel()
+    assert show(ax).alt == (
+        "5 answers, 2 of them right. Most often 0 was taken for 1 (2 times) and 2 for 1 (1 time)."
+    )
+
+
+def test_a_confusion_without_mistakes_says_that_all_are_right():
+    right = torch.arange(3)
+    assert show(plot_confusion(Evaluation(0.0, right, right, 3))).alt == (
+        "3 answers, 3 of them right."
+    )
 
 
 def test_the_confusion_of_many_classes_is_shade_alone():
@@ -68,34 +115,60 @@ def test_the_confusion_of_many_classes_is_shade_alone():
 
 
 def test_a_single_loss_is_seen():
-    (curve,) = (line for line in plot_losses({"one": [2.3]}).lines if line.get_label() == "one")
+    _, curve = plot_losses({"one": [2.3]}).lines
     assert curve.get_marker() == "o"
 
 
-def test_filters_share_a_scale_around_zero_and_stand_above_their_responses(generator):
-    filters = torch.randn(6, 1, 3, 3, generator=generator)
-    responses = torch.randn(6, 30, 30, generator=generator)
-    images = plot_filters(filters, responses).images
-    for index in range(6):
-        drawn, answer = images[2 * index], images[2 * index + 1]
-        assert np.array_equal(drawn.get_array(), filters[index, 0].numpy())
-        assert drawn.norm.vmax == -drawn.norm.vmin == filters.abs().max().item()
-        assert np.array_equal(answer.get_array(), responses[index].clamp(min=0).numpy())
-        assert (answer.norm.vmin, answer.norm.vmax) == (0, responses.max().item())
-        assert drawn.get_extent()[:2] == answer.get_extent()[:2]
-        assert drawn.get_extent()[2] < answer.get_extent()[3]  # the axis runs downward
+def test_a_history_shows_both_losses_of_each_epoch_and_marks_the_lowest_held_out():
+    history = History((3.0, 2.0, 2.0, 1.0, 0.5, 0.1), 2, val_losses=(2.0, 0.75, 1.25))
+    ax = plot_history(history)
+    training, held_out, mark = ax.lines
+    assert list(training.get_ydata()) == list(history.epoch_losses)
+    assert list(held_out.get_ydata()) == [2.0, 0.75, 1.25]
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([2], [0.75])
+    assert ax.texts[0].get_text() == "lowest: 0.75, epoch 2"
+    assert show(ax).alt == (
+        "Loss of 3 epochs. In training: 2.50 to 0.3. "
+        "Held out: 2.00 to 1.25, lowest after epoch 2, 0.75."
+    )
+
+
+def test_a_history_without_held_out_losses_is_one_curve():
+    (curve,) = plot_history(History((3.0, 2.0), 1)).lines
+    assert list(curve.get_ydata()) == [3.0, 2.0]
+
+
+def test_an_interrupted_history_has_one_held_out_loss_less():
+    training, held_out, _ = plot_history(History((3.0, 2.0, 1.0), 2, val_losses=(1.5,))).lines
+    assert (list(training.get_xdata()), list(held_out.get_xdata())) == ([1, 2], [1])
+
+
+def test_an_empty_history_is_refused():
+    with pytest.raises(ValueError, match="holds no steps"):
+        plot_history(History((), 1))
+
+
+def test_a_sweep_shows_each_training_and_the_mean_for_each_lr():
+    ax = plot_lr_sweep({1.0: [0.1, 0.2], 0.1: [0.75, 0.25]})
+    mean, dots = ax.lines
+    assert list(mean.get_xdata()) == [0.1, 1.0]
+    assert mean.get_ydata() == pytest.approx([50, 15])
+    drawn = sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True))
+    assert drawn == [(0.1, 25), (0.1, 75), (1.0, 10), (1.0, 20)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "1"]
+    assert show(ax).alt == "Right answers for each lr, on average: 50 % at 0.1, 15 % at 1."
+
+
+@pytest.mark.parametrize("accuracies", [{}, {0.0: [0.5]}, {0.1: []}])
+def test_a_sweep_that_cannot_be_drawn_is_refused(accuracies):
+    with pytest.raises(ValueError, match="learning rates above 0 are expected"):
+        plot_lr_sweep(accuracies)
 
 
 def test_given_axes_are_drawn_on():
     import matplotlib.pyplot as plt
 
-    _, ax = plt.subplots()
-    assert plot_losses({"a": [1.0]}, ax=ax) is ax
-    assert plot_filters(torch.ones(1, 1, 3, 3), ax=ax) is ax
-
-
-def test_what_is_not_a_set_of_filters_is_refused():
-    with pytest.raises(ValueError, match=r"\(6, 3, 3\) cannot be drawn"):
-        plot_filters(torch.ones(6, 3, 3))
-    with pytest.raises(ValueError, match=r"do not fit 6 filters: \(6, H, W\)"):
-        plot_filters(torch.ones(6, 1, 3, 3), torch.ones(5, 8, 8))
+    _, axes = plt.subplots(3)
+    assert plot_losses({"a": [1.0]}, ax=axes[0]) is axes[0]
+    assert plot_history(History((1.0,), 1), ax=axes[1]) is axes[1]
+    assert plot_lr_sweep({0.1: [0.5]}, ax=axes[2]) is axes[2]

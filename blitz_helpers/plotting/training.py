@@ -1,4 +1,4 @@
-"""Pictures of a training: its losses, the answers of the network, and its first filters."""
+"""Pictures of a training: its losses, a search for its learning rate, and the network's answers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import (
     BLACK,
     BLUE,
     GREEN,
-    GREY,
     MOST_NUMBERED,
     PURPLE,
     VERMILION,
     canvas,
+    describe,
     number_classes,
 )
 
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from blitz_helpers.training import Evaluation
+    from blitz_helpers.training import Evaluation, History
 
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE)
+_TOLD = 3  # pairs of confused classes that the alt text names
 
 
 def plot_losses(
     losses: Mapping[str, Sequence[float]], window: int = 100, ax: Axes | None = None
 ) -> Axes:
-    """Draw the loss of each step, one curve a name: pale as it is, dark as a running mean.
+    """Draw the loss of each step as a running mean, one curve a name.
+
+    A single curve is drawn as it is, too, paler. The mean is centred: it runs over the steps
+    before and after, and over fewer of them at both ends.
 
     Args:
         losses: such as ``{"momentum": history.losses}``; up to four curves.
-        window: over how many steps the mean runs, fewer at the start.
+        window: over how many steps the mean runs.
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -46,47 +51,161 @@ def plot_losses(
     >>> plot_losses({"sgd": [2.3, 1.1, 0.4]}).get_ylabel()
     'loss'
     """
-    if not 1 <= len(losses) <= len(_COLORS) or not all(losses.values()):
+    if not 1 <= len(losses) <= len(_COLORS) or not all(map(len, losses.values())):
         raise ValueError(
             f"{len(losses)} curves of {[len(curve) for curve in losses.values()]} steps cannot be "
             f"drawn: 1 to {len(_COLORS)} are expected, of 1 step or more each."
         )
     if window < 1:
-        raise ValueError(f"window={window} is no number of steps. Use 1 or more.")
+        raise ValueError(f"window={window} must be a number of steps. Use 1 or more.")
     ax = canvas(ax, 6.5, 3.0)
+    told = []
     for (name, curve), color in zip(losses.items(), _COLORS, strict=False):
-        values = torch.tensor(curve, dtype=torch.float64)
-        sums = F.pad(values.cumsum(0), (1, 0))
-        last = torch.arange(1, len(values) + 1)
-        first = (last - window).clamp(min=0)
-        means = (sums[last] - sums[first]) / (last - first)
-        steps = last.tolist()
+        values = torch.as_tensor(curve, dtype=torch.float64)
+        means = _running_mean(values, window).tolist()
+        steps = range(1, len(means) + 1)
         if len(losses) == 1:
-            ax.plot(steps, curve, color=color, linewidth=0.5, alpha=0.3)
+            ax.plot(steps, values.tolist(), color=color, linewidth=0.5, alpha=0.3, label="one step")
+            label = f"{name}, mean of {window} steps"
+        else:
+            label = name
         only = "o" if len(steps) == 1 else ""  # a line needs two
-        ax.plot(steps, means.tolist(), color=color, linewidth=1.8, marker=only, label=name)
+        ax.plot(steps, means, color=color, linewidth=1.8, marker=only, label=label)
+        told.append(f"{name}: {len(steps):,} steps, from {means[0]:.2f} to {means[-1]:.2f}")
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, title=f"mean of {window} steps" if len(losses) > 1 else None)
+    return describe(ax, f"Loss against step, as a mean over {window} steps. {'; '.join(told)}.")
+
+
+def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
+    """Return the mean of the ``window`` values around each.
+
+    Each window is added up by itself: what is infinite or huge in one stays out of the others.
+
+    >>> _running_mean(torch.tensor([0.0, 3.0, 6.0, 0.0]), 3)
+    tensor([1.5000, 3.0000, 3.0000, 3.0000])
+    """
+    means = F.avg_pool1d(
+        values.view(1, 1, -1), window, stride=1, padding=window // 2, count_include_pad=False
+    )
+    return means.flatten()[: len(values)]
+
+
+def plot_history(history: History, ax: Axes | None = None) -> Axes:
+    """Draw the loss of each epoch, in training and, where ``fit`` had it, on held-out data.
+
+    The lowest loss on held-out data is marked: from there on the network learns by heart.
+
+    Raises:
+        ValueError: a history without a single step.
+        ImportError: matplotlib is not installed.
+
+    >>> from blitz_helpers import History
+    >>> plot_history(History((2.3, 1.1), steps_per_epoch=1, val_losses=(2.0, 1.5))).get_xlabel()
+    'epoch'
+    """
+    training, held_out = history.epoch_losses, history.val_losses
+    if not training:
+        raise ValueError("The history holds no steps. Train for one or more.")
+    ax = canvas(ax, 6.5, 3.0)
+    epochs = range(1, len(training) + 1)
+    ax.plot(epochs, training, color=BLUE, linewidth=1.8, marker=".", label="in training")
+    words = f"Loss of {len(training)} epochs. In training: {training[0]:.2f} to {training[-1]:.2g}."
+    if held_out:
+        ax.plot(
+            epochs[: len(held_out)], held_out,
+            color=VERMILION, linewidth=1.8, marker=".", label="held out",
+        )  # fmt: skip
+        lowest = min(range(len(held_out)), key=held_out.__getitem__)
+        ax.plot(lowest + 1, held_out[lowest], "o", color=VERMILION, markersize=9, fillstyle="none")
+        ax.annotate(
+            f"lowest: {held_out[lowest]:.2f}, epoch {lowest + 1}",
+            (lowest + 1, held_out[lowest]), (0, 14), textcoords="offset points", color=VERMILION,
+        )  # fmt: skip
+        words += (
+            f" Held out: {held_out[0]:.2f} to {held_out[-1]:.2f}, "
+            f"lowest after epoch {lowest + 1}, {held_out[lowest]:.2f}."
+        )
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss")
+    ax.set_ylim(bottom=0)
+    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
-    return ax
+    return describe(ax, words)
 
 
-def plot_confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
+def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Draw the accuracies reached with each learning rate: dots, and a line through their means.
+
+    Args:
+        accuracies: from ``lr`` to the accuracies of its trainings, such as one for each seed.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: no learning rate, one that is not above 0, or one without an accuracy.
+        ImportError: matplotlib is not installed.
+
+    >>> plot_lr_sweep({0.1: [0.8, 0.7], 1.0: [0.9, 0.1]}).get_xscale()
+    'log'
+    """
+    if not accuracies or not all(lr > 0 and len(each) for lr, each in accuracies.items()):
+        raise ValueError(
+            f"accuracies={dict(accuracies)} cannot be drawn: learning rates above 0 are expected, "
+            "each with 1 accuracy or more."
+        )
+    ax = canvas(ax, 6.5, 3.0)
+    rates = sorted(accuracies)
+    means = [100 * sum(accuracies[lr]) / len(accuracies[lr]) for lr in rates]
+    ax.plot(rates, means, color=BLUE, linewidth=1.8, label="mean")
+    dots = [(lr, 100 * accuracy) for lr in rates for accuracy in accuracies[lr]]
+    ax.plot(*zip(*dots, strict=True), "o", color=VERMILION, alpha=0.8, label="one training")
+    ax.set_xscale("log")
+    ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("lr (log scale)")
+    ax.set_ylabel("right answers (%)")
+    ax.set_ylim(0, 104)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    told = ", ".join(f"{mean:.0f} % at {lr:g}" for lr, mean in zip(rates, means, strict=True))
+    return describe(ax, f"Right answers for each lr, on average: {told}.")
+
+
+def plot_confusion(
+    evaluation: Evaluation, class_name: str = "class", ax: Axes | None = None
+) -> Axes:
     """Draw how often each class, down, was taken for each, across; mistakes are the dark cells.
 
     The shade stands for mistakes alone: the right answers, on the diagonal, would outshine them.
     The counts of up to 20 classes are written out.
 
+    Args:
+        evaluation: what ``evaluate`` returned.
+        class_name: what a class is, such as "digit".
+        ax: where to draw; a new figure by default.
+
     Raises:
         ImportError: matplotlib is not installed.
+
+    >>> from blitz_helpers import Evaluation
+    >>> answers, digits = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
+    >>> plot_confusion(Evaluation(0.5, answers, digits, 2), class_name="digit").get_ylabel()
+    'digit'
     """
     counts = evaluation.confusion_matrix
     mistakes = counts - counts.diag().diag()
     highest = max(1, int(mistakes.max()))
-    ax = canvas(ax, 4.6, 4.4)
-    ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest)
+    ax = canvas(ax, 5.4, 4.4)
+    image = ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest, origin="upper")
+    ticker = require("matplotlib.ticker", extra="plotting")
+    figure = ax.get_figure(root=False)
+    assert figure is not None  # axes that are drawn on belong to a figure
+    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=ticker.MaxNLocator(integer=True))
+    bar.set_label("mistakes (right answers are not shaded)")
+    bar.outline.set_visible(False)
     written = counts.tolist() if len(counts) <= MOST_NUMBERED else []
     for label, row in enumerate(written):
         for prediction, count in enumerate(row):
@@ -99,56 +218,29 @@ def plot_confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     for axis in (ax.xaxis, ax.yaxis):
         number_classes(axis, len(counts))
     ax.set_xlabel("answer")
-    ax.set_ylabel("class")
+    ax.set_ylabel(class_name)
     ax.spines[:].set_visible(False)
-    return ax
+    return describe(ax, _confused(counts))
 
 
-def plot_filters(
-    filters: torch.Tensor, responses: torch.Tensor | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw filters ``(N, 1, h, w)`` in a row: blue where a weight is negative, red where positive.
+def _confused(counts: torch.Tensor) -> str:
+    """Say how many answers are right, and which mistakes are the most frequent.
 
-    With ``responses`` ``(N, H, W)``, each filter's answer to an image is drawn below it: white
-    where it is zero or less, black at the largest answer of all.
-
-    Raises:
-        ValueError: another shape.
-        ImportError: matplotlib is not installed.
-
-    >>> plot_filters(torch.rand(6, 1, 3, 3)).get_title()
-    ''
+    >>> _confused(torch.tensor([[5, 2], [1, 4]]))
+    '12 answers, 9 of them right. Most often 0 was taken for 1 (2 times) and 1 for 0 (1 time).'
     """
-    if filters.ndim != 4 or filters.shape[1] != 1 or len(filters) == 0:
-        raise ValueError(
-            f"filters of shape {tuple(filters.shape)} cannot be drawn: (N, 1, h, w) is expected."
-        )
-    if responses is not None and (responses.ndim != 3 or len(responses) != len(filters)):
-        raise ValueError(
-            f"responses of shape {tuple(responses.shape)} do not fit {len(filters)} filters: "
-            f"({len(filters)}, H, W) is expected."
-        )
-    rows = 1 if responses is None else 2
-    pitch = 1.15  # from one picture to the next, in sides of a picture
-    inches = min(1.1, 7.2 / (pitch * len(filters)))
-    ax = canvas(ax, inches * pitch * len(filters), inches * pitch * rows)
-    limit = filters.detach().abs().max().item() or 1.0
-    for index, weights in enumerate(filters.detach().cpu()):
-        left = index * pitch
-        ax.imshow(
-            weights[0].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit,
-            extent=(left, left + 1, 1, 0),
-        )  # fmt: skip
-        if responses is not None:
-            ax.imshow(
-                responses[index].detach().cpu().clamp(min=0).numpy(), cmap="gray_r",
-                vmin=0, vmax=responses.max().item() or 1.0,
-                extent=(left, left + 1, pitch + 1, pitch),
-            )  # fmt: skip
-            # A frame, for answers that are white all over.
-            sides = [left, left + 1, left + 1, left, left]
-            ax.plot(sides, [pitch, pitch, pitch + 1, pitch + 1, pitch], color=GREY, linewidth=0.5)
-    ax.set_xlim(-0.05, (len(filters) - 1) * pitch + 1.05)
-    ax.set_ylim((rows - 1) * pitch + 1.05, -0.05)
-    ax.set_axis_off()
-    return ax
+    pairs = sorted(
+        (-count, label, answer)
+        for label, row in enumerate(counts.tolist())
+        for answer, count in enumerate(row)
+        if count and label != answer
+    )
+    words = f"{int(counts.sum()):,} answers, {int(counts.diag().sum()):,} of them right."
+    if not pairs:
+        return words
+    told = [
+        f"{label} {'was taken ' * (number == 0)}for {answer} ({-count} time{'s' * (count < -1)})"
+        for number, (count, label, answer) in enumerate(pairs[:_TOLD])
+    ]
+    listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
+    return f"{words} Most often {listed}."

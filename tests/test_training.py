@@ -483,7 +483,7 @@ def test_a_wrong_lr_is_refused_by_the_rule_and_nothing_changes(dataset):
 
 def test_without_tqdm_the_error_names_the_extra(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"needs tqdm.*blitz-helpers\[training\]"):
+    with pytest.raises(ImportError, match=r"needs tqdm.*pip install tqdm"):
         fit(make_model(), make_loader(dataset), STEPS["sgd"](), 1)
 
 

@@ -55,6 +55,10 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         graph_svg as graph_svg,
         plot_graph as plot_graph,
     )
+    from blitz_helpers.plotting.maps import (
+        plot_feature_map as plot_feature_map,
+        plot_receptive_field as plot_receptive_field,
+    )
     from blitz_helpers.plotting.network import (
         plot_network as plot_network,
     )
@@ -69,7 +73,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         plot_foretold_losses as plot_foretold_losses,
     )
     from blitz_helpers.plotting.windows import (
-        plot_receptive_field as plot_receptive_field,
+        plot_transposed_window as plot_transposed_window,
         plot_window as plot_window,
     )
     from blitz_helpers.shapes import (
@@ -135,10 +139,11 @@ _MODULE_OF = {
         "plotting.filters": ["plot_filters"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
         "plotting.graph": ["graph_svg", "plot_graph"],
+        "plotting.maps": ["plot_feature_map", "plot_receptive_field"],
         "plotting.network": ["plot_network"],
         "plotting.training": ["plot_confusion", "plot_history", "plot_losses", "plot_lr_sweep"],
         "plotting.updates": ["plot_descent", "plot_foretold_losses"],
-        "plotting.windows": ["plot_receptive_field", "plot_window"],
+        "plotting.windows": ["plot_transposed_window", "plot_window"],
         "shapes": [
             "conv_arithmetic",
             "conv_fitting_sizes",

@@ -1,4 +1,6 @@
-"""What is drawn of a sliding window is what torch's layers read and give."""
+"""What is drawn of a sliding window is what torch's layers read, write and give."""
+
+import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blitz_helpers import conv_output_size, plot_receptive_field, plot_window
+from blitz_helpers import conv_output_size, plot_transposed_window, plot_window, show
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,7 @@ def test_the_pixel_that_pooling_drops_at_13_is_hatched():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "first 2x2 window",
         "second, 2 to the right",
+        "last",
         "never read",
     ]
 
@@ -54,7 +57,7 @@ def test_the_pixel_that_pooling_drops_at_13_is_hatched():
 def test_nothing_is_hatched_where_every_pixel_is_read():
     ax = plot_window(30, kernel_size=2, stride=2)
     assert boxes(ax, "never read") == []
-    assert len(ax.get_legend().get_texts()) == 2
+    assert "never read" not in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 @settings(max_examples=40)
@@ -109,11 +112,109 @@ def test_a_single_column_of_windows_slides_down():
     assert ax.get_legend().get_texts()[1].get_text() == "second, 1 down"
 
 
+def written(ax, text):
+    """Return where ``text`` stands, as column and row of the cell."""
+    return {(math.floor(t.get_position()[0]), math.floor(t.get_position()[1])) for t in ax.texts
+            if t.get_text() == text}  # fmt: skip
+
+
+def test_the_border_is_filled_with_the_zeros_that_a_convolution_reads():
+    ax = plot_window(3, kernel_size=3, padding=1)
+    border = {(x, y) for x in range(-1, 4) for y in range(-1, 4)}
+    border -= {(x, y) for x in range(3) for y in range(3)}
+    assert border <= written(ax, "0")
+    assert not any(0 <= x < 3 and 0 <= y < 3 for x, y in written(ax, "0"))
+
+
+def test_every_place_along_a_row_has_a_bar_with_its_number():
+    ax = plot_window(7, kernel_size=3, stride=2)
+    assert [round(left - 0.1) for left, *_ in boxes(ax, "bar")] == [0, 2, 4]
+    assert [round(width + 0.2) for _, _, width, _ in boxes(ax, "bar")] == [3, 3, 3]
+    for number, (left, top, width, height) in enumerate(boxes(ax, "bar")):
+        inside = [
+            text.get_text() for text in ax.texts
+            if left < text.get_position()[0] < left + width
+            and top < text.get_position()[1] < top + height
+        ]  # fmt: skip
+        assert inside == [str(number)]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"size": 9, "kernel_size": 3},
+        {"size": 9, "kernel_size": 4, "stride": 3, "padding": 1},
+        {"size": 30, "kernel_size": 2, "stride": 2},
+        {"size": 9, "kernel_size": 3, "dilation": 2},
+    ],
+)
+def test_bars_of_places_do_not_overlap(numbers):
+    bars = boxes(plot_window(**numbers), "bar")
+    for index, (left, top, width, height) in enumerate(bars):
+        for other_left, other_top, *_ in bars[:index]:
+            assert other_left + width <= left or abs(other_top - top) >= height
+
+
+def test_the_last_place_is_dashed_in_both_grids():
+    ax = plot_window((6, 7), kernel_size=3, stride=2)
+    assert boxes(ax, "last") == [(4, 2, 3, 3)]
+    left, top, width, height = grid(ax, "output")
+    assert boxes(ax, "last result") == [(left + width - 1, top + height - 1, 1, 1)]
+
+
+def test_words_tell_where_a_window_stands_and_what_is_never_read():
+    assert show(plot_window(6, kernel_size=3)).alt == (
+        "A 3x3 window on a 6x6 grid. Its left edge can stand on column 0, 1, 2 or 3, and the "
+        "output is 4x4."
+    )
+    pooled = show(plot_window((12, 14), kernel_size=3, stride=3)).alt
+    assert pooled.endswith("Hatched, since no window reads it: 2 columns.")
+    padded = show(plot_window(32, kernel_size=3, padding=1)).alt
+    assert "with a border of zeros" in padded
+    assert "column \N{MINUS SIGN}1, 0, 1 and so on to 30, and" in padded
+
+
+@settings(max_examples=30)
+@given(
+    size=st.integers(1, 5),
+    kernel_size=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+)
+def test_transposed_windows_are_drawn_where_torch_writes(size, **numbers):
+    conv = nn.ConvTranspose2d(1, 1, **numbers, bias=False)
+    nn.init.ones_(conv.weight)
+    x = torch.zeros(1, 1, size, size)
+    x[..., 0, 0] = 1
+    try:
+        laid_down = conv(x)[0, 0]
+    except RuntimeError:
+        with pytest.raises(ValueError, match="use a smaller padding"):
+            plot_transposed_window(size, **numbers)
+        return
+    ax = plot_transposed_window(size, **numbers)
+    left, top, width, height = grid(ax, "output")
+    assert (top, width, height) == (0, len(laid_down), len(laid_down))
+    assert grid(ax, "input")[2:] == (size, size)
+    read = boxes(ax, "read")[: numbers["kernel_size"] ** 2]
+    cells = {(x - left, y) for x, y, *_ in read if left <= x < left + width and 0 <= y < height}
+    rows, columns = laid_down.nonzero(as_tuple=True)
+    assert cells == set(zip(columns.tolist(), rows.tolist(), strict=True))
+    plt.close("all")
+
+
+def test_words_tell_where_transposed_windows_are_laid_down():
+    assert show(plot_transposed_window(3, kernel_size=4, stride=2, padding=1)).alt == (
+        "Each number of a 3x3 grid lays a 4x4 window down on a 6x6 grid, its left edge on column "
+        "\N{MINUS SIGN}1, 1 or 3. The dashed border is cut off."
+    )
+
+
 def test_pictures_are_drawn_on_the_axes_that_are_given():
     _, ax = plt.subplots()
     assert plot_window(4, kernel_size=2, ax=ax) is ax
     _, ax = plt.subplots()
-    assert plot_receptive_field(np.zeros((8, 8)), {"conv1": (3, 3)}, ax=ax) is ax
+    assert plot_transposed_window(4, kernel_size=2, ax=ax) is ax
 
 
 @pytest.mark.parametrize(
@@ -129,33 +230,4 @@ def test_pictures_are_drawn_on_the_axes_that_are_given():
 def test_a_window_that_cannot_be_drawn_is_an_error_that_says_why(numbers, message):
     with pytest.raises(ValueError, match=message):
         plot_window(**numbers)
-    assert plt.get_fignums() == []
-
-
-def test_receptive_fields_are_drawn_from_the_corner_with_their_sizes():
-    image = torch.rand(32, 32)
-    ax = plot_receptive_field(image, {"conv1": (3, 3), "pool2": (10, 12)}, corner=(8, 4))
-    assert boxes(ax, "conv1") == [(4, 8, 3, 3)]
-    assert boxes(ax, "pool2") == [(4, 8, 12, 10)]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "conv1: 3x3",
-        "pool2: 10x12",
-    ]
-    assert np.array_equal(ax.images[0].get_array(), image.numpy())
-
-
-@pytest.mark.parametrize(
-    ("image", "fields", "corner", "message"),
-    [
-        (np.zeros((1, 8, 8)), {"conv1": (3, 3)}, (0, 0), r"shape \(1, 8, 8\) .* image\[0\]"),
-        (np.zeros((0, 8)), {"conv1": (3, 3)}, (0, 0), r"shape \(0, 8\)"),
-        (np.zeros((8, 8)), {}, (0, 0), "fields is empty"),
-        (np.zeros((8, 8)), {"a": (3, 3)}, (6, 0), r"at \(6, 0\) .* from \(0, 0\) to \(5, 5\)"),
-        (np.zeros((8, 8)), {"a": (3, 3)}, (-1, 0), r"at \(-1, 0\)"),
-        (np.zeros((8, 8)), {"a": (9, 3)}, (0, 0), "The 9x3 field of a"),
-    ],
-)
-def test_fields_that_cannot_be_drawn_are_an_error_that_says_why(image, fields, corner, message):
-    with pytest.raises(ValueError, match=message):
-        plot_receptive_field(image, fields, corner=corner)
     assert plt.get_fignums() == []

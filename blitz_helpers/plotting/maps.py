@@ -67,13 +67,13 @@ def plot_feature_map(
         ("image", "kernel", "feature map"), (image, kernel, feature_map), lefts, widths, strict=True
     ):
         label = f"{name}, {_size(numbers)}"
-        ax.text(left + width / 2, -0.6, label, ha="center", va="bottom", fontsize=9, color=BLACK)
+        ax.text(left + width / 2, -0.54, label, ha="center", va="bottom", fontsize=9, color=BLACK)
     beside = ax.inset_axes((lefts[2] + widths[2] + 0.06, -0.5, 0.05, 1.0), transform=ax.transData)
     figure = ax.get_figure(root=True)
     assert figure is not None  # axes to draw on always have one
     figure.colorbar(drawn, cax=beside).ax.tick_params(labelsize=8)
     ax.set_xlim(-0.02, lefts[2] + widths[2] + 0.3)
-    ax.set_ylim(0.55, -0.7)
+    ax.set_ylim(0.52, -0.66)
     ax.set_aspect("equal")
     ax.set_axis_off()
     words = (

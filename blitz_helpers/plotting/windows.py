@@ -200,7 +200,7 @@ class _Sketch:
         self.lanes = min(self.width, math.ceil(columns.span / columns.stride))
         self.right = columns.size + 2 * columns.padding + _GAP + self.width
         low = max(self.bottom + self.lanes * _BAR + 0.3, self.numbers_top + self.height)
-        high = min(self.top, self.numbers_top)
+        high: float = min(self.top, self.numbers_top)
         self.cell = min(_CELL, _WIDTH / (self.right + 2), _HEIGHT / (low - high + 1))
         self.aside = max(0.55, 0.1 / self.cell)  # of the numbers of rows and columns
         high -= 2 * self.aside

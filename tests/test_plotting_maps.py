@@ -1,0 +1,119 @@
+"""What is drawn of feature maps is what torch computes, and fields lie where they are put."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from blitz_helpers import plot_feature_map, plot_receptive_field, show
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def boxes(ax, gid):
+    """Return left, top, width and height of the boxes drawn as ``gid``."""
+    return [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches
+            if patch.get_gid() == gid]  # fmt: skip
+
+
+EDGE = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.5], [-1.0, 0.0, 1.0]])
+
+
+def test_image_kernel_and_map_are_drawn_as_they_are(generator):
+    image = torch.rand(9, 7, generator=generator)
+    made = F.conv2d(image[None, None], EDGE[None, None])[0, 0]
+    ax = plot_feature_map(image, EDGE, made.requires_grad_())
+    for drawn, numbers in zip(ax.images, (image, EDGE, made), strict=True):
+        assert np.array_equal(drawn.get_array(), numbers.detach().double().numpy())
+    labels = ["image, 9x7", "kernel, 3x3", "feature map, 7x5"]
+    assert [text.get_text() for text in ax.texts][-3:] == labels
+
+
+def test_the_numbers_of_a_kernel_are_written_into_its_cells():
+    ax = plot_feature_map(torch.ones(5, 5), EDGE, torch.ones(3, 3))
+    left, right, bottom, top = ax.images[1].get_extent()
+    for text, (row, column) in zip(ax.texts, np.ndindex(3, 3), strict=False):
+        x, y = text.get_position()
+        assert (x - left) / (right - left) == pytest.approx((column + 0.5) / 3)
+        assert (y - top) / (bottom - top) == pytest.approx((row + 0.5) / 3)
+        assert float(text.get_text().replace("\N{MINUS SIGN}", "-")) == EDGE[row, column]
+    large = plot_feature_map(torch.ones(20, 20), torch.ones(11, 11), torch.ones(10, 10))
+    assert len(large.texts) == 3
+
+
+def test_colours_have_their_middle_at_zero_and_pixels_one_size():
+    ax = plot_feature_map(torch.ones(4, 8), EDGE, torch.tensor([[1.0, -5.0, 3.0]]))
+    drawn = ax.images[2]
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (-5, 5)
+    image_left, image_right, *_ = ax.images[0].get_extent()
+    map_left, map_right, *_ = drawn.get_extent()
+    assert (map_right - map_left) / 3 == pytest.approx((image_right - image_left) / 8)
+
+
+def test_a_map_of_zeros_is_drawn():
+    drawn = plot_feature_map(torch.ones(4, 4), EDGE, torch.zeros(2, 2)).images[2]
+    assert drawn.norm.vmin < 0 < drawn.norm.vmax
+
+
+def test_words_tell_the_kernel_and_how_far_the_map_goes():
+    made = torch.tensor([[2.0, -0.25], [0.0, 10.0]])
+    assert show(plot_feature_map(torch.ones(4, 4), EDGE, made)).alt == (
+        "An image of 4x4, a kernel of 3x3 with the rows \N{MINUS SIGN}1 0 1; "
+        "\N{MINUS SIGN}2 0 2.5; \N{MINUS SIGN}1 0 1, and the feature map "
+        "of 2x2 that it makes, with numbers from \N{MINUS SIGN}0.2 to 10."
+    )
+
+
+def test_a_map_of_all_channels_is_refused():
+    with pytest.raises(ValueError, match=r"feature_map of shape \(6, 2, 2\) .* feature_map\[0\]"):
+        plot_feature_map(torch.ones(4, 4), EDGE, torch.ones(6, 2, 2))
+    assert plt.get_fignums() == []
+
+
+def test_pictures_are_drawn_on_the_axes_that_are_given():
+    _, ax = plt.subplots()
+    assert plot_feature_map(torch.ones(4, 4), EDGE, torch.ones(2, 2), ax=ax) is ax
+    _, ax = plt.subplots()
+    assert plot_receptive_field(np.zeros((8, 8)), {"conv1": (3, 3)}, ax=ax) is ax
+
+
+def test_words_tell_the_field_of_each_layer():
+    ax = plot_receptive_field(torch.ones(8, 9), {"conv1": (3, 3), "pool1": (4, 5)}, corner=(2, 1))
+    assert show(ax).alt == (
+        "An image of 8x9, and on it what one number of each layer sees, from row 2 and column 1 "
+        "on: conv1 3x3, pool1 4x5."
+    )
+
+
+def test_receptive_fields_are_drawn_from_the_corner_with_their_sizes():
+    image = torch.rand(32, 32)
+    ax = plot_receptive_field(image, {"conv1": (3, 3), "pool2": (10, 12)}, corner=(8, 4))
+    assert boxes(ax, "conv1") == [(4, 8, 3, 3)]
+    assert boxes(ax, "pool2") == [(4, 8, 12, 10)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "conv1: 3x3",
+        "pool2: 10x12",
+    ]
+    assert np.array_equal(ax.images[0].get_array(), image.numpy())
+
+
+@pytest.mark.parametrize(
+    ("image", "fields", "corner", "message"),
+    [
+        (np.zeros((1, 8, 8)), {"conv1": (3, 3)}, (0, 0), r"shape \(1, 8, 8\) .* image\[0\]"),
+        (np.zeros((0, 8)), {"conv1": (3, 3)}, (0, 0), r"shape \(0, 8\)"),
+        (np.zeros((8, 8)), {}, (0, 0), "fields is empty"),
+        (np.zeros((8, 8)), {"a": (3, 3)}, (6, 0), r"at \(6, 0\) .* from \(0, 0\) to \(5, 5\)"),
+        (np.zeros((8, 8)), {"a": (3, 3)}, (-1, 0), r"at \(-1, 0\)"),
+        (np.zeros((8, 8)), {"a": (9, 3)}, (0, 0), "The 9x3 field of a"),
+    ],
+)
+def test_fields_that_cannot_be_drawn_are_an_error_that_says_why(image, fields, corner, message):
+    with pytest.raises(ValueError, match=message):
+        plot_receptive_field(image, fields, corner=corner)
+    assert plt.get_fignums() == []

@@ -55,7 +55,7 @@ def test_the_graph_is_read_and_changes_nothing(hard):
     assert {node.name for node in graph.roots} == {
         output.grad_fn.name().rpartition("::")[2] for output in outputs
     }
-    if graph.can_backward:
+    if graph.can_backward is not False:  # `None` where only C++ knows: none of these fails there
         backward(outputs)
     else:  # the model in question changes in place what its backward needs
         with pytest.raises(RuntimeError, match="inplace"):
@@ -66,7 +66,7 @@ def test_the_graph_is_read_and_changes_nothing(hard):
 def test_the_report_and_the_updates_take_every_model(hard):
     model, outputs = run(hard)
     params = [w for w in model.parameters() if not w.is_meta]
-    if not outputs or not params or not autograd_graph(outputs).can_backward:
+    if not outputs or not params or autograd_graph(outputs).can_backward is False:
         pytest.skip("nothing here has gradients")
     backward(outputs)
 

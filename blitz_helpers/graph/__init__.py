@@ -1,13 +1,8 @@
 """The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
 
+from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._labels import label_modules
-from blitz_helpers.graph._records import (
-    AutogradGraph,
-    GraphEdge,
-    GraphNode,
-    NamedTensor,
-    SavedTensor,
-)
+from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
 from blitz_helpers.graph._walk import autograd_graph
 
 __all__ = [

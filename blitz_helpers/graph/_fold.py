@@ -1,23 +1,23 @@
-"""A graph too large to look at, folded into as many boxes as one can."""
+"""Fold a graph that is too large to look at into a limited number of boxes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from blitz_helpers.graph._records import AutogradGraph, GraphNode
+from blitz_helpers.graph._nodes import GraphNode
 
-_BANDS = 12  # what a graph without modules is cut into, by depth
+_BANDS = 12  # the most that a graph without modules is cut into, by depth
+_Nodes: TypeAlias = tuple[GraphNode, ...]
 
 
 class Box(NamedTuple):
     """Some nodes of a graph that are shown as one."""
 
     title: str
-    """The operation or the parameter of a single node, else the module or the range of depths."""
+    """The operation or parameter of a single node, else the module or the range of depths."""
     detail: str
-    """What a single node belongs to, else its operations and how many of each."""
+    """The module of a single node, else the operations and how many there are of each."""
     nodes: tuple[GraphNode, ...]
 
     @property
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """What one box made goes into another."""
+    """The output of one box goes into another."""
 
     source: int
     target: int
@@ -47,75 +47,74 @@ class FoldedGraph(NamedTuple):
     arrows: tuple[Arrow, ...]
 
 
-def fold(graph: AutogradGraph, limit: int) -> FoldedGraph:
-    """Return ``graph`` in boxes: a node each if there are at most ``limit`` nodes.
+def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
+    """Return the nodes in boxes: each in its own if there are at most ``limit`` of them.
 
-    Else what a module did at a stretch shares a box, of a module as small as the limit allows;
-    nodes that no module is known of go with what feeds them. A graph that has no modules, or falls
-    into too many pieces even so, is cut by depth into bands, shown as a chain.
+    Otherwise consecutive nodes of one module share a box, at the deepest nesting of modules that
+    stays within the limit; a node without a module goes with the nodes that feed it. A graph
+    without modules, or one that still has too many boxes, is cut by depth into bands, which are
+    shown as a chain.
     """
-    if len(graph.nodes) <= limit:
-        return _boxes([("", [node]) for node in graph.nodes])
-    paths = _paths(graph)
+    if len(nodes) <= limit:
+        return _boxes([("", [node]) for node in nodes])
+    paths = _paths(nodes)
     for length in range(max(map(len, paths)), 0, -1):
-        stretches = _stretches(graph, [path[:length] for path in paths])
+        stretches = _stretches(nodes, [path[:length] for path in paths])
         if len(stretches) <= limit:
             return _boxes(stretches)
     # A leaf goes with what it feeds last, which lies one above it.
-    depths = [node.depth - (node.name == "AccumulateGrad") for node in graph.nodes]
+    depths = [node.depth - (node.name == "AccumulateGrad") for node in nodes]
     deepest = max(depths)
     height = deepest // min(_BANDS, limit) + 1
     bands: dict[int, list[GraphNode]] = {}
-    for node, depth in zip(graph.nodes, depths, strict=True):
+    for node, depth in zip(nodes, depths, strict=True):
         bands.setdefault(depth // height, []).append(node)
     boxes = tuple(
-        _box(f"depth {band * height:,} to {min((band + 1) * height - 1, deepest):,}", nodes)
-        for band, nodes in sorted(bands.items())
+        _box(f"depth {band * height:,} to {min((band + 1) * height - 1, deepest):,}", inside)
+        for band, inside in sorted(bands.items())
     )
     return FoldedGraph(boxes, tuple(Arrow(band + 1, band, None) for band in range(len(boxes) - 1)))
 
 
-def _paths(graph: AutogradGraph) -> list[tuple[str, ...]]:
-    """Return the module of each node as a path; where unknown, that of its deepest input.
+def _paths(nodes: _Nodes) -> list[tuple[str, ...]]:
+    """Return the module of each node as a path; if it has none, that of its deepest input.
 
-    The root module runs between all others, so it says as little as none.
+    The root module counts as none, since it runs between all others.
     """
-    paths: list[tuple[str, ...]] = [()] * len(graph.nodes)
-    for node in reversed(graph.nodes):
+    paths: list[tuple[str, ...]] = [()] * len(nodes)
+    for node in reversed(nodes):
         if node.module:
             paths[node.number] = tuple(node.module.split("."))
         else:
             known = [number for number in node.inputs if number is not None and paths[number]]
             if known:
-                paths[node.number] = paths[max(known, key=lambda at: graph.nodes[at].depth)]
+                paths[node.number] = paths[max(known, key=lambda at: nodes[at].depth)]
     return paths
 
 
-def _stretches(
-    graph: AutogradGraph, paths: list[tuple[str, ...]]
-) -> list[tuple[str, list[GraphNode]]]:
+def _stretches(nodes: _Nodes, paths: list[tuple[str, ...]]) -> list[tuple[str, list[GraphNode]]]:
     """Return the nodes of one path and one rank together, under the name of their module.
 
-    The rank of a node counts how often the path changes on the way from the root to it, at most.
-    From a box to one that feeds it, it grows: this rules out circles, even where a module runs
-    between others again and again.
+    A node's rank is the maximum number of changes of module on any way from the root. It grows
+    from each box to those that feed it, which rules out circles, even where a module runs between
+    others again and again.
     """
     ranks = [(0, path) for path in paths]
-    for node in graph.nodes:
+    for node in nodes:
         rank, path = ranks[node.number]
         for source in node.inputs:
             if source is None:
                 continue
-            is_nameless_leaf = not paths[source] and not graph.nodes[source].inputs
+            is_nameless_leaf = not paths[source] and not nodes[source].inputs
             if is_nameless_leaf:  # no box of its own: it goes with what it feeds last
                 candidate = (rank, path)
             else:
                 candidate = (rank + (path != paths[source] or not path), paths[source])
             ranks[source] = max(ranks[source], candidate)
     stretches: dict[tuple[int, tuple[str, ...]], list[GraphNode]] = {}
-    for node in graph.nodes:
+    for node in nodes:
         stretches.setdefault(ranks[node.number], []).append(node)
-    return [(".".join(key[1]), nodes) for key, nodes in sorted(stretches.items())]
+    return [(".".join(path), inside) for (_, path), inside in sorted(stretches.items())]
 
 
 def _boxes(groups: list[tuple[str, list[GraphNode]]]) -> FoldedGraph:

@@ -54,11 +54,21 @@ def owner(feeding: list[list[str]]) -> str:
     return first[0]
 
 
-def nothing_to_name(model: nn.Module) -> str:
+def require_a_name(model: nn.Module) -> None:
+    """Raise a ``ValueError`` where a model of which nothing was found must have left something.
+
+    A frozen parameter leaves no leaf, so a model that has one may well have computed the output.
+    """
     kind = type(model).__name__
-    if next(model.parameters(), None) is None:
-        return f"model is a {kind} without parameters: it owns no leaf of this graph to name."
-    return (
-        f"model is a {kind} that owns no leaf of this graph: none of its parameters went into "
-        "output. Pass the model that computed it, not a copy."
-    )
+    parameters = list(model.parameters())
+    if not parameters:
+        raise ValueError(
+            f"model is a {kind} without parameters: it owns no leaf of this graph to name. "
+            "Pass the graph's model, or none."
+        )
+    if all(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"model is a {kind} that owns no leaf of this graph: no gradient of output reaches its "
+            "parameters. Pass the model that computed output (not a copy of it, and not frozen or "
+            "under no_grad at that time), or none."
+        )

@@ -1,29 +1,46 @@
-"""What a node keeps for its backward, read so that no hook runs and nothing is recomputed."""
+"""Read what a node saved for its backward without running a hook or recomputing anything."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from types import CodeType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, UntypedStorage
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._records import SavedTensor
+from blitz_helpers.graph._nodes import SavedTensor
+
+Shape: TypeAlias = tuple[int, ...]
 
 
-def _shape(tensor: Tensor) -> tuple[int, ...] | None:
-    try:
-        return tuple(tensor.shape)
-    except RuntimeError:  # a nested tensor is not of one shape
-        return None
+class Lost(NamedTuple):
+    """A saved tensor that backward cannot have back, and why: ends ``"it needs x, and ..."``."""
+
+    name: str
+    why: str
 
 
-SavedReader: TypeAlias = Callable[[Any, set[UntypedStorage]], tuple[SavedTensor, ...]]
-"""Reads what a node saved, and adds the memory that it met to the set."""
+FREED = "it was freed"
+"""The ``why`` of a tensor that an earlier backward freed."""
+
+
+class Reading:
+    """What comes up while saved tensors are read, beside their records."""
+
+    def __init__(self) -> None:
+        self.storages: set[UntypedStorage] = set()
+        self.lost: list[Lost] = []
+        """From the node that is being read."""
+        self.shape: Shape | None = None
+        """Of the tensor that this node made."""
+        self.reshaped_leaves: dict[int, Shape] = {}
+        """By the ``id`` of a leaf whose shape has changed since the forward, the shape it had."""
+
+
+SavedReader: TypeAlias = Callable[[Any, Reading], tuple[SavedTensor, ...]]
+"""Returns the records of what a node saved, and notes the rest in the reading."""
 
 
 def saved_reader(python_type: type[Node]) -> SavedReader | None:
@@ -36,7 +53,7 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
     without = (None,) * len(names) if len(names) > 1 else None
     attributes = [(name, raw + name, "_saved_" + name) for name in names]
 
-    def read(node: Any, storages: set[UntypedStorage]) -> tuple[SavedTensor, ...]:
+    def read(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
         try:
             unhooked = hooks(node) == without
         except (AttributeError, RuntimeError):  # there is a list of tensors among them
@@ -47,57 +64,54 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
                 try:
                     raw = getattr(node, raw_attribute)
                 except RuntimeError:  # a list of tensors, freed
-                    found.append(SavedTensor(name, None, 0, "freed"))
+                    found.append(_freed(name, reading))
                     continue
                 if type(raw) is tuple:
-                    found += _read_list(name, raw, storages)
+                    found += _read_list(name, raw, reading)
                     continue
                 if raw.unpack_hook is not None:
                     found.append(SavedTensor(name, None, None, "packed"))
                     continue
-            # No hook is on it, so that nothing but torch's own checks run here.
+            # No hook is on it, so only torch's own checks run here.
             try:
                 tensor = getattr(node, attribute)
             except RuntimeError as error:
-                found.append(_lost(name, getattr(node, raw_attribute), error, storages))
+                found.append(_lost(name, getattr(node, raw_attribute), error, reading))
             else:
                 if tensor is not None:  # as is the bias of a layer that has none
-                    found.append(_present(name, tensor, storages))
+                    found.append(_present(name, tensor, reading))
         return tuple(found)
 
     return read
 
 
-def _present(name: str, tensor: Tensor, storages: set[UntypedStorage]) -> SavedTensor:
-    """Return the record of a tensor that is there, of whatever layout."""
-    try:
-        record = _kept(name, tensor.shape, tensor.nbytes)
-        storages.add(tensor.untyped_storage())
-    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-        return SavedTensor(name, _shape(tensor), None, "kept")
-    return record
+def read_custom(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
+    """Return what a custom function gave to ``save_for_backward``.
 
-
-@lru_cache(maxsize=4096)
-def _kept(name: str, shape: tuple[int, ...], nbytes: int) -> SavedTensor:
-    """Return one record for all that say the same: a loop saves the same in every step."""
-    return SavedTensor(name, tuple(shape), nbytes, "kept")
-
-
-def read_custom(node: Any, storages: set[UntypedStorage]) -> tuple[SavedTensor, ...]:
-    """Return what a custom function gave to ``save_for_backward``."""
+    Once that is freed, nothing tells whether there was any.
+    """
+    clears = node._forward_cls.clear_saved_tensors_on_access
     try:
         raws = node._raw_saved_tensors
     except RuntimeError:
-        # All that is left is the fact that it was freed, even if it never saved anything.
-        saves = _uses_saved_tensors(node._forward_cls)
-        return (SavedTensor("saved_tensors", None, 0, "freed"),) if saves else ()
-    return tuple(_read_list("saved_tensors", raws, storages))
+        return (_freed("saved_tensors", reading),)
+    if clears and not raws:
+        return (_freed("saved_tensors", reading),)
+    if not clears and all(raw.unpack_hook is None for raw in raws):
+        try:
+            tensors = node.saved_tensors
+        except RuntimeError:
+            pass  # one of them is lost: which?
+        else:
+            return tuple(
+                _present(f"saved_tensors[{place}]", tensor, reading)
+                for place, tensor in enumerate(tensors)
+                if tensor is not None
+            )
+    return tuple(_read_list("saved_tensors", raws, reading))
 
 
-def _read_list(
-    name: str, raws: tuple[Any, ...], storages: set[UntypedStorage]
-) -> list[SavedTensor]:
+def _read_list(name: str, raws: tuple[Any, ...], reading: Reading) -> list[SavedTensor]:
     found = []
     for place, raw in enumerate(raws):
         item = f"{name}[{place}]"
@@ -107,31 +121,102 @@ def _read_list(
         try:
             tensor = raw.unpack()
         except RuntimeError as error:
-            found.append(_lost(item, raw, error, storages))
-        else:
-            if tensor is not None:
-                found.append(_present(item, tensor, storages))
+            # Asked like this, torch takes what the node itself made for detached. It is as it
+            # was if it was never changed at all.
+            tensor = raw.data if _DETACHED in str(error) else None
+            if tensor is None or tensor._version:
+                found.append(_lost(item, raw, error, reading))
+                continue
+        if tensor is not None:
+            found.append(_present(item, tensor, reading))
     return found
 
 
-def _lost(name: str, raw: Any, error: RuntimeError, storages: set[UntypedStorage]) -> SavedTensor:
-    """Say what has become of a tensor that torch does not hand out."""
+def _present(name: str, tensor: Tensor, reading: Reading) -> SavedTensor:
+    """Return the record of a tensor that torch hands out, of whatever layout."""
+    sizes = _sizes(tensor, reading)
+    if sizes is None:
+        return SavedTensor(name, shape_of(tensor), None, "kept")
+    shape, nbytes, memory = sizes
+    if shape != reading.shape:  # else it can hardly be a wrong one
+        before = _shape_before(tensor, reading)
+        if before is not None and not _broadcast(shape, before):
+            why = f"its shape was {before} then and is {tuple(shape)} now"
+            reading.lost.append(Lost(name, why))
+            return SavedTensor(name, tuple(shape), nbytes, "changed")
+    if memory < nbytes and memory < _reach(tensor):
+        reading.lost.append(Lost(name, "its memory was released since"))
+        return SavedTensor(name, tuple(shape), memory, "changed")
+    return _kept(name, shape, nbytes)
+
+
+@lru_cache(maxsize=4096)
+def _kept(name: str, shape: Shape, nbytes: int) -> SavedTensor:
+    """Return one record for all that say the same: a loop saves the same in every step."""
+    return SavedTensor(name, tuple(shape), nbytes, "kept")
+
+
+def _freed(name: str, reading: Reading) -> SavedTensor:
+    reading.lost.append(Lost(name, FREED))
+    return SavedTensor(name, None, 0, "freed")
+
+
+_DETACHED = "detached in-place"
+_WHY = {
+    "modified by an inplace operation": "it was modified in place since",
+    "is a view": "it is a view whose base, or another view of it, was modified in place since",
+    _DETACHED: "it was detached or modified in place since",
+}
+
+
+def _lost(name: str, raw: Any, error: RuntimeError, reading: Reading) -> SavedTensor:
+    """Return the record of a tensor that torch does not hand out."""
     data = raw.data
     if data is None:
-        return SavedTensor(name, None, 0, "freed")
-    record = _present(name, data, storages)
-    changed = "modified by an inplace operation" in str(error)
-    return record._replace(state="changed") if changed else record
+        return _freed(name, reading)
+    words = str(error).partition("\n")[0]
+    why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
+    reading.lost.append(Lost(name, why))
+    sizes = _sizes(data, reading)
+    return SavedTensor(name, shape_of(data), None if sizes is None else sizes[1], "changed")
 
 
-def _uses_saved_tensors(function: type) -> bool:
-    for method in ("forward", "setup_context", "backward", "vjp"):
-        code = getattr(inspect.unwrap(getattr(function, method)), "__code__", None)
-        if code is not None and _names(code) & {"save_for_backward", "saved_tensors"}:
-            return True
-    return False
+def _sizes(tensor: Tensor, reading: Reading) -> tuple[Shape, int, int] | None:
+    """Return a dense tensor's shape, its bytes and those of the memory behind it; note that."""
+    try:
+        shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
+    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
+        return None
+    reading.storages.add(storage)
+    return shape, nbytes, storage.nbytes()
 
 
-def _names(code: CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+def _reach(tensor: Tensor) -> int:
+    """Return how many bytes from the start of its memory a tensor needs."""
+    if not tensor.numel():
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((size - 1) * step for size, step in steps)
+    return int(last + 1) * tensor.itemsize
+
+
+def _shape_before(tensor: Tensor, reading: Reading) -> Shape | None:
+    """Return the shape that a tensor had when it was made, where its graph knows it."""
+    maker = tensor.grad_fn
+    if maker is None:
+        return reading.reshaped_leaves.get(id(tensor))
+    made = maker._input_metadata
+    return tuple(made[tensor.output_nr].shape) if tensor.output_nr < len(made) else None
+
+
+def _broadcast(one: Shape, other: Shape) -> bool:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
+def shape_of(tensor: Tensor) -> Shape | None:
+    """Return the shape; ``None`` of a nested tensor, which has no single one."""
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError:
+        return None

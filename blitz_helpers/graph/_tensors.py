@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from blitz_helpers.graph._records import GraphNode, NamedTensor
+from blitz_helpers.graph._nodes import GraphNode, NamedTensor
 
 
 class Named(NamedTuple):

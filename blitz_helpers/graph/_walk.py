@@ -12,11 +12,22 @@ from torch import Tensor, UntypedStorage, nn
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
+from blitz_helpers.graph._backward import (
+    Check,
+    Obstacle,
+    check_custom,
+    check_leaf,
+    check_of,
+    check_saved,
+    decisive,
+)
+from blitz_helpers.graph._functions import read_backward
+from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._labels import labels_of, module_running
-from blitz_helpers.graph._modules import VIEWS, nothing_to_name, owner, parameters_of
-from blitz_helpers.graph._records import AutogradGraph, GraphNode, NamedTensor, SavedTensor
+from blitz_helpers.graph._modules import VIEWS, owner, parameters_of, require_a_name
+from blitz_helpers.graph._nodes import GraphNode, NamedTensor, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
-from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
+from blitz_helpers.graph._saved import Reading, SavedReader, read_custom, saved_reader
 from blitz_helpers.graph._tensors import Named, find_named, name_leaves, read_named
 
 
@@ -80,22 +91,34 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
     # Sources first: they have a number and owners when a node that they feed asks for them.
     numbers: list[int | None] = [None] * (len(nodes) + 1)
     owners: list[list[str] | None] = [None] * (len(nodes) + 1)
-    storages: set[UntypedStorage] = set()
+    reading = Reading()
+    obstacles: list[Obstacle] = []
     rows: list[tuple[Any, ...]] = []
     number = len(nodes)
     for place in reversed(order):
         number -= 1
         numbers[place] = number
         node = nodes[place]
-        name, op, is_view, read_saved = _kinds.get(type(node)) or _learn_kind(node)
-        parameter = module = freed = None
+        name, op, is_view, read_saved, check = _kinds.get(type(node)) or _learn_kind(node)
+        metadata = node._input_metadata
+        try:
+            shape = tuple(metadata[0].shape) if metadata else None
+        except RuntimeError:  # a nested tensor is not of one shape
+            shape = None
+        parameter = module = None
         inputs: tuple[int | None, ...] = ()
         saved: tuple[SavedTensor, ...] = ()
         if op == "accumulate_grad":
-            found = known.get(id(node.variable))  # type: ignore[attr-defined]  # a leaf has it
+            leaf: Tensor = node.variable  # type: ignore[attr-defined]  # a leaf's node has it
+            found = known.get(id(leaf))
             if found is not None:
                 parameter, owners[place] = found
                 module = found[1][0]
+            if shape is not None and shape != leaf.shape:
+                reading.reshaped_leaves[id(leaf)] = shape
+            obstacle = check_leaf(parameter or "a leaf", leaf, shape)
+            if obstacle is not None:
+                obstacles.append(obstacle)
         else:
             filled = []
             feeding = []
@@ -113,19 +136,18 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
                 if module is None:
                     module = owner(feeding)
             if read_saved is not None:
-                saved = read_saved(node, storages)
-                if saved:
-                    freed = saved[0].state == "freed"  # a node frees all of it at once
-        metadata = node._input_metadata
-        try:
-            shape = tuple(metadata[0].shape) if metadata else None
-        except RuntimeError:  # a nested tensor is not of one shape
-            shape = None
-        depth = depths[place]
-        rows.append((number, name, op, parameter, module, shape, inputs, saved, freed, depth))
+                reading.shape = shape
+                saved = read_saved(node, reading)
+            if reading.lost or check is not None:
+                where = f"{name} in {module}" if module else name
+                lost, reading.lost = reading.lost, []
+                obstacle = (check_saved if check is None else check)(node, where, lost)
+                if obstacle is not None:
+                    obstacles.append(obstacle)
+        rows.append((number, name, op, parameter, module, shape, inputs, saved, depths[place]))
     graph = tuple(map(GraphNode._make, reversed(rows)))
     if model is not None and all(node.module is None for node in graph):
-        raise ValueError(nothing_to_name(model))
+        require_a_name(model)
     tensors: tuple[NamedTensor, ...] = ()
     if named:
         at = {node: place for place, node in zip(numbers, nodes, strict=False) if place is not None}
@@ -133,7 +155,8 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
         graph = name_leaves(graph, tensors)
     # The roots have the first places.
     starts = tuple([graph[number] for number in numbers[: len(roots)] if number is not None])
-    return AutogradGraph(graph, starts, sum(map(UntypedStorage.nbytes, storages)), tensors)
+    saved_bytes = sum(map(UntypedStorage.nbytes, reading.storages))
+    return AutogradGraph(graph, starts, saved_bytes, decisive(obstacles[::-1]), tensors)
 
 
 def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:
@@ -153,8 +176,16 @@ def _tensors(output: object, where: str) -> Iterator[tuple[Tensor, str]]:
 
 
 def _grad_fn(tensor: Tensor, where: str) -> Node:
-    if tensor.grad_fn is not None:
-        return tensor.grad_fn
+    try:
+        node = tensor.grad_fn
+    except RuntimeError as error:
+        raise ValueError(
+            f"{where} is a view that has lost its graph: its base, or another view of it, was "
+            "modified in place since. Make the view anew, or change a copy of its base. "
+            f"(torch: {error})"
+        ) from error
+    if node is not None:
+        return node
     if tensor.requires_grad:
         raise ValueError(
             f"{where} is a leaf that requires grad: no operation made it, so there is no graph "
@@ -224,8 +255,9 @@ def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int]
 
 
 # The same for all nodes of one Python type: name, operation, whether that is a view, what reads
-# the saved tensors. A plain tuple, for a named one is unpacked far more slowly.
-_Kind: TypeAlias = tuple[str, str, bool, SavedReader | None]
+# the saved tensors, and what looks for obstacles. A plain tuple, since a named one is unpacked far
+# more slowly.
+_Kind: TypeAlias = tuple[str, str, bool, SavedReader | None, Check | None]
 
 # torch's own types last for ever; those of custom functions may be made by the thousand.
 _kinds: dict[type[Node], _Kind] = {}
@@ -239,13 +271,15 @@ def _learn_kind(node: Node) -> _Kind:
         kind = _custom_kinds.get(python_type)
         if kind is None:
             name = node.name()
-            kind = (name, _BACKWARD.sub("", name) or name, False, read_custom)
+            code = read_backward(node._forward_cls)
+            kind = (name, _BACKWARD.sub("", name) or name, False, read_custom, check_custom(code))
             _custom_kinds[python_type] = kind
         return kind
     name = _QUALIFIERS.sub("", node.name())
     op = _op(name)
-    kind = (name, op, op in VIEWS, saved_reader(python_type))
-    if name == python_type.__name__:  # else one that Python does not know: they share a type
+    has_own_type = name == python_type.__name__  # else one that only C++ knows: they share a type
+    kind = (name, op, op in VIEWS, saved_reader(python_type), check_of(name, has_own_type))
+    if has_own_type:
         _kinds[python_type] = kind
     return kind
 

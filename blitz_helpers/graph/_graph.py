@@ -1,87 +1,19 @@
-"""What a walk finds: nodes, edges, saved tensors, and the graph that they make."""
+"""The graph that a walk found: its nodes and edges as a whole, in every form it is shown in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Literal, NamedTuple
 
 from blitz_helpers._tables import html_table, text_table
+from blitz_helpers.graph._backward import Obstacle
 from blitz_helpers.graph._fold import FoldedGraph, fold
 from blitz_helpers.graph._languages import Mermaid, dot, mermaid
+from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
 
 # More than a page shows; and some browsers' Mermaid stops at some hundreds of edges.
 _MOST_ROWS, _MOST_BOXES = 100, 100
-
-
-# Named tuples and not dataclasses: a graph has a million of them, and a tuple is made in a
-# quarter of the time.
-class SavedTensor(NamedTuple):
-    """A tensor that a node keeps for its backward, or kept."""
-
-    name: str
-    """torch's own: ``"mat1"`` for ``node._saved_mat1``."""
-    shape: tuple[int, ...] | None
-    """``None`` where the tensor is freed or packed, or nested and so not of one shape."""
-    nbytes: int | None
-    """0 once freed; ``None``: not known of a packed tensor, and of one that is not dense."""
-    state: Literal["kept", "freed", "changed", "packed"]
-    """``"changed"``: in place, since it was saved; ``"packed"``: by a ``saved_tensors_hooks``."""
-
-
-class NamedTensor(NamedTuple):
-    """A tensor that the caller of ``autograd_graph`` named."""
-
-    node: int
-    """Number of the node that made it, or that fills its ``.grad``."""
-    name: str
-    value: float | None
-    """The number in it, if it holds just one."""
-    grad: float | None
-    """Its gradient then, where a backward left one: in a leaf, or after ``retain_grad()``."""
-
-
-class GraphNode(NamedTuple):
-    """One node of an autograd graph: the backward of one operation, or a leaf."""
-
-    number: int
-    """Its place in ``AutogradGraph.nodes``."""
-    name: str
-    """torch's own without its prefix: ``"AddmmBackward0"``, ``"AccumulateGrad"``."""
-    op: str
-    """The operation that the forward ran: ``"addmm"``; a custom function's own name."""
-    parameter: str | None
-    """Dotted name of the leaf; of a tied weight the first, as ``named_parameters()`` has it.
-
-    A leaf that no module owns has the name that ``autograd_graph(..., tensors=...)`` gave it.
-    """
-    module: str | None
-    """Dotted path of the module that ran the operation or owns the parameter it is fed."""
-    shape: tuple[int, ...] | None
-    """Shape of what the forward made here: of the first tensor, where it made several."""
-    inputs: tuple[int | None, ...]
-    """For each slot of ``next_functions`` the number of the node there, or ``None``."""
-    saved: tuple[SavedTensor, ...]
-    """What it keeps for its backward."""
-    freed: bool | None
-    """Whether a backward has freed that; ``None`` where nothing was saved."""
-    depth: int
-    """The longest way from the root, in edges."""
-
-
-class GraphEdge(NamedTuple):
-    """What one node's forward made goes into a slot of another.
-
-    ``next_functions[slot][0]`` of node ``target`` is node ``source``.
-    """
-
-    source: int
-    """Number of the node that made the tensor."""
-    target: int
-    """Number of the node that took it; it is nearer to the root."""
-    slot: int
-    """Which input of ``target``."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +29,8 @@ class AutogradGraph:
 
     What several of them share counts once.
     """
+    _obstacle: Obstacle | None
+    """What stops ``backward()``, or may."""
     tensors: tuple[NamedTensor, ...] = ()
     """Those that the caller named, in the caller's order."""
 
@@ -121,22 +55,21 @@ class AutogradGraph:
         return tuple(node for node in self.nodes if node.name == "AccumulateGrad")
 
     @property
-    def can_backward(self) -> bool:
-        """Whether every saved tensor that ``backward()`` will ask for is there and unchanged.
+    def can_backward(self) -> bool | None:
+        """Whether ``torch.autograd.backward`` works, called once, as things stood at the walk.
 
-        Not foreseen: what a hook raises, and what torch shows nobody, namely tensors inside a
-        ``CopySlices`` (a write into a view) and inside functions written in C++.
+        It is taken to be called for all outputs, with gradients of their shapes and nothing else.
+        ``True``: it works; ``False``: it raises; ``None``: only running it can tell, for the reason
+        in ``backward_error``. Not foreseen is what a user's hook raises.
         """
-        return self.backward_error is None
+        if self._obstacle is None:
+            return True
+        return False if self._obstacle.is_certain else None
 
     @property
     def backward_error(self) -> str | None:
-        """Why ``backward()`` will fail, or ``None``."""
-        for node in self.nodes:
-            lost = [saved for saved in node.saved if saved.state in ("freed", "changed")]
-            if lost:
-                return _reason(node, lost)
-        return None
+        """Why ``backward()`` will fail, or may; ``None`` where it works."""
+        return None if self._obstacle is None else self._obstacle.reason
 
     def path(self) -> str:
         """Return the operations along the longest way, from the deepest to the root."""
@@ -159,7 +92,7 @@ class AutogradGraph:
         """
         if limit < 1:
             raise ValueError(f"limit={limit}; expected at least 1 box.")
-        return fold(self, limit)
+        return fold(self.nodes, limit)
 
     def to_mermaid(self) -> Mermaid:
         """Return Mermaid source, folded where the graph is large; JupyterLab draws it."""
@@ -208,11 +141,11 @@ class AutogradGraph:
         return ["part", "nodes", "operations", "bytes"], rows, "<><>"
 
     def _summary(self) -> str:
-        error = self.backward_error
+        verdict = {True: "can run.", False: "fails:", None: "may fail:"}[self.can_backward]
         return (
             f"{len(self.nodes)} nodes, {len(self.edges)} edges, {len(self.leaves)} leaves. "
             f"Saved: {self.saved_bytes:,} bytes, shared memory counted once. "
-            f"{'backward() can run.' if error is None else f'backward() fails: {error}'}"
+            f"backward() {verdict} {self.backward_error or ''}".rstrip()
         )
 
 
@@ -223,18 +156,4 @@ def _with_states(saved: tuple[SavedTensor, ...]) -> str:
     return ", ".join(
         ", ".join(same) + ("" if state == "kept" else f" ({state})")
         for state, same in names.items()
-    )
-
-
-def _reason(node: GraphNode, lost: list[SavedTensor]) -> str:
-    where = node.name + (f" in {node.module}" if node.module else "")
-    names = ", ".join(saved.name for saved in lost)
-    if lost[0].state == "freed":
-        return (
-            f"{where} has freed what it saved ({names}): an earlier backward went through it. "
-            "Run the forward pass again."
-        )
-    return (
-        f"{where} needs {names} as saved, and it was modified in place since. "
-        "Change it after backward(), or change a copy."
     )

@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     )
     from blitz_helpers.plotting.updates import (
         plot_descent as plot_descent,
+        plot_descent_losses as plot_descent_losses,
         plot_foretold_losses as plot_foretold_losses,
     )
     from blitz_helpers.plotting.windows import (
@@ -142,7 +143,7 @@ _MODULE_OF = {
         "plotting.maps": ["plot_feature_map", "plot_receptive_field"],
         "plotting.network": ["plot_network"],
         "plotting.training": ["plot_confusion", "plot_history", "plot_losses", "plot_lr_sweep"],
-        "plotting.updates": ["plot_descent", "plot_foretold_losses"],
+        "plotting.updates": ["plot_descent", "plot_descent_losses", "plot_foretold_losses"],
         "plotting.windows": ["plot_transposed_window", "plot_window"],
         "shapes": [
             "conv_arithmetic",

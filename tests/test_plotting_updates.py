@@ -1,10 +1,12 @@
 """What is on the axes is what was handed in."""
 
+import math
+
 import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from blitz_helpers import plot_descent, plot_foretold_losses
+from blitz_helpers import plot_descent, plot_descent_losses, plot_foretold_losses, show
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +26,26 @@ def lines_by_label(ax):
     return {line.get_label(): line for line in ax.get_lines()}
 
 
-def test_each_step_is_drawn_with_the_loss_after_it_and_the_foretold_one():
-    ax = plot_foretold_losses(2.5, lrs=[0.1, 1, 10], losses=[2.4, 2.3, 3], foretold=[2.4, 2.2, 1])
+def test_the_drop_is_drawn_foretold_and_measured_and_the_largest_is_ringed():
+    ax = plot_foretold_losses(2.5, lrs=[1, 10, 100], losses=[2, 1.5, 3], foretold=[1.5, 0.5, -1.5])
     lines = lines_by_label(ax)
-    assert lines["after the step"].get_xydata().tolist() == [[0.1, 2.4], [1, 2.3], [10, 3]]
-    assert lines["foretold by the gradient"].get_ydata().tolist() == [2.4, 2.2, 1]
-    assert set(lines["before the step"].get_ydata()) == {2.5}
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "1", "10"]
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == set(lines)
+    assert lines["foretold by the gradient"].get_xydata().tolist() == [[1, 1], [10, 2], [100, 4]]
+    assert lines["measured"].get_xydata().tolist() == [[1, 0.5], [10, 1]]
+    assert lines["measured: the loss rises"].get_xdata().tolist() == [100]
+    (ring,) = (line for line in ax.get_lines() if line.get_markersize() == 13)
+    assert ring.get_xydata().tolist() == [[10, 1]]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "10", "100"]
+    assert show(ax).alt == (
+        "The drop in loss after one step at 3 learning rates, on log axes. At 1, 50% of the "
+        "promise is kept. The largest drop, 1, is at 10: 50% is kept. At 100 the loss rises."
+    )
+
+
+def test_steps_that_only_rise_are_drawn_as_such():
+    ax = plot_foretold_losses(1.0, lrs=[1, 2], losses=[1.5, math.nan], foretold=[0.5, 0.2])
+    assert lines_by_label(ax)["measured: the loss rises"].get_xdata().tolist() == [1, 2]
+    assert show(ax).alt.endswith("At 1 and 2 the loss rises.")
 
 
 @pytest.mark.parametrize("numbers", [([0.1], [1.0, 2.0], [1.0]), ([], [], [])])
@@ -40,18 +54,85 @@ def test_losses_that_do_not_belong_to_learning_rates_are_an_error(numbers):
         plot_foretold_losses(2.5, *numbers)
 
 
+@pytest.mark.parametrize("foretold", [2.5, 2.6, math.nan])
+def test_a_promise_that_lowers_nothing_is_an_error(foretold):
+    with pytest.raises(ValueError, match=r"must lie below the loss before the step, 2\.5"):
+        plot_foretold_losses(2.5, [0.1], [2.4], [foretold])
+
+
 def test_each_path_is_drawn_point_by_point_over_contours_of_the_loss():
     ax = plot_descent(bowl, {"SGD": PATH, "Adam": PATH / 2})
     lines = lines_by_label(ax)
     assert lines["SGD"].get_xydata().tolist() == PATH.tolist()
     assert lines["Adam"].get_xydata().tolist() == (PATH / 2).tolist()
     assert lines["SGD"].get_color() != lines["Adam"].get_color()
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SGD", "Adam"]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["SGD", "Adam"]
 
     (contours,) = ax.collections
     for level, curve in zip(contours.levels, contours.get_paths(), strict=True):
         for x, y in curve.vertices:
             assert bowl((x, y)) == pytest.approx(level, rel=0.02, abs=0.02)
+
+
+def test_the_lowest_point_is_marked_where_it_lies_within_the_picture():
+    path = torch.cat([PATH, -PATH[2:]])
+    (star,) = lines_by_label(plot_descent(bowl, {"SGD": path}))["lowest point"].get_xydata()
+    assert star.tolist() == pytest.approx([0, 0], abs=0.02)
+
+
+def test_a_lowest_point_on_the_edge_is_not_marked():
+    assert "lowest point" not in lines_by_label(plot_descent(lambda w: w[0], {"SGD": PATH}))
+
+
+def test_words_say_where_a_path_leads_and_how_often_each_weight_turns_back():
+    path = torch.tensor([[4.0, 1.0], [2.0, -0.5], [1.0, 0.25], [-0.0, -0.001]])
+    assert show(plot_descent(bowl, {"SGD": path})).alt == (
+        "Paths of two weights over contours of the loss. SGD: 3 steps from (4, 1) to (0, 0); "
+        "turns in the first weight: 0, in the second: 2."
+    )
+
+
+def test_both_weights_share_a_scale_unless_one_would_be_a_sliver():
+    assert plot_descent(bowl, {"SGD": PATH}).get_aspect() == 1
+    assert plot_descent(bowl, {"SGD": PATH * torch.tensor([100, 1])}).get_aspect() == "auto"
+
+
+def test_the_loss_is_drawn_along_each_path_with_the_step_from_which_it_stays_below():
+    dips = torch.tensor(
+        [[2.0, 0.0], [0.2, 0.0], [-1.0, 0.0], [0.1, 0.0]]
+    )  # below 0.5 at step 1, too
+    ax = plot_descent_losses(bowl, {"SGD": dips, "Adam": dips[:3]}, below=0.5)
+    lines = lines_by_label(ax)
+    assert lines["SGD: below 0.5 from step 3"].get_ydata() == pytest.approx([4, 0.04, 1, 0.01])
+    assert lines["Adam: not below"].get_ydata() == pytest.approx([4, 0.04, 1])
+    (diamond,) = (line for line in ax.get_lines() if line.get_marker() == "D")
+    assert diamond.get_xydata()[0] == pytest.approx([3, 0.01])
+    assert ax.get_yscale() == "log"
+    assert show(ax).alt == (
+        "The loss against the step, on a log axis. SGD stays below 0.5 from step 3. "
+        "Adam does not stay below 0.5 in 2 steps."
+    )
+
+
+def test_a_loss_of_zero_is_left_out_of_the_line_and_a_path_may_start_below():
+    ax = plot_descent_losses(bowl, {"SGD": torch.tensor([[0.1, 0.0], [0.0, 0.0]])}, below=0.5)
+    drawn = lines_by_label(ax)["SGD: below 0.5 from step 0"].get_ydata()
+    assert drawn[0] == pytest.approx(0.01)
+    assert math.isnan(drawn[1])
+    ax.get_figure().canvas.draw()
+
+
+@pytest.mark.parametrize("below", [0, -1, math.nan, math.inf])
+def test_a_bound_that_no_loss_can_stay_below_is_an_error(below):
+    with pytest.raises(ValueError, match="below must be above 0 and finite"):
+        plot_descent_losses(bowl, {"SGD": PATH}, below=below)
+
+
+def test_a_negative_loss_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="Add a constant to loss_fn"):
+        plot_descent_losses(lambda w: bowl(w) - 2, {"SGD": PATH}, below=0.5)
+    plot_descent_losses(lambda w: bowl(w) - 2 + 2, {"SGD": PATH}, below=0.5)
 
 
 def test_every_point_of_every_path_lies_on_the_page():
@@ -76,7 +157,8 @@ def test_a_flat_loss_has_no_contours():
 def test_paths_on_a_graph_and_axes_of_the_callers_own_are_taken():
     _, ax = plt.subplots()
     assert plot_descent(bowl, {"SGD": PATH.clone().requires_grad_()}, ax=ax) is ax
-    assert plot_foretold_losses(1.0, [1], [1.0], [1.0], ax=ax) is ax
+    assert plot_foretold_losses(1.0, [1], [1.0], [0.5], ax=ax) is ax
+    assert plot_descent_losses(bowl, {"SGD": PATH}, 0.5, ax=ax) is ax
     assert len(plt.get_fignums()) == 1
 
 
@@ -93,6 +175,8 @@ def test_paths_on_a_graph_and_axes_of_the_callers_own_are_taken():
 def test_a_path_that_cannot_be_drawn_is_an_error(paths, message):
     with pytest.raises(ValueError, match=message):
         plot_descent(bowl, paths)
+    with pytest.raises(ValueError, match=message):
+        plot_descent_losses(bowl, paths, below=0.5)
 
 
 def test_a_loss_that_sums_over_the_grid_is_an_error():

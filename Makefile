@@ -14,9 +14,10 @@ help: ## show this list
 lab: ## open the notebooks in JupyterLab
 	@$(PYTHON) .ci/setup.py notebooks
 	@echo "Opening JupyterLab; Ctrl-C here stops it."
-	@unset OMP_NUM_THREADS; $(VENV)/jupyter lab --Application.log_level=ERROR \
+	@# The shell outlives Ctrl-C, so that make sees an orderly end and not an interrupt.
+	@unset OMP_NUM_THREADS; trap : INT; $(VENV)/jupyter lab -y --Application.log_level=ERROR \
 	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$(FIRST)" \
-	    $(if $(filter 0,$(shell id -u)),--allow-root)
+	    $(if $(filter 0,$(shell id -u)),--allow-root) && echo "JupyterLab has stopped."
 
 test: ## run every check: lint, types, tests, notebooks, browser
 	@$(PYTHON) .ci/setup.py dev

@@ -31,7 +31,10 @@ def main(extra):
         )
     if is_ready(extra):
         return
-    print(f"Setting up .venv: about {MEGABYTES[extra]} MB to download, 2 to 5 minutes, once.")
+    if PYTHON.exists():
+        print("Bringing .venv up to date: only what is missing or has changed is downloaded.")
+    else:
+        print(f"Setting up .venv: about {MEGABYTES[extra]} MB to download, 2 to 5 minutes, once.")
     make_environment()
     install("torch, about 200 MB", [*torch_source(), "torch"], extra)
     install("the other packages", ["--editable", f".[{extra}]"], extra)
@@ -103,12 +106,13 @@ def install(name, what, extra):
     done = step(name, [*PIP, "install", "--quiet", "--constraint", "constraints.txt", *what])
     if done.returncode == 0:
         return
-    print(*done.stdout.strip().splitlines()[-8:], sep="\n")
     again = f"then run '{COMMAND[extra]}' again: it goes on where it stopped."
+    # What pip says last of a full disk or a dead network is a consequence, and misleads.
     if "No space left" in done.stdout:
         stop("the disk is full.", f"make room for 3 GB, {again}")
     if "connection" in done.stdout.lower():
         stop("pip could not reach the package index.", f"see to the network or proxy, {again}")
+    print(*done.stdout.strip().splitlines()[-8:], sep="\n")
     stop("pip could not install the packages.", f"see to what pip says above, {again}")
 
 

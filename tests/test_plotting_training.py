@@ -70,7 +70,50 @@ def test_several_curves_are_told_apart_by_name_and_color():
     assert "sgd: 2 steps, from 2.00 to 1.00; adam: 3 steps, from 2.00 to 0.10." in alt
 
 
-@pytest.mark.parametrize("losses", [{}, {"a": []}, {name: [1.0] for name in "abcde"}])
+@pytest.mark.parametrize("spike", [math.inf, -math.inf, math.nan, 1e20])
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_the_running_mean_comes_back_after_a_spike(spike, at):
+    losses = [1.0] * 9
+    losses[at] = spike
+    mean = plot_losses({"a": losses}, window=3).lines[-1].get_ydata()
+    assert [value == 1.0 for value in mean] == [abs(step - at) > 1 for step in range(9)]
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        np.array([2.0, 0.0, 4.0]),
+        torch.tensor([2.0, 0.0, 4.0]),
+        torch.tensor([2.0, 0.0, 4.0], requires_grad=True),
+        torch.tensor([2, 0, 4]),
+        [torch.tensor(loss, requires_grad=True) * 1 for loss in (2.0, 0.0, 4.0)],
+        (2, 0, 4),
+    ],
+)
+def test_losses_can_be_an_array_a_tensor_or_a_list_of_tensors(curve):
+    raw, mean = plot_losses({"a": curve}, window=3).lines
+    assert list(raw.get_ydata()) == [2, 0, 4]
+    assert list(mean.get_ydata()) == [1, 2, 2]
+
+
+def test_an_array_of_a_single_zero_is_drawn():
+    assert list(plot_losses({"a": np.zeros(1)}).lines[-1].get_ydata()) == [0]
+
+
+@pytest.mark.parametrize("losses", [[-1.0, -2.0], [1.0, -0.5]])
+def test_losses_below_zero_lie_within_the_axes(losses):
+    assert plot_losses({"a": losses}).get_ylim()[0] < min(losses)
+
+
+@pytest.mark.parametrize("curve", [np.ones((3, 2)), torch.ones(3, 2), torch.tensor(1.0)])
+def test_what_is_not_a_number_a_step_is_refused(curve):
+    with pytest.raises(ValueError, match=r"losses\['a'\] has the shape .*; \(steps,\) is expected"):
+        plot_losses({"a": curve})
+
+
+@pytest.mark.parametrize(
+    "losses", [{}, {"a": []}, {"a": np.ones(0)}, {name: [1.0] for name in "abcde"}]
+)
 def test_curves_that_cannot_be_drawn_are_refused(losses):
     with pytest.raises(ValueError, match="1 to 4 are expected"):
         plot_losses(losses)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
+from blitz_helpers.plotting._settings import figure_class, same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def canvas(ax: Axes | None, width: float, height: float) -> Axes:
     if ax is not None:
         return ax
     _, axes = require("matplotlib.pyplot", extra="plotting").subplots(
-        figsize=(width, height), layout="constrained"
+        figsize=(width, height), layout="constrained", FigureClass=figure_class()
     )
     return axes  # type: ignore[no-any-return]  # `require` is untyped by nature
 
@@ -74,6 +75,7 @@ def describe(ax: Axes, words: str) -> Axes:
     return ax
 
 
+@same_for_all
 def show(ax: Axes, alt: str | None = None) -> Picture:
     """Return the figure of ``ax`` as a picture for a notebook's page, and close it.
 

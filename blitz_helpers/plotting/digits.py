@@ -16,6 +16,7 @@ from blitz_helpers.plotting._canvas import (
     describe,
     number_classes,
 )
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ _CAPTION = 0.25  # the room for a caption, likewise
 _TOLD = 20  # captions that the alt text repeats
 
 
+@same_for_all
 def plot_digits(
     images: torch.Tensor, captions: Sequence[object] = (), ax: Axes | None = None
 ) -> Axes:
@@ -90,6 +92,7 @@ def _counted(count: int, captions: list[str]) -> str:
     return f"{count} {'image' if count == 1 else 'images'}{': ' * bool(told)}{'; '.join(told)}."
 
 
+@same_for_all
 def plot_scores(
     scores: torch.Tensor,
     image: torch.Tensor | None = None,

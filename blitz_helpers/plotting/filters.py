@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from blitz_helpers.plotting._canvas import BLACK, GREY, MOST_NUMBERED, canvas, describe
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _PITCH = 1.15  # from one picture to the next, in sides of a picture
 
 
+@same_for_all
 def plot_filters(
     filters: torch.Tensor,
     responses: torch.Tensor | None = None,

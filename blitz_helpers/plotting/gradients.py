@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ _INCHES_A_ROW = 0.27
 _RULE = "#E3E3E3"
 
 
+@same_for_all
 def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes:
     """Draw the size of every gradient, one line a parameter, on a logarithmic scale.
 
@@ -87,6 +89,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     return describe(ax, _description(report))
 
 
+@same_for_all
 def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None) -> Axes:
     """Draw the gradient of one image: red where a larger pixel value raises what was sent back.
 

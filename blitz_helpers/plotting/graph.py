@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import GREY, describe
+from blitz_helpers.plotting._settings import figure_class, same_for_all
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Svg(str):
         return str(self)
 
 
+@same_for_all
 def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     """Draw the graph as ``backward()`` goes through it, from the root at the top down.
 
@@ -58,7 +60,9 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     page = sketch(graph)
     if ax is None:
         size = (page.right - page.left, page.top - page.bottom)
-        figure = require("matplotlib.pyplot", extra="plotting").figure(figsize=size)
+        figure = require("matplotlib.pyplot", extra="plotting").figure(
+            figsize=size, FigureClass=figure_class()
+        )
         ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(page.left, page.right), ylim=(page.bottom, page.top), aspect="equal")
     ax.set_axis_off()

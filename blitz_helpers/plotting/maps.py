@@ -17,6 +17,7 @@ from blitz_helpers.plotting._canvas import (
     canvas,
     describe,
 )
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ _GAP = 0.25  # between the pictures
 _WRITTEN = 7  # the numbers of a kernel are written into it up to this size
 
 
+@same_for_all
 def plot_feature_map(
     image: ArrayLike, kernel: ArrayLike, feature_map: ArrayLike, ax: Axes | None = None
 ) -> Axes:
@@ -84,6 +86,7 @@ def plot_feature_map(
     return describe(ax, words)
 
 
+@same_for_all
 def plot_receptive_field(
     image: ArrayLike,
     fields: Mapping[str, tuple[int, int]],

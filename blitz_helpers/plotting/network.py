@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, describe
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ _GAP = 0.3  # the least room between two drawings
 _FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; the room that it needs
 
 
+@same_for_all
 def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     """Draw the architecture that a forward pass went through, from left to right.
 

@@ -19,6 +19,7 @@ from blitz_helpers.plotting._canvas import (
     describe,
     number_classes,
 )
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +32,9 @@ _COLORS = (BLUE, VERMILION, GREEN, PURPLE)
 _TOLD = 3  # pairs of confused classes that the alt text names
 
 
+@same_for_all
 def plot_losses(
-    losses: Mapping[str, Sequence[float]], window: int = 100, ax: Axes | None = None
+    losses: Mapping[str, Sequence[float] | torch.Tensor], window: int = 100, ax: Axes | None = None
 ) -> Axes:
     """Draw the loss of each step as a running mean, one curve a name.
 
@@ -40,7 +42,8 @@ def plot_losses(
     before and after, and over fewer of them at both ends.
 
     Args:
-        losses: such as ``{"momentum": history.losses}``; up to four curves.
+        losses: such as ``{"momentum": history.losses}``; up to four curves, each a list, an array
+            or a tensor ``(steps,)``.
         window: over how many steps the mean runs.
         ax: where to draw; a new figure by default.
 
@@ -51,20 +54,20 @@ def plot_losses(
     >>> plot_losses({"sgd": [2.3, 1.1, 0.4]}).get_ylabel()
     'loss'
     """
-    if not 1 <= len(losses) <= len(_COLORS) or not all(map(len, losses.values())):
+    curves = {name: _numbers(name, curve) for name, curve in losses.items()}
+    if not 1 <= len(curves) <= len(_COLORS) or not all(map(len, curves.values())):
         raise ValueError(
-            f"{len(losses)} curves of {[len(curve) for curve in losses.values()]} steps cannot be "
+            f"{len(curves)} curves of {[len(curve) for curve in curves.values()]} steps cannot be "
             f"drawn: 1 to {len(_COLORS)} are expected, of 1 step or more each."
         )
     if window < 1:
         raise ValueError(f"window={window} must be a number of steps. Use 1 or more.")
     ax = canvas(ax, 6.5, 3.0)
     told = []
-    for (name, curve), color in zip(losses.items(), _COLORS, strict=False):
-        values = torch.as_tensor(curve, dtype=torch.float64)
+    for (name, values), color in zip(curves.items(), _COLORS, strict=False):
         means = _running_mean(values, window).tolist()
         steps = range(1, len(means) + 1)
-        if len(losses) == 1:
+        if len(curves) == 1:
             ax.plot(steps, values.tolist(), color=color, linewidth=0.5, alpha=0.3, label="one step")
             label = f"{name}, mean of {window} steps"
         else:
@@ -74,10 +77,24 @@ def plot_losses(
         told.append(f"{name}: {len(steps):,} steps, from {means[0]:.2f} to {means[-1]:.2f}")
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
-    ax.set_ylim(bottom=0)
+    if not any((values < 0).any() for values in curves.values()):
+        ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, title=f"mean of {window} steps" if len(losses) > 1 else None)
+    ax.legend(frameon=False, title=f"mean of {window} steps" if len(curves) > 1 else None)
     return describe(ax, f"Loss against step, as a mean over {window} steps. {'; '.join(told)}.")
+
+
+def _numbers(name: str, curve: Sequence[float] | torch.Tensor) -> torch.Tensor:
+    """Return the curve as float64 ``(steps,)``, also where it is a list of losses with a graph."""
+    if getattr(curve, "ndim", 1) != 1:
+        raise ValueError(
+            f"losses[{name!r}] has the shape {tuple(torch.as_tensor(curve).shape)}; (steps,) is "
+            "expected. Use its flatten(), or its mean over the other axes."
+        )
+    if isinstance(curve, torch.Tensor):
+        return curve.detach().cpu().double()
+    values = [loss.item() if isinstance(loss, torch.Tensor) else float(loss) for loss in curve]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
@@ -94,6 +111,7 @@ def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
     return means.flatten()[: len(values)]
 
 
+@same_for_all
 def plot_history(history: History, ax: Axes | None = None) -> Axes:
     """Draw the loss of each epoch, in training and, where ``fit`` had it, on held-out data.
 
@@ -137,6 +155,7 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     return describe(ax, words)
 
 
+@same_for_all
 def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None = None) -> Axes:
     """Draw the accuracies reached with each learning rate: dots, and a line through their means.
 
@@ -174,6 +193,7 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     return describe(ax, f"Right answers for each lr, on average: {told}.")
 
 
+@same_for_all
 def plot_confusion(
     evaluation: Evaluation, class_name: str = "class", ax: Axes | None = None
 ) -> Axes:

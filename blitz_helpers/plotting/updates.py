@@ -21,6 +21,7 @@ from blitz_helpers.plotting._canvas import (
     canvas,
     describe,
 )
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ _PATH_COLORS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 _GRID = 200  # points a side at which the loss is evaluated
 
 
+@same_for_all
 def plot_foretold_losses(
     loss: float,
     lrs: Sequence[float],
@@ -109,6 +111,7 @@ def plot_foretold_losses(
     return describe(ax, " ".join(words))
 
 
+@same_for_all
 def plot_descent(
     loss_fn: Callable[[torch.Tensor], torch.Tensor],
     paths: Mapping[str, torch.Tensor],
@@ -180,6 +183,7 @@ def plot_descent(
     return describe(ax, " ".join(words))
 
 
+@same_for_all
 def plot_descent_losses(
     loss_fn: Callable[[torch.Tensor], torch.Tensor],
     paths: Mapping[str, torch.Tensor],

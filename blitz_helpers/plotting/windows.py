@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION, canvas, describe
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,7 @@ class _Side(NamedTuple):
         return [index for index in range(self.size) if index not in read]
 
 
+@same_for_all
 def plot_window(
     size: int | tuple[int, int],
     kernel_size: int | tuple[int, int],
@@ -100,6 +102,7 @@ def plot_window(
     return describe(sketch.ax, words)
 
 
+@same_for_all
 def plot_transposed_window(
     size: int | tuple[int, int],
     kernel_size: int | tuple[int, int],

@@ -1,0 +1,54 @@
+"""Pictures that look alike whatever the user has set: style, font, layout, origin of images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from blitz_helpers._extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Matplotlib's settings that decide how a picture looks, and not where or as what it is saved.
+_LOOK = (
+    "agg.", "axes.", "contour.", "figure.", "font.", "grid.", "hatch.", "image.", "legend.",
+    "lines.", "markers.", "mathtext.", "patch.", "path.", "scatter.", "text.", "xaxis.", "xtick.",
+    "yaxis.", "ytick.",
+)  # fmt: skip
+_NOT_LOOK = ("figure.hooks", "figure.max_open_warning")
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def same_for_all(draw: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Let ``draw`` run under matplotlib's own settings. The user's are as they were afterwards."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with _default_look():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def figure_class() -> type[Figure]:
+    """Return the class of figures that stay the same for all when they are drawn."""
+    require("matplotlib.figure", extra="plotting")
+    from blitz_helpers.plotting._figure import SameForAll
+
+    return SameForAll
+
+
+def _default_look() -> AbstractContextManager[None]:
+    mpl = require("matplotlib", extra="plotting")
+    look = {
+        name: value
+        for name, value in mpl.rcParamsDefault.items()
+        if name.startswith(_LOOK) and name not in _NOT_LOOK
+    }
+    context: AbstractContextManager[None] = mpl.rc_context(look)
+    return context

@@ -5,6 +5,7 @@ With SCREENSHOTS=DIR in the environment it also takes a picture of each, in both
 
 import json
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -67,11 +68,15 @@ def browser():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Yield the address of a JupyterLab of its own, over a copy of the notebooks, and its token."""
+    """Yield the address of a JupyterLab of its own and its token.
+
+    It shows copies of the notebooks: in `notebooks` without outputs, in `stored` as they are.
+    """
     home = tmp_path_factory.mktemp("lab")
     for folder in ("notebooks", "imgs"):
         shutil.copytree(ROOT / folder, home / "root" / folder)
-    for path in (home / "root").rglob("*.ipynb"):
+    shutil.copytree(ROOT / "notebooks", home / "root" / "stored")
+    for path in (home / "root" / "notebooks").rglob("*.ipynb"):
         clear_outputs(path)
     quiet = home / "settings" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True)
@@ -94,6 +99,7 @@ def lab(tmp_path_factory):
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'root'}"]
     command += ["--LabApp.expose_app_in_browser=True"]
+    command += ["--JupyterNotebookApp.expose_app_in_browser=True"]
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
@@ -161,7 +167,39 @@ def photograph(page, name):
         page.screenshot(path=folder / f"{name}_{theme.lower()}.png")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@every_notebook
+def test_opening_a_page_changes_nothing(path, lab, browser):
+    address, token = lab
+    page = browser.new_page()
+    page.goto(f"{address}/lab/tree/stored/{path.name}?token={token}&reset")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Notebook", timeout=60 * SECOND)
+    page.evaluate(KERNEL_ANSWERS)
+    changed = page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")
+    stored = nbformat.read(path, as_version=4).metadata.language_info.version
+    # Front ends write down which Python a page was opened with.
+    assert changed == (stored != platform.python_version())
+    page.close()
+
+
+def test_a_page_runs_in_notebook_7(lab, browser):
+    address, token = lab
+    page = browser.new_page(viewport={"width": 1280, "height": 2000})
+    page.goto(f"{address}/notebooks/notebooks/{NOTEBOOKS[0].name}?token={token}")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Notebook", timeout=60 * SECOND)
+    run_all_cells(page)
+    cells = page.evaluate(NOTEBOOK)["cells"]
+    failed = [cell for cell in cells if "error" in kinds_of_output(cell)]
+    assert failed == [cell for cell in cells if "raises-exception" in str(cell["metadata"])]
+    pictures = page.evaluate(PICTURES)
+    assert pictures
+    assert all(picture["alt"] and picture["drawn"] for picture in pictures)
+    page.close()
+
+
+@every_notebook
 def test_a_notebook_runs_to_its_end_in_jupyterlab(path, lab, browser):
     address, token = lab
     page = browser.new_page(viewport={"width": 1280, "height": 2000})

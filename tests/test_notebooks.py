@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 from xml.etree import ElementTree
 
+import nbconvert
 import nbformat
 import pytest
 from nbval.plugin import find_comment_markers, find_metadata_tags
@@ -27,6 +28,7 @@ NOTEBOOKS = sorted(
     path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
 )
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
+LARGEST_PAGE = 1_000_000  # bytes
 LONGEST_CELL = 15  # lines that are not blank: the network's class, written out
 
 # Cells whose outputs nbval does not compare, as (notebook, reason). Each says in a comment of its
@@ -283,6 +285,20 @@ def test_links_lead_to_what_is_there(path):
             address = urlparse(target[0] or target[1])
             if not address.scheme and address.path:
                 assert (path.parent / unquote(address.path)).exists(), target
+
+
+@every_notebook
+def test_no_page_is_larger_than_a_browser_opens_at_once(path):
+    assert path.stat().st_size < LARGEST_PAGE
+
+
+@every_notebook
+def test_an_export_to_latex_has_every_picture(path):
+    page = nbformat.v4.new_notebook(cells=code_cells(path))  # text needs a program beside Python
+    latex, resources = nbconvert.LatexExporter().from_notebook_node(page)
+    pictures = sum("<img" in text for cell in code_cells(path) for text in output_texts(cell))
+    assert latex.count(r"\adjustimage{") == pictures
+    assert len(resources["outputs"]) == pictures
 
 
 # The proof that the net holds: one character of a page is changed, and nbval has to say so.

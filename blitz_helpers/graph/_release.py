@@ -1,4 +1,4 @@
-"""How a deep graph is let go of after Python has seen its nodes."""
+"""Let go of a deep graph safely after Python has seen its nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS_FREED_AT_ONCE = 64
 
 
 def free_apart(node: Node) -> None:
-    """See to it that what feeds ``node`` is freed after it, not inside it."""
+    """Defer the freeing of the inputs of ``node`` until ``node`` itself is freed."""
     node.metadata["blitz_helpers"] = _Apart(node.next_functions)  # type: ignore[index]  # a dict, stubbed wrongly
 
 
@@ -23,7 +23,7 @@ class _Pending(threading.local):
 
 
 class _Apart:
-    """Holds what its node holds itself, and hands it on when the node is freed."""
+    """Outlives what its node holds itself, by a little, and then hands it on."""
 
     __slots__ = ("_sources",)
     _pending = _Pending()
@@ -34,6 +34,9 @@ class _Apart:
     def __del__(self) -> None:
         pending = self._pending
         pending.sources.append(self._sources)
+        # Now the list alone holds them: kept here too, they would be freed after all when this
+        # object is, inside its node.
+        del self._sources
         if pending.emptying:
             return  # we are inside the loop below: it goes on when this node is gone
         pending.emptying = True

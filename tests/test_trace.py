@@ -489,7 +489,7 @@ def test_other_layers_name_the_argument_to_change():
     assert "input_size=4" in hint_of(nn.LSTM(5, 6), (7, 2, 4))
     assert "normalized_shape=(4,)" in hint_of(nn.LayerNorm(3), (2, 4))
     assert ".transpose(-2, -1)" in hint_of(Call(torch.matmul), (2, 3), (4, 3))
-    assert "x.view(2, -1)" in hint_of(Call(lambda x: x.view(-1, 5)), (2, 3))
+    assert "x.flatten(1)" in hint_of(Call(lambda x: x.view(-1, 5)), (2, 3))
 
 
 @pytest.mark.parametrize(

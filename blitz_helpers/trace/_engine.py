@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import re
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
 from math import prod
@@ -19,11 +20,21 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
+from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
 from blitz_helpers.trace._callers import TORCH, called_by_torch, calling_line
-from blitz_helpers.trace._explain import explain
+from blitz_helpers.trace._field import (
+    Origin,
+    guessed,
+    input_origin,
+    known_origin,
+    origin_of,
+    set_origin,
+)
 from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
+from blitz_helpers.trace._layout import META, new, without_data
 from blitz_helpers.trace._modules import device_of, paths_of, script_without_data, tensors_of
 from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
+from blitz_helpers.trace._op import Misfit, Op, bind
 from blitz_helpers.trace._operations import (
     DEVICE,
     FACTORIES,
@@ -36,9 +47,7 @@ from blitz_helpers.trace._operations import (
     VALUE_QUESTIONS,
     name_of,
 )
-from blitz_helpers.trace._origin import Origin, input_origin, known_origin, set_origin
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
-from blitz_helpers.trace._rules import META, RULES, new, without_data
 from blitz_helpers.trace._standins import (
     SMALL_INTEGERS,
     SMALL_NUMBERS,
@@ -48,7 +57,8 @@ from blitz_helpers.trace._standins import (
 )
 
 if TYPE_CHECKING:
-    from blitz_helpers.trace import _hints
+    from blitz_helpers.trace._failures import Failure
+    from blitz_helpers.trace._remedies import Change, Editing
 
 _SEED = 0
 
@@ -84,8 +94,8 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     with global_state_kept():
         try:
             return _forward(model, modules, inputs, kwargs, None)
-        except ShapeError as error:
-            raise _tried(error, model, modules, inputs, kwargs) from error.__cause__
+        except _FailedError as failed:
+            raise _explained(failed, model, inputs, kwargs, None) from failed.__cause__
         except _NeedsValues as need:
             reason = need.reason
             device = device_of(modules)
@@ -95,45 +105,57 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
                     "Use model.to_empty(device='cpu'), with weights, to run it for real."
                 ) from None
         with numpy_state_kept:
-            return _forward(model, modules, inputs, kwargs, reason)
+            try:
+                return _forward(model, modules, inputs, kwargs, reason)
+            except _FailedError as failed:
+                raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
 
 
-def _tried(
-    error: ShapeError,
+def _explained(
+    failed: _FailedError,
     model: nn.Module,
-    modules: dict[nn.Module, str],
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any],
+    reason: str | None,
 ) -> ShapeError:
-    """Return the error with a size in its hint that gets through the rest of the model too.
+    """Return the error in words, with the remedies that were tried and work."""
+    from blitz_helpers.trace import _failures, _proof, _remedies  # only a failure needs them
 
-    What is large enough for the layer that failed can be too small for the next: so the size is
-    tried, and what that says is taken, until one fits.
-    """
-    failure: _hints.Failure = error.failure  # type: ignore[attr-defined]  # set with the error
-    sides = failure.sides
-    shape = inputs and getattr(inputs[0], "shape", inputs[0])
-    if sides is None or not isinstance(shape, tuple) or len(shape) < 3:
-        return error
-    spatial = len(shape) - 2 if len(shape) > 3 else len(shape) - 1
-    for _ in range(8):
-        trial = (*shape[:-spatial], *(sides[0],) * spatial)
+    def attempt(
+        changes: tuple[Change, ...], given: tuple[tuple[Any, ...], dict[str, Any]]
+    ) -> ShapeTrace | Failure | None:
+        args, named = given
         try:
-            _forward(model, modules, (trial, *inputs[1:]), kwargs, None)
-        except ShapeError as next_error:
-            following: _hints.Failure = next_error.failure  # type: ignore[attr-defined]  # as above
-            if following.sides is None or following.sides[0] <= sides[0]:
-                sides = None
-                break
-            sides = following.sides
-        except (_NeedsValues, Exception):
-            break
-        else:
-            break
-    better = failure._replace(sides=sides)
-    if sides is None and not better.ways:
-        better = failure
-    return ShapeError(f"{better.what}. {better.hint}", error.trace, error.step, better.hint)
+            for change in changes:
+                if isinstance(change, _remedies.InputChange | _remedies.Resize):
+                    args, named = change.apply_to(args, named)
+            with _remedies.changed(model, changes, data=False) as copied:
+                modules = paths_of(copied)
+                try:
+                    return _forward(copied, modules, args, named, reason, changes)
+                except _NeedsValues as need:
+                    if reason or device_of(modules).type == "meta":
+                        return None
+                    with numpy_state_kept:
+                        return _forward(copied, modules, args, named, need.reason, changes)
+        except _FailedError as following:
+            return following.failure
+        except Exception:  # whatever the model raises, the change is no remedy
+            return None
+
+    failure = failed.failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is only tried
+        remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
+    hint = _failures.hint_of(remedies)
+    message = _failures.message(failure, hint)
+    return ShapeError(message, failed.trace, failed.step, tuple(remedies), hint)
+
+
+class _FailedError(ShapeError):
+    """A forward pass failed on shapes: not yet explained."""
+
+    failure: Failure
 
 
 class _NeedsValues(BaseException):
@@ -175,21 +197,20 @@ def _forward(
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any],
     ran_for_real: str | None,
+    changes: tuple[Change, ...] = (),
 ) -> ShapeTrace:
-    """Run the forward pass once, for real if there is a reason to."""
+    """Run the forward pass once, for real if there is a reason to, with changes to its code."""
     state = ModelState(modules)
     tracer = _Tracer(modules, state, ran_for_real)
-    own_inputs = tuple(
-        tracer.stand_in(value) if _is_shape(value) else mapped(tracer.input, value)
-        for value in inputs
-    )
-    own_kwargs = {name: mapped(tracer.input, value) for name, value in kwargs.items()}
+    tracer.edit(changes)
+    own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
+    own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
     if ran_for_real:
         state.protect_values()
     try:
         for module in modules:
             tracer.prepare(module)
-        with follow_modules(tracer), tracer:
+        with follow_modules(tracer), tracer, tracer.editing or nullcontext():
             output = model(*own_inputs, **own_kwargs)
         return tracer.trace(shape_of(output))
     except ShapeError:
@@ -200,7 +221,8 @@ def _forward(
             layer, args, tensors = failed
             call = (modules.get(layer, ""), max(tracer.calls_of.get(layer, 1) - 1, 0), layer)
             tracer.running.append(call)  # it was left on the error
-            raise tracer.shape_error(type(layer).__name__, args, {}, tensors, error) from error
+            name = type(layer).__name__
+            raise tracer.shape_error(name, args, {}, tensors, error, False) from error
         error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
         raise
     finally:
@@ -239,8 +261,36 @@ class _Tracer(TorchFunctionMode):
         self.thread = get_ident()
         self.activation_bytes = 0
         self.muted = False
+        self.given: list[tuple[int | str | None, tuple[int, ...], torch.dtype]] = []
+        self.argument: int | str | None = None
+        self.number = -1
+        self.numbers: list[int] = []
+        self.editing: Editing | None = None
+
+    def edit(self, changes: tuple[Change, ...]) -> None:
+        """Let the code changes among these be made."""
+        if changes:
+            from blitz_helpers.trace._remedies import Editing
+
+            self.editing = Editing(changes)
 
     # Inputs
+
+    def taken(self, argument: int | str, value: Any) -> Any:
+        """Return what stands for one argument of the model."""
+        self.argument = argument
+        if isinstance(argument, int) and _is_shape(value):
+            return self.stand_in(value)
+        if not isinstance(value, Tensor):
+            self.argument = None  # the tensors inside cannot be told apart by it
+            return mapped(self.input, value)
+        return self.input(value)
+
+    def arrived(self, tensor: Tensor, device: torch.device) -> None:
+        """Write down that a tensor is an input."""
+        set_origin(tensor, input_origin(device, tensor.dim(), len(self.given)))
+        tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
+        self.given.append((self.argument, tuple(tensor.shape), tensor.dtype))
 
     def stand_in(self, shape: tuple[int, ...]) -> Tensor:
         """Return the float32 tensor that a shape stands for."""
@@ -249,7 +299,7 @@ class _Tracer(TorchFunctionMode):
             tensor = torch.randn(shape, generator=self.generator).to(self.device)
         else:
             tensor = torch.empty(shape, dtype=torch.float32, device=META)
-        set_origin(tensor, input_origin(self.device, len(shape)))
+        self.arrived(tensor, self.device)
         return tensor
 
     def input(self, tensor: Tensor) -> Tensor:
@@ -264,7 +314,7 @@ class _Tracer(TorchFunctionMode):
             copy = without_data(tensor)
         else:
             copy = tensor.clone()
-        set_origin(copy, input_origin(tensor.device, tensor.dim()))
+        self.arrived(copy, tensor.device)
         return copy
 
     # Modules
@@ -310,10 +360,13 @@ class _Tracer(TorchFunctionMode):
                         twin = script_without_data(module._c)
                         output = twin._get_method("forward")(*mapped(stripped, args))
                 except RuntimeError as error:
-                    if _NEEDS_DATA.search(str(error)):
+                    from blitz_helpers.trace._failures import NEEDS_DATA
+
+                    if NEEDS_DATA.search(str(error)):
                         raise self.needs_values(type(module).__name__) from error
-                    raise
-        self.record(type(module).__name__, output, args, {}, [*inputs, *module.parameters()])
+                    name = type(module).__name__
+                    raise self.shape_error(name, args, {}, inputs, error, False) from error
+        self.record(type(module).__name__, output, None, [*inputs, *module.parameters()])
         return output
 
     def entered(self, module: nn.Module) -> None:
@@ -357,18 +410,43 @@ class _Tracer(TorchFunctionMode):
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
+        self.number = self.number + 1 if self.editing is None else self.editing.number
         name = name_of(func)
+        call = bind(func, name, args, kwargs)
         try:
-            output = self.answer(func, name, args, kwargs, tensors)
-        except (RuntimeError, ValueError, IndexError) as error:
-            if not self.ran_for_real and _NEEDS_DATA.search(str(error)):
-                raise self.needs_values(name) from error
-            if isinstance(error, ShapeError) or not _about_shapes(error):
-                raise
-            raise self.shape_error(name, args, kwargs, tensors, error) from error
+            output = self.answer(func, name, call, args, kwargs, tensors)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            self.refused(name, call, args, kwargs, tensors, error)
+            raise
         if name != "set_data":
-            self.record(name, tensors[0] if name == "setitem" else output, args, kwargs, tensors)
+            self.record(name, tensors[0] if name == "setitem" else output, call, tensors)
         return output
+
+    def refused(
+        self,
+        name: str,
+        call: Op | None,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+        error: Exception,
+    ) -> None:
+        """Raise what an error of an operation stands for, unless it stands for itself."""
+        from blitz_helpers.trace._failures import NEEDS_DATA, about_shapes
+
+        if isinstance(error, ShapeError | _WrongDeviceError):
+            return
+        if not self.ran_for_real and NEEDS_DATA.search(str(error)):
+            raise self.needs_values(name) from error
+        if not about_shapes(error):
+            return
+        if self.ran_for_real and call is not None:
+            try:  # torch's words say less than our own
+                call.check()
+                call.output()
+            except Misfit as misfit:
+                error = misfit
+        raise self.shape_error(name, args, kwargs, tensors, error) from error
 
     def device_of(self, tensor: Tensor) -> torch.device:
         """Return the device that the tensor, or what it stands for, is on."""
@@ -378,7 +456,13 @@ class _Tracer(TorchFunctionMode):
         return self.device if tensor.is_meta else tensor.device
 
     def answer(
-        self, func: Any, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
+        self,
+        func: Any,
+        name: str,
+        call: Op | None,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
     ) -> Any:
         """Return what the operation gives, without data where there is none."""
         if self.ran_for_real:
@@ -397,6 +481,8 @@ class _Tracer(TorchFunctionMode):
             self.state.protect(target)
         if func in MOVES:
             return self.move(func, args, kwargs)
+        if call is not None:
+            call.check()
         in_place = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
         if tensors and not tensors[0].is_meta and not in_place and all(map(has_values, tensors)):
             return self.compute(func, args, kwargs)
@@ -406,14 +492,11 @@ class _Tracer(TorchFunctionMode):
             target._blitz_stale = True  # type: ignore[attr-defined]  # its values are lost now
             self.on_meta(func, args, kwargs)
             return target
-        rule = RULES.get(func)
-        if rule is not None and "out" not in kwargs:
+        in_place = name.partition(".")[0].endswith("_")
+        if call is not None and not in_place and "out" not in kwargs:
             if len(tensors) > 1 and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
-            try:
-                output = rule(*args, **kwargs)
-            except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
-                output = NotImplemented
+            output = call.output()
             if output is not NotImplemented:
                 return output
         if func in LIKE:
@@ -523,49 +606,52 @@ class _Tracer(TorchFunctionMode):
 
     # Records
 
-    def record(
-        self, name: str, output: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
-    ) -> None:
+    def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
         """Write the step down, and on each tensor that it made where that came from."""
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
-        explanations = [explain(name, tensor, args, kwargs, tensors) for tensor in made]
-        for tensor, explanation in zip(made, explanations, strict=True):
-            if explanation.origin is not None and id(tensor) not in self.own:
-                set_origin(tensor, explanation.origin)
+        number = len(self.steps)
+        for tensor in made:
+            if id(tensor) not in self.own:
+                origin = None if call is None else call.origin(tensor, number)
+                if origin is None:
+                    known = origin_of(tensor)
+                    origin = guessed(tensors, tensor, number) if tensors else known
+                set_origin(tensor, origin)
         if self.muted or id(made[0]) in self.own or (not tensors and called_by_torch()):
             return
         params = 0
-        shapes = []
+        shapes, sources = [], []
         for tensor in tensors:
             key = id(tensor)
             if key not in self.own:
                 if known_origin(tensor) is not None:
                     shapes.append(tuple(tensor.shape))
+                    sources.append(getattr(tensor, "_blitz_step", -1))
             elif key in self.unused:
                 self.unused.remove(key)
                 params += tensor.numel()
+        nbytes = 0
         for tensor in made:
             if tensor._base is None and not any(map(is_, tensors, repeat(tensor))):
                 self.activation_bytes += tensor.nbytes
-        path, call, _ = self.running[-1]
-        arithmetic, macs, origin = explanations[0]
-        field = None if origin is None else origin.receptive_field
-        shape = tuple(output.shape) if made[0] is output else shape_of(output)
-        step = (
-            path,
-            call,
-            name,
-            tuple(shapes),
-            shape,
-            arithmetic,
-            params,
-            macs,
-            field,
-            calling_line(),
-        )
-        self.steps.append(ShapeStep(*step))
+            nbytes += tensor.numel() * tensor.itemsize
+            tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
+        first = made[0]
+        arithmetic, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
+        if macs and _vmapped():
+            macs *= _vmapped()
+        path, turn, _ = self.running[-1]
+        field = origin_of(first).receptive_field
+        shape = tuple(output.shape) if first is output else shape_of(output)
+        self.numbers.append(self.number)
+        self.steps.append(
+            ShapeStep(
+                path, turn, name, tuple(shapes), shape, arithmetic, params, macs, field,
+                tuple(sources), first.dtype, nbytes, calling_line(),
+            )
+        )  # fmt: skip
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return what was written down so far."""
@@ -591,45 +677,55 @@ class _Tracer(TorchFunctionMode):
         kwargs: dict[str, Any],
         tensors: list[Tensor],
         error: Exception,
-    ) -> ShapeError:
-        """Return the error that says which step failed, why, and what to change."""
-        from blitz_helpers.trace import _hints  # only a failure needs them
+        called: bool = True,
+    ) -> _FailedError:
+        """Return the error that says which step failed, and what of it did not fit."""
+        from blitz_helpers.trace._failures import Failure, Given, misfit_of
 
         path, call, module = self.running[-1]
-        shapes = tuple(
-            [
-                tuple(t.shape)
-                for t in tensors
-                if known_origin(t) is not None and id(t) not in self.own
-            ]
+        ours = [t for t in tensors if known_origin(t) is not None and id(t) not in self.own]
+        shapes = tuple([tuple(tensor.shape) for tensor in ours])
+        sources = tuple([getattr(tensor, "_blitz_step", -1) for tensor in ours])
+        step = ShapeStep(
+            path, call, name, shapes, None, (), 0, 0, None, sources, None, 0, calling_line()
         )
-        step = ShapeStep(path, call, name, shapes, None, (), 0, 0, None, calling_line())
-        failure = _hints.explain_failure(step, module, args, kwargs, tensors, error)
-        found = ShapeError(f"{failure.what}. {failure.hint}", self.trace(None), step, failure.hint)
-        found.failure = failure  # type: ignore[attr-defined]  # for `_tried`
+        misfit = misfit_of(error, step, module, tensors)
+        names = self.argument_names()
+        given = [
+            Given(argument, names.get(argument, f"number {at}"), shape, dtype)
+            for at, (argument, shape, dtype) in enumerate(self.given)
+        ]
+        sealed = isinstance(module, torch.jit.ScriptModule) or "." in name
+        found = _FailedError(str(misfit), self.trace(None), step, (), "")
+        found.failure = Failure(
+            misfit, step, self.number, called, module, tuple(args), kwargs, given,
+            self.steps, self.numbers, sealed,
+        )  # fmt: skip
         return found
+
+    def argument_names(self) -> dict[int | str | None, str]:
+        """Return what the model calls its arguments."""
+        root = next(iter(self.modules))
+        names: dict[int | str | None, str] = {a: str(a) for a, _, _ in self.given if a is not None}
+        if isinstance(root, torch.jit.ScriptModule):
+            return {place: f"number {place}" for place in names}
+        parameters = inspect.signature(root.forward).parameters.values()
+        for place, parameter in enumerate(parameters):
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                names[place] = parameter.name
+            else:
+                break
+        return {a: f"number {a}" if n.isdigit() else n for a, n in names.items()}
 
 
 class _WrongDeviceError(ValueError):
     """Tensors on several devices meet."""
 
 
-# What torch says where it has no answer for tensors without data.
-_NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
-_SHAPE_WORDS = (
-    r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|"
-    r"dtype|(same|input|scalar) type|type promoting|not implemented for '"
-)
-
-
-def _about_shapes(error: Exception) -> bool:
-    return not isinstance(error, _WrongDeviceError) and bool(
-        re.search(_SHAPE_WORDS, str(error), re.I)
-    )
-
-
 def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
     """Return the layer, its arguments and its input if a check inside one of torch's failed."""
+    from blitz_helpers.trace import _failures
+
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__
@@ -640,11 +736,11 @@ def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] 
     frame = trace.tb_frame
     while frame is not None and frame.f_code.co_name != "forward":
         frame = frame.f_back  # type: ignore[assignment]  # ends with None
-    if frame is None or not _about_shapes(error):
+    if frame is None or not _failures.about_shapes(error):
         return None
     values = frame.f_locals
     args = tuple(value for name, value in values.items() if name != "self")
-    return values["self"], args, tensors_in(args)[:1]
+    return values["self"], args, tensors_in(args)
 
 
 def _written_to(
@@ -657,6 +753,18 @@ def _written_to(
     if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
         return tensors[0] if tensors else None
     return None
+
+
+def _vmapped() -> int:
+    """Return over how many samples `vmap` runs this operation; 0 outside of it."""
+    functorch: Any = torch._C._functorch
+    if functorch.maybe_current_level() is None:
+        return 0
+    count = 1
+    for interpreter in functorch.get_interpreter_stack() or ():
+        if interpreter.key() == functorch.TransformType.Vmap:
+            count *= functorch.CVmapInterpreterPtr(interpreter).batchSize()
+    return count
 
 
 def _on_meta_device(kwargs: dict[str, Any]) -> dict[str, Any]:

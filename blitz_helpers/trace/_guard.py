@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers._threads import SharedContext, warning_ignored
-from blitz_helpers.trace._origin import known_origin
+from blitz_helpers.trace._field import known_origin
 
 # What `nn.Module` itself keeps in an instance: parameters, buffers, hooks, the training flag, ...
 _OWN = tuple(nn.Module().__dict__)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._rules import without_data
+from blitz_helpers.trace._layout import without_data
 
 
 def paths_of(model: nn.Module) -> dict[nn.Module, str]:

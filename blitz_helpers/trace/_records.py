@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import eq
 from textwrap import fill
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import torch
 
 from blitz_helpers._tables import html_table, text_table
+
+if TYPE_CHECKING:
+    from blitz_helpers.trace._remedies import Remedy
 
 Row = tuple[str, ...]
 _WIDTH = 100
@@ -32,6 +37,10 @@ class ShapeStep(NamedTuple):
         num_macs: multiply-accumulates, bias additions not counted.
         receptive_field: input elements that one output position sees, one number for each spatial
             dimension; borders, and the statistics of normalisation layers, aside.
+        inputs: numbers of the steps that made its inputs, one for each of ``input_shapes``; -1 for
+            the model's own.
+        dtype: dtype of the output, of the first tensor in it; ``None`` for a step that failed.
+        nbytes: bytes that the output takes, a view as if it were none.
         source: file and line of the call.
     """
 
@@ -44,6 +53,9 @@ class ShapeStep(NamedTuple):
     num_params: int
     num_macs: int
     receptive_field: tuple[int, ...] | None
+    inputs: tuple[int, ...]
+    dtype: torch.dtype | None
+    nbytes: int
     source: str
 
     def __str__(self) -> str:
@@ -506,11 +518,23 @@ class ShapeError(RuntimeError):
     Attributes:
         trace: every step up to the failure.
         step: the one that failed; its ``output_shape`` is ``None``.
-        hint: what to change.
+        remedies: the changes that were tried and work, best first, at most three.
+        hint: the same in words; empty where none was found.
     """
 
-    def __init__(self, message: str, trace: ShapeTrace, step: ShapeStep, hint: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        trace: ShapeTrace,
+        step: ShapeStep,
+        remedies: tuple[Remedy, ...],
+        hint: str,
+    ) -> None:
         super().__init__(message)
         self.trace = trace
         self.step = step
+        self.remedies = remedies
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.trace, self.step, self.remedies, self.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blitz_helpers.trace._rules import without_data
+from blitz_helpers.trace._layout import without_data
 
 # Integers and truth values up to here, and numbers up to there, keep their values.
 SMALL_INTEGERS, SMALL_NUMBERS = 1 << 16, 64

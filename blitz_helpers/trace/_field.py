@@ -1,0 +1,262 @@
+"""Where the dimensions of a tensor come from: axes of an input, steps, and receptive fields.
+
+While a model is traced every tensor that an operation made carries an `Origin`. It answers three
+questions: how large a part of the input can one element of this tensor see, which input sizes would
+have given another size here, and whose a dimension is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    Number = int | Fraction
+
+SizeRule = Callable[[int], int]
+
+
+class Axis(NamedTuple):
+    """One spatial dimension: position ``o`` sees the input from ``stride*o + low`` to ``+ high``.
+
+    ``stride`` is the effective stride, a fraction after upsampling. ``chain`` holds the size
+    formulas from the input to here, the last one first. After upsampling, ``grid`` holds the stride
+    and the receptive field before it; windows start only at its multiples.
+
+    Source: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural
+    Networks", Distill, 2019.
+    """
+
+    stride: Number
+    low: Number
+    high: Number
+    chain: tuple[object, SizeRule] | None
+    grid: tuple[Number, int] | None = None
+
+    @property
+    def receptive_field(self) -> int:
+        """How many neighbouring input elements one position sees, borders aside."""
+        if self.grid is None:
+            return math.floor(self.high - self.low) + 1
+        step, seen = self.grid
+        return math.floor((self.high - self.low - seen + 1) / step) * step + seen  # type: ignore[return-value]  # a whole step here
+
+    def size_for(self, side: int) -> int:
+        """Return the size here for an input of ``side``.
+
+        Raises:
+            ValueError: such an input does not get here.
+        """
+        formulas = []
+        link = self.chain
+        while link is not None:
+            link, formula = link  # type: ignore[assignment]  # a chain is a linked list of itself
+            formulas.append(formula)
+        for formula in reversed(formulas):
+            side = formula(side)
+        return side
+
+
+INPUT_AXIS = Axis(1, 0, 0, None)
+
+
+class Dim(NamedTuple):
+    """Where one dimension of a tensor comes from; all empty: not known.
+
+    ``axis`` is set where it is spatial. ``input`` is the number of an input tensor and which of its
+    axes this is; ``step`` the number of the step that made it; ``parts`` the sizes and dimensions
+    that a view multiplied.
+    """
+
+    axis: Axis | None = None
+    input: tuple[int, int] | None = None
+    step: int | None = None
+    parts: tuple[tuple[int, Dim], ...] = ()
+
+
+UNKNOWN = Dim()
+Dims = tuple[Dim, ...]
+
+
+class Origin(NamedTuple):
+    """What is known of a tensor's past.
+
+    ``depends`` is off for what the input has no part in. ``dims`` has an entry a dimension, or none
+    at all. ``traced`` is on as long as the trail of the receptive field is not lost, ``untouched``
+    as long as each element comes from one element of the input.
+    """
+
+    device: torch.device
+    depends: bool = False
+    dims: Dims = ()
+    traced: bool = False
+    untouched: bool = False
+
+    @property
+    def receptive_field(self) -> tuple[int, ...] | None:
+        """The receptive field along each spatial dimension, ``None`` without any."""
+        if not self.traced or self.untouched:
+            return None
+        return tuple([d.axis.receptive_field for d in self.dims if d.axis is not None]) or None
+
+
+def known_origin(tensor: Tensor) -> Origin | None:
+    """Return where the tensor came from; ``None`` for one that the trace did not make."""
+    return getattr(tensor, "_blitz_origin", None)
+
+
+def origin_of(tensor: Tensor) -> Origin:
+    """Return where the tensor came from, as far as it is known."""
+    return known_origin(tensor) or Origin(tensor.device)
+
+
+def set_origin(tensor: Tensor, origin: Origin) -> None:
+    """Write down where the tensor came from."""
+    tensor._blitz_origin = origin  # type: ignore[attr-defined]  # lives and dies with the tensor
+
+
+def input_origin(device: torch.device, ndim: int, number: int) -> Origin:
+    """Return the origin of input tensor ``number``, which has ``ndim`` dimensions."""
+    dims = tuple([Dim(INPUT_AXIS, (number, axis)) for axis in range(ndim)])
+    return Origin(device, True, dims, traced=True, untouched=True)
+
+
+def dims_of(tensor: Tensor) -> Dims:
+    """Return where each dimension came from."""
+    dims = origin_of(tensor).dims
+    return dims if len(dims) == tensor.dim() else (UNKNOWN,) * tensor.dim()
+
+
+def window(
+    axis: Axis, kernel_size: int, stride: int, padding: int, dilation: int, formula: SizeRule
+) -> Axis:
+    """Return the axis after a window has slid along it."""
+    return Axis(
+        axis.stride * stride,
+        axis.low - axis.stride * padding,
+        axis.high + axis.stride * (dilation * (kernel_size - 1) - padding),
+        (axis.chain, formula),
+        axis.grid,
+    )
+
+
+def upsampling(axis: Axis, factor: int, before: Number, after: Number, formula: SizeRule) -> Axis:
+    """Return the axis after each position has become ``factor`` of them.
+
+    The new position ``o`` sees the old ones from ``(o - before) / factor`` to
+    ``(o + after) / factor``.
+    """
+    from fractions import Fraction  # takes as long to load as a small network to trace
+
+    return Axis(
+        Fraction(axis.stride) / factor,
+        axis.low - axis.stride * Fraction(before) / factor,
+        axis.high + axis.stride * Fraction(after) / factor,
+        (axis.chain, formula),
+        axis.grid or (axis.stride, axis.receptive_field),
+    )
+
+
+def spatial(tensor: Tensor, count: int) -> list[Axis] | None:
+    """Return the last ``count`` axes of a tensor, if they are known."""
+    origin = origin_of(tensor)
+    if not origin.traced or len(origin.dims) != tensor.dim():
+        return None
+    last = [dim.axis for dim in origin.dims[tensor.dim() - count :]]
+    return None if None in last else last  # type: ignore[return-value]  # no None in it
+
+
+def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim | None) -> Origin:
+    """Return the origin of what windows over the last ``count`` dimensions made of ``tensor``.
+
+    ``channels`` replaces the dimension before them; with ``None`` it stays.
+    """
+    origin = origin_of(tensor)
+    dims = dims_of(tensor)
+    split = len(dims) - count
+    lead = [dim if dim.axis is None else dim._replace(axis=None) for dim in dims[:split]]
+    if channels is not None and lead:
+        lead[-1] = channels
+    if axes is None:
+        last = [dim._replace(axis=None) for dim in dims[split:]]
+        return Origin(origin.device, origin.depends, (*lead, *last))
+    sides = [Dim(axis, dim.input, dim.step, dim.parts) for axis, dim in zip(axes, dims[split:])]  # noqa: B905  # both are `count` long
+    return Origin(origin.device, True, (*lead, *sides), traced=True)
+
+
+def without_trail(origin: Origin, dims: Dims) -> Origin:
+    """Return an origin of these dimensions whose receptive field is not known any more."""
+    bare = tuple([dim if dim.axis is None else dim._replace(axis=None) for dim in dims])
+    return Origin(origin.device, origin.depends, bare)
+
+
+def merged(tensors: Sequence[Tensor], ndim: int) -> Origin:
+    """Return the origin of what is made of several tensors, element by element.
+
+    Where their receptive fields differ, it is the extent of both together: of two branches of
+    which one sees all that the other sees, the larger one.
+    """
+    live = []
+    for tensor in tensors:
+        origin = origin_of(tensor)
+        if origin.depends:
+            live.append((origin, tensor.shape))
+    if not live:
+        return origin_of(tensors[0])
+    first, shape = live[0]
+    if len(shape) == ndim and all(origin is first for origin, _ in live):
+        return first
+    dims = []
+    for position in range(ndim):
+        # The sides that are broadcast move nothing: the others decide the stride.
+        known: list[tuple[bool, Dim]] = []
+        for origin, shape in live:
+            index = position - (ndim - len(shape))
+            if index >= 0 and len(origin.dims) == len(shape):
+                known.append((shape[index] == 1, origin.dims[index]))
+        dims.append(_union(known))
+    traced = all(origin.traced for origin, _ in live)
+    if not traced:
+        return without_trail(first, tuple(dims))
+    return Origin(first.device, True, tuple(dims), True, all(o.untouched for o, _ in live))
+
+
+def _union(known: list[tuple[bool, Dim]]) -> Dim:
+    known.sort(key=lambda pair: pair[0])
+    best = next((dim for _, dim in known if dim != UNKNOWN), UNKNOWN)
+    axes = [dim.axis for _, dim in known if dim.axis is not None]
+    if not axes:
+        return best
+    first = axes[0]
+    low, high = first.low, first.high
+    for axis in axes[1:]:
+        if axis.stride == first.stride:
+            low, high = min(low, axis.low), max(high, axis.high)
+        elif axis.high - axis.low > high - low:
+            low, high = axis.low, axis.high
+    return best._replace(axis=first._replace(low=low, high=high))
+
+
+def guessed(tensors: Sequence[Tensor], output: Tensor, step: int) -> Origin:
+    """Return an origin for the output of an operation of which nothing is known.
+
+    A leading dimension that keeps its size is taken for the same one.
+    """
+    origins = [origin_of(tensor) for tensor in tensors]
+    device = next((o.device for o in origins if o.device.type != "cpu"), origins[0].device)
+    source = next((t for t, o in zip(tensors, origins, strict=True) if o.depends), None)
+    if source is None:
+        return Origin(device)
+    kept = []
+    for size, old, dim in zip(output.shape, source.shape, dims_of(source), strict=False):
+        if size != old and output.dim() != source.dim():
+            break
+        kept.append(dim._replace(axis=None) if size == old else Dim(step=step))
+    kept += [Dim(step=step)] * (output.dim() - len(kept))
+    return Origin(device, True, tuple(kept))

@@ -1,0 +1,200 @@
+"""Tensors without data: their sizes, strides and dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blitz_helpers.trace._op import Misfit
+
+Shape = tuple[int, ...]
+Sizes = int | Sequence[int]
+META = torch.device("meta")
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def new(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return a contiguous tensor without data."""
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def without_data(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor without data that looks like this one."""
+    dtype = dtype or tensor.dtype
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device=META)
+
+
+def per_dimension(value: Sizes, count: int) -> Shape:
+    """Return a torch size argument as one integer a dimension."""
+    if isinstance(value, int):
+        return (value,) * count
+    sizes = tuple(value)
+    return sizes * count if len(sizes) == 1 else sizes
+
+
+def in_channels_last(tensor: Tensor) -> bool:
+    """Return whether the channels of an image or a volume lie innermost."""
+    if tensor.is_contiguous() or tensor.dim() not in FORMATS:
+        return False
+    return tensor.is_contiguous(memory_format=FORMATS[tensor.dim()])
+
+
+def like_format(shape: Shape, dtype: torch.dtype, *models: Tensor) -> Tensor:
+    """Return a new tensor in channels-last order if one of the models is."""
+    for model in models:
+        if in_channels_last(model) and model.dim() == len(shape):
+            order = FORMATS[len(shape)]
+            return torch.empty(shape, dtype=dtype, device=META, memory_format=order)
+    return new(shape, dtype)
+
+
+def compute_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
+    """Return the dtype that a product of these tensors has.
+
+    Raises:
+        Misfit: their dtypes differ.
+    """
+    # Autocast goes by the device that the tensors are really on; they are shapes here.
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device) and x.dtype.is_floating_point:
+            return torch.get_autocast_dtype(device)
+    for other in others:
+        if other is not None and other.dtype != x.dtype:
+            raise wrong_dtype(x, other.dtype, [other])
+    return x.dtype
+
+
+def wrong_dtype(
+    tensor: Tensor, wants: torch.dtype, others: Sequence[Tensor] = (), noun: str = "an input"
+) -> Misfit:
+    """Return the error of a tensor of another dtype than ``wants``."""
+    text = f"got {noun} of {tensor.dtype}, wants {wants}"
+    return Misfit("dtype", text, tensor, None, tensor.dtype, wants, noun, others)
+
+
+def check_norm_dtypes(x: Tensor, *parameters: Any) -> None:
+    """Refuse, as torch does, parameters of another dtype than the input that they scale."""
+    allowed = {x.dtype}
+    if x.dtype in (torch.bfloat16, torch.float16):
+        allowed.add(torch.float32)
+    for parameter in parameters:
+        if isinstance(parameter, Tensor) and parameter.dtype not in allowed:
+            compute_dtype(x, parameter)
+
+
+def check_size(tensor: Tensor, dim: int, wants: int, noun: str, *others: Tensor) -> None:
+    """Refuse a tensor whose dimension ``dim`` has another size than ``wants``."""
+    got = tensor.shape[dim]
+    if got != wants:
+        text = f"got {got} {noun}, wants {wants}"
+        raise Misfit("size", text, tensor, dim, got, wants, noun, others)
+
+
+def check_rank(tensor: Tensor, allowed: Sequence[int], noun: str = "dimensions") -> None:
+    """Refuse a tensor that has another number of dimensions than those allowed."""
+    if tensor.dim() not in allowed:
+        text = f"got {tuple(tensor.shape)}, wants {' or '.join(map(str, allowed))} {noun}"
+        raise Misfit("rank", text, tensor, None, tensor.dim(), tuple(allowed), noun)
+
+
+def wrap(dim: int, tensor: Tensor, extra: int = 0) -> int:
+    """Return which dimension ``dim`` is, counted from 0.
+
+    Raises:
+        Misfit: the tensor has no such dimension.
+    """
+    span = tensor.dim() + extra or 1
+    if not -span <= dim < span:
+        text = f"got {tuple(tensor.shape)}, which has no dimension {dim}: {-span} to {span - 1} are"
+        wanted = (dim + 1 if dim >= 0 else -dim,)
+        raise Misfit("rank", text, tensor, None, tensor.dim(), wanted, "dimensions")
+    return dim % span
+
+
+def _dense_order(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> list[int]:
+    """Return the dimensions from the innermost out, as an element-wise operation lays them out.
+
+    The operands are (shape, strides) pairs. Source: torch's ``TensorIterator::reorder_dimensions``.
+    """
+    strides = []
+    for own, steps in operands:
+        lead = len(shape) - len(own)
+        strides.append(
+            [0] * lead
+            + [
+                0 if size == 1 and shape[lead + i] != 1 else step
+                for i, (size, step) in enumerate(zip(own, steps, strict=True))
+            ]
+        )
+
+    def compare(a: int, b: int) -> int:
+        for steps in strides:
+            if steps[a] == 0 or steps[b] == 0:
+                continue
+            if steps[a] != steps[b]:
+                return 1 if steps[a] > steps[b] else -1
+            if shape[a] > shape[b]:
+                return 1
+        return 0
+
+    order = list(range(len(shape) - 1, -1, -1))
+    for i in range(1, len(order)):
+        moving = i
+        for other in range(i - 1, -1, -1):
+            outcome = compare(order[other], order[moving])
+            if outcome > 0:
+                order[other], order[moving] = order[moving], order[other]
+                moving = other
+            elif outcome < 0:
+                break
+    return order
+
+
+def broadcast(tensors: Sequence[Tensor], drop: int = 0) -> Shape:
+    """Return the shape that the tensors broadcast to, without their last ``drop`` dimensions.
+
+    Raises:
+        Misfit: they do not.
+    """
+    shapes = [tensor.shape[: tensor.dim() - drop] for tensor in tensors]
+    out = list(max(shapes, key=lambda shape: len(tuple(shape))))
+    for shape in shapes:
+        for i in range(1, len(shape) + 1):
+            if out[-i] == 1:
+                out[-i] = shape[-i]
+            elif shape[-i] not in (1, out[-i]):
+                raise unequal(tensors, "which do not broadcast")
+    return tuple(out)
+
+
+def unequal(tensors: Sequence[Tensor], why: str) -> Misfit:
+    """Return the error of tensors that meet and differ."""
+    shapes = list(dict.fromkeys(str(tuple(tensor.shape)) for tensor in tensors))
+    listed = f"{', '.join(shapes[:-1])} and {shapes[-1]}" if len(shapes) > 1 else shapes[0]
+    return Misfit("unequal", f"got {listed}, {why}", others=tensors)
+
+
+def elementwise(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return a new tensor as an element-wise operation over these makes it."""
+    first = tensors[0].shape
+    shape: Sequence[int] = first
+    for other in tensors[1:]:
+        if other.shape != first:
+            shape = broadcast(tensors)
+            break
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            break
+    else:
+        return torch.empty(shape, dtype=dtype, device=META)
+    shape = tuple(shape)
+    order = _dense_order(shape, [(tuple(t.shape), t.stride()) for t in tensors])
+    strides = [1] * len(shape)
+    step = 1
+    for dimension in order:
+        strides[dimension] = step
+        step *= shape[dimension] or 1
+    return torch.empty_strided(shape, strides, dtype=dtype, device=META)

@@ -144,6 +144,9 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         pool_output_size as pool_output_size,
     )
     from blitz_helpers.trace import (
+        Remedy as Remedy,
+    )
+    from blitz_helpers.trace import (
         ShapeError as ShapeError,
     )
     from blitz_helpers.trace import (
@@ -233,7 +236,7 @@ _MODULE_OF = {
             "pool_fitting_sizes",
             "pool_output_size",
         ],
-        "trace": ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
+        "trace": ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
         "tracking": ["read_run", "start_run"],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],

@@ -2,8 +2,9 @@
 
 from blitz_helpers.trace._engine import trace_shapes
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
+from blitz_helpers.trace._remedies import Remedy
 
-__all__ = ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"]
+__all__ = ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"]
 
-for _record in (ShapeError, ShapeStep, ShapeTrace):
+for _record in (Remedy, ShapeError, ShapeStep, ShapeTrace):
     _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them

@@ -328,8 +328,9 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 class Remedy:
     """One or two changes that were tried and make the forward pass go through.
 
+    >>> import torch
     >>> from blitz_helpers import ShapeError, trace_shapes
-    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2))
     >>> try:
     ...     trace_shapes(model, (1, 1, 4, 4))
     ... except ShapeError as error:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import IO
 
 from blitz_helpers._extras import require
 
 
 class Progress:
-    """A bar in a terminal or a notebook; in a log file a line an epoch."""
+    """A bar in a terminal or a notebook; in a log file a line an epoch; nothing without stdout."""
 
     def __init__(self, epochs: int, num_steps: int, done: int, shown: bool) -> None:
-        in_notebook = type(sys.stdout).__module__ == "ipykernel.iostream"
-        self._live = shown and (in_notebook or sys.stdout.isatty())
+        # Programs without a console have no stdout, or one that is closed.
+        self._live = shown and _is_live(sys.stdout)
         self._lines = shown and not self._live
-        self._epochs, self._num_steps = epochs, num_steps
+        self._epochs = epochs
         self._bar = require("tqdm", extra="training").tqdm(
             total=num_steps,
             initial=done,
@@ -34,12 +35,25 @@ class Progress:
         self._bar.close()
         if self._live:
             # Without times and losses, so that a notebook stores the same on every machine.
-            print(f"{self._bar.n:,} of {self._num_steps:,} steps")
+            print(f"{self._bar.n:,} of {self._bar.total:,} steps")
 
-    def advance(self, loss: float) -> None:
+    def advance(self, loss: float, num_steps: int) -> None:
+        self._bar.total = num_steps
         self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self._bar.update()
 
     def end_epoch(self, epoch: int, loss: float) -> None:
         if self._lines:
-            print(f"epoch {epoch} of {self._epochs}: loss {loss:.4f}", flush=True)
+            try:
+                print(f"epoch {epoch} of {self._epochs}: loss {loss:.4f}", flush=True)
+            except (AttributeError, OSError, ValueError):  # closed, or nobody reads: train on
+                self._lines = False
+
+
+def _is_live(stdout: IO[str] | None) -> bool:
+    if type(stdout).__module__ == "ipykernel.iostream":
+        return True
+    try:
+        return stdout is not None and stdout.isatty()
+    except (AttributeError, ValueError):
+        return False

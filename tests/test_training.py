@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 from blitz_helpers import (
     DivergenceError,
+    Evaluation,
     History,
     adam_step,
     evaluate,
@@ -314,7 +315,7 @@ def test_a_checkpoint_of_another_rule_or_loader_is_refused(dataset, checkpoint):
     with pytest.raises(ValueError, match=r"remembers velocities .* step has state"):
         fit(make_model(), make_loader(dataset), STEPS["adam"](), 2, resume_from=checkpoint)
     loader = DataLoader(dataset, 5)
-    with pytest.raises(ValueError, match=r"2 random states, .* the loader 1"):
+    with pytest.raises(ValueError, match=r"random states of loader\.generator, here are nothing"):
         fit(make_model(), loader, STEPS["momentum"](), 2, resume_from=checkpoint)
     loader = make_loader(dataset, batch_size=2)
     with pytest.raises(ValueError, match="5 batches an epoch, the loader has 11"):
@@ -425,6 +426,60 @@ def test_a_loss_that_is_bad_with_good_parameters_points_to_what_is_large_or_to_t
         fit(make_model(), bad, STEPS["sgd"](), 1)
 
 
+def test_data_that_are_not_finite_are_told_apart_from_an_lr_that_is_too_large(dataset, tmp_path):
+    good = dataset[:]
+    spoilt = (good[0].clone(), good[1])
+    spoilt[0][3, 1] = math.nan
+    with pytest.raises(DivergenceError, match=r"step 1: .*: mend the data\.$"):
+        fit(make_model(), [spoilt], STEPS["sgd"](), 1)
+    with pytest.raises(DivergenceError, match=r"No parameter .*Try a smaller lr\.$"):
+        fit(make_model(), [good] * 9, partial(sgd_step, lr=1e20), 1)
+    path = tmp_path / "digits.pt"
+    fit(make_model(), [good], STEPS["sgd"](), 1, checkpoint=path)
+    with pytest.raises(DivergenceError, match=r"mend the data\. .*epoch 1: resume from it\.$"):
+        fit(make_model(), [spoilt], STEPS["sgd"](), 2, resume_from=path)
+
+
+def test_infinite_data_are_named_also_where_the_loss_stayed_finite():
+    """As with tanh, which makes 1 of infinity, and NaN of its gradient."""
+
+    def make_tanh():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+
+    batches = [(torch.tensor([[math.inf, 0.0]]), torch.tensor([0]))]
+    batches += [(torch.ones(1, 2), torch.tensor([1]))]
+    with pytest.raises(DivergenceError, match="inputs of the batch before were not finite"):
+        fit(make_tanh(), batches, STEPS["sgd"](), 1)
+    with pytest.raises(DivergenceError, match="inputs of the batch before were not finite"):
+        fit(make_tanh(), batches[:1], STEPS["sgd"](), 1)
+
+
+def test_weights_that_were_bad_from_the_start_are_said_to_be_so(dataset):
+    model = make_model()
+    model[3].bias.data[1] = math.nan
+    with pytest.raises(DivergenceError, match=r"Before the first step 3\.bias held values"):
+        fit(model, make_loader(dataset), STEPS["sgd"](), 1)
+
+
+def test_a_refused_call_leaves_buffers_gradients_and_random_states_as_they_were(dataset):
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
+    model(dataset[:][0]).sum().backward()
+    bad = TensorDataset(dataset.tensors[0], torch.full((22,), 7))
+    for batches, step in [(make_loader(bad), "sgd"), (make_loader(dataset), "refusing")]:
+        before = copy.deepcopy(model.state_dict())
+        gradients = [w.grad.clone() for w in model.parameters()]
+        drawn, order = torch.get_rng_state(), batches.generator.get_state()
+        rule = STEPS["sgd"]() if step == "sgd" else partial(sgd_step, lr=-1)
+        with pytest.raises(ValueError, match=r"no class|lr must be above 0"):
+            fit(model, batches, rule, 1)
+        assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+        now = [w.grad for w in model.parameters()]
+        assert all(torch.equal(a, b) for a, b in zip(gradients, now, strict=True))
+        assert torch.equal(torch.get_rng_state(), drawn)
+        assert torch.equal(batches.generator.get_state(), order)
+
+
 @pytest.mark.parametrize("label", [-100, -1, NUM_CLASSES, 255])
 def test_a_label_that_is_no_class_is_refused_before_its_step(dataset, label):
     batches = [(torch.ones(2, 4), torch.tensor([0, label]))]
@@ -438,8 +493,53 @@ def test_a_label_that_is_no_class_is_refused_before_its_step(dataset, label):
     assert torch.equal(weights(model), before)
 
 
+INTEGERS = [
+    getattr(torch, sign + size) for sign in ("int", "uint") for size in ("8", "16", "32", "64")
+]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_labels_of_every_integer_type_train_and_count_alike(dtype):
+    inputs, labels = torch.eye(20), torch.arange(20)
+    result = evaluate(nn.Identity(), [(inputs, labels.to(dtype))])
+    assert result.labels.dtype == torch.int64
+    assert torch.equal(result.confusion_matrix, torch.eye(20).long())
+    histories = []
+    for kind in (dtype, torch.int64):
+        torch.manual_seed(0)
+        histories.append(fit(nn.Linear(20, 20), [(inputs, labels.to(kind))], STEPS["sgd"](), 2))
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_a_confusion_matrix_counts_right_whatever_type_its_numbers_have(dtype):
+    answers = torch.arange(100).to(dtype)
+    matrix = Evaluation(1.0, answers, answers, num_classes=100).confusion_matrix
+    assert torch.equal(matrix, torch.eye(100).long())
+
+
+@pytest.mark.parametrize(("answer", "label"), [(3, 0), (0, 3), (-1, 1)])
+def test_a_confusion_matrix_counts_nothing_that_is_no_class(answer, label):
+    with pytest.raises(ValueError, match="where classes from 0 to 2 are expected"):
+        _ = Evaluation(1.0, torch.tensor([answer]), torch.tensor([label]), 3).confusion_matrix
+
+
+def test_a_model_whose_number_of_classes_changes_is_refused():
+    batches = [(torch.eye(3), torch.arange(3)), (torch.eye(4), torch.arange(4))]
+    with pytest.raises(ValueError, match="3 and 4 classes apart"):
+        evaluate(nn.Identity(), batches)
+
+
 @pytest.mark.parametrize(
-    "labels", [torch.ones(2, 3), torch.ones(2), torch.ones(3).long(), torch.ones(2, 1).long()]
+    "labels",
+    [
+        torch.ones(2, 3),
+        torch.ones(2),
+        torch.ones(3).long(),
+        torch.ones(2, 1).long(),
+        torch.ones(2).bool(),
+        torch.ones(2, dtype=torch.complex64),
+    ],
 )
 def test_labels_that_are_not_a_class_number_each_are_refused(labels):
     with pytest.raises(ValueError, match="a class number for each of 2 samples"):
@@ -458,13 +558,48 @@ def test_an_empty_loader_is_refused(dataset):
             fit(make_model(), loader, STEPS["sgd"](), 1)
         with pytest.raises(ValueError, match="loader is empty"):
             evaluate(make_model(), loader)
-    with pytest.raises(ValueError, match="loader is empty"):
-        fit(make_model(), make_loader(dataset), STEPS["sgd"](), 1, val_loader=[])
+    model = make_model()
+    before = weights(model)
+    with pytest.raises(ValueError, match="The val_loader is empty"):
+        fit(model, make_loader(dataset), STEPS["sgd"](), 1, val_loader=[])
+    assert torch.equal(weights(model), before)
 
 
 def test_a_loader_without_a_length_is_refused():
     with pytest.raises(TypeError, match="generator, which has no length"):
         fit(make_model(), (batch for batch in []), STEPS["sgd"](), 1)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.ones(4), torch.tensor(0))] * 8)
+
+
+@pytest.mark.parametrize("name", ["loader", "val_loader"])
+def test_a_data_loader_without_a_length_is_refused_before_the_first_step(dataset, name):
+    model = make_model()
+    before = weights(model)
+    loaders = {"loader": make_loader(dataset)} | {name: DataLoader(Stream(), 4)}
+    with pytest.raises(TypeError, match=f"{name} is a DataLoader, which has no length"):
+        fit(model, step=STEPS["sgd"](), epochs=1, **loaders)
+    assert torch.equal(weights(model), before)
+
+
+def test_a_loader_that_gives_nothing_is_an_error_whatever_it_promises():
+    class Empty(Broken):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(ValueError, match="gave no batch in epoch 1, though its length"):
+        fit(make_model(), Empty([1, 2], 0, None), STEPS["sgd"](), 1)
+    with pytest.raises(ValueError, match=r"loader is empty.*though its length is 2"):
+        evaluate(make_model(), Empty([1, 2], 0, None))
+
+
+@pytest.mark.parametrize("batch", [torch.ones(2, 4), [torch.ones(2, 4)], {"x": 1}, ("ab", [0, 1])])
+def test_a_batch_that_is_no_pair_is_refused(batch):
+    with pytest.raises(TypeError, match=r"A batch must be a pair of tensors, \(inputs, labels\)"):
+        evaluate(make_model(), [batch])
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
@@ -538,3 +673,22 @@ def test_a_terminal_gets_a_bar_that_ends_in_a_line_without_times(dataset, monkey
     *bar, last = terminal.getvalue().split("\r")
     assert "0%|" in bar[1]
     assert last == "10 of 10 steps\n"
+
+
+class WriteOnly:
+    """The stdout of some editors: no `isatty`, no `flush`."""
+
+    def write(self, text):
+        pass
+
+
+@pytest.mark.parametrize("stdout", [None, WriteOnly(), "closed"])
+def test_fit_trains_without_a_stdout(dataset, monkeypatch, stdout):
+    expected = fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs=2)
+    if stdout == "closed":
+        stdout = io.StringIO()
+        stdout.close()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    history = fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs=2)
+    monkeypatch.undo()
+    assert history == expected

@@ -1,0 +1,195 @@
+"""How well a network answers: what it says to labelled batches, beside what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from blitz_helpers._tables import html_table, text_table
+
+
+class Loader(Protocol):
+    """Batches of inputs and labels, as many as ``len()`` says: a ``DataLoader``, or a list."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A network's answers to labelled images, in the loader's order.
+
+    ``loss`` is the mean cross-entropy; ``predictions`` and ``labels`` are int64 ``(N,)``.
+    """
+
+    loss: float
+    predictions: Tensor
+    labels: Tensor
+    num_classes: int
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of right answers, from 0 to 1."""
+        return int((self.predictions == self.labels).sum()) / len(self.labels)
+
+    @property
+    def confusion_matrix(self) -> Tensor:
+        """How often class ``i`` was taken for class ``j``: int64 ``(num_classes, num_classes)``.
+
+        Raises:
+            ValueError: a label or an answer is not one of the classes.
+        """
+        n = self.num_classes
+        labels, predictions = self.labels.long(), self.predictions.long()
+        both = torch.cat([labels, predictions])
+        if len(both) and not (both.min() >= 0 and both.max() < n):
+            raise ValueError(
+                f"labels and predictions go from {both.min()} to {both.max()}, where classes from "
+                f"0 to {n - 1} are expected. Give num_classes as it is."
+            )
+        return (labels * n + predictions).bincount(minlength=n**2).view(n, n)
+
+    @property
+    def misread(self) -> Tensor:
+        """Where the wrong answers stand in the loader's order: int64 indices."""
+        return (self.predictions != self.labels).nonzero().squeeze(1)
+
+    def _table(self) -> tuple[list[str], list[list[str]], str]:
+        matrix = self.confusion_matrix.tolist()
+        header = ["class", *map(str, range(self.num_classes)), "right"]
+        rows = [
+            [str(label), *map(str, row), f"{row[label] / sum(row):.1%}" if sum(row) else ""]
+            for label, row in enumerate(matrix)
+        ]
+        return header, rows, ">" * len(header)
+
+    def _note(self) -> str:
+        return f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f}, {len(self.labels):,} samples"
+
+    def __str__(self) -> str:
+        return f"{text_table(*self._table())}\n{self._note()}"
+
+    def _repr_html_(self) -> str:
+        return f"{html_table(*self._table())}<p>{self._note()}</p>"
+
+
+def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
+    """Return how the model answers the loader's images, in evaluation mode and without gradients.
+
+    Modes are afterwards as they were. Of a ``DistributedDataParallel`` the module inside answers,
+    so that one process can evaluate while the others do not.
+
+    Raises:
+        TypeError: a loader without a length.
+        ValueError: an empty loader, or a label that is no class.
+
+    >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))]).predictions
+    tensor([0, 1, 2])
+    """
+    check_batches(loader)
+    model = unwrapped(model)
+    total, predictions, truth, widths = 0.0, [], [], set()
+    with mode(model, training=False), torch.no_grad():
+        for batch in loader:
+            logits, labels = answer(model, batch)
+            total += F.cross_entropy(logits, labels, reduction="sum").item()
+            predictions.append(logits.argmax(dim=1).cpu())
+            truth.append(labels.cpu())
+            widths.add(logits.shape[1])
+    if not widths:
+        raise _no_batch("loader", f"though its length is {len(loader)}")
+    if len(widths) > 1:
+        raise ValueError(
+            f"The model tells {' and '.join(map(str, sorted(widths)))} classes apart, one number "
+            "in one batch and another in the next. Give it one number of classes."
+        )
+    labels = torch.cat(truth)
+    return Evaluation(total / len(labels), torch.cat(predictions), labels, widths.pop())
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside a ``DistributedDataParallel``, or the model as it is."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def check_batches(loader: Loader, name: str = "loader") -> None:
+    try:
+        num_batches = len(loader) if isinstance(loader, Sized) else None
+    except TypeError:  # a DataLoader has a length, unless its data set has none
+        num_batches = None
+    if num_batches is None:
+        raise TypeError(
+            f"{name} is a {type(loader).__name__}, which has no length. "
+            "Use a DataLoader of a dataset with a length, or a list of batches."
+        )
+    if num_batches == 0:
+        raise _no_batch(name, "its length is 0")
+
+
+def _no_batch(name: str, why: str) -> ValueError:
+    return ValueError(
+        f"The {name} is empty: it holds no batch ({why}). Use a dataset with samples, and "
+        "drop_last=False where a batch is larger than the dataset."
+    )
+
+
+def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the logits ``(N, num_classes)`` and the labels, int64 ``(N,)``, on one device."""
+    if not (
+        isinstance(batch, tuple | list) and [isinstance(x, Tensor) for x in batch] == [True, True]
+    ):
+        raise TypeError(
+            f"A batch must be a pair of tensors, (inputs, labels); the loader gave {_kind(batch)}. "
+            "Use a DataLoader of a TensorDataset, or a collate_fn that makes such pairs."
+        )
+    inputs, labels = batch
+    device = next((w.device for w in model.parameters()), inputs.device)
+    logits = model(inputs.to(device))
+    if logits.ndim != 2:
+        raise ValueError(
+            f"The model gives shape {tuple(logits.shape)}, where logits (N, num_classes) are "
+            "expected."
+        )
+    is_integer = not (labels.is_floating_point() or labels.is_complex())
+    if labels.shape != logits.shape[:1] or not is_integer or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, where a class number for "
+            f"each of {len(logits)} samples is expected: an integer type, one dimension."
+        )
+    if len(labels) == 0:
+        raise ValueError("A batch holds no sample. Leave empty batches out of the loader.")
+    num_classes = logits.shape[1]
+    labels = labels.long()  # of another integer type, sums such as label * 20 wrap around
+    lowest, highest = (int(label) for label in labels.aminmax())
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f"The label {lowest if lowest < 0 else highest} is no class: the model tells "
+            f"{num_classes} classes apart, 0 to {num_classes - 1}. Mend the labels, or give the "
+            "model more classes."
+        )
+    return logits, labels.to(device)
+
+
+def _kind(batch: object) -> str:
+    name = type(batch).__name__
+    if isinstance(batch, tuple | list):
+        return f"a {name} of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
+    return f"a {name}"
+
+
+@contextmanager
+def mode(model: nn.Module, training: bool) -> Iterator[None]:
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training

@@ -1,0 +1,128 @@
+"""What a training has done: the record that it keeps, and the one that it hands out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from blitz_helpers._tables import html_table, text_table
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run has done: ``losses`` has the loss of each step, in order.
+
+    ``steps_per_epoch`` is how many batches the loader gave in the first epoch. Where it gave
+    another number later, ``epoch_steps`` has that of each complete epoch; else it is empty.
+    ``val_losses`` and ``val_accuracies`` have one value for each epoch, where ``fit`` was given
+    digits to validate on. ``interrupted`` says that it was stopped before it was through.
+    """
+
+    losses: tuple[float, ...]
+    steps_per_epoch: int
+    val_losses: tuple[float, ...] = ()
+    val_accuracies: tuple[float, ...] = ()
+    interrupted: bool = False
+    epoch_steps: tuple[int, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are complete."""
+        return len(self.epoch_steps) or len(self.losses) // self.steps_per_epoch
+
+    @property
+    def epoch_losses(self) -> tuple[float, ...]:
+        """The mean loss over the steps of each epoch, of an unfinished last one too."""
+        steps = self.epoch_steps or (self.steps_per_epoch,) * self.epochs
+        means, start = [], 0
+        for count in (*steps, len(self.losses) - sum(steps)):
+            if count:
+                means.append(mean(self.losses[start : start + count]))
+            start += count
+        return tuple(means)
+
+    def _table(self) -> tuple[list[str], list[list[str]], str]:
+        header = ["epoch", "loss"]
+        columns = [[f"{loss:.4f}" for loss in self.epoch_losses]]
+        if self.val_losses:
+            header += ["val loss", "val accuracy"]
+            columns += [[f"{loss:.4f}" for loss in self.val_losses]]
+            columns += [[f"{accuracy:.2%}" for accuracy in self.val_accuracies]]
+        rows = [
+            [str(epoch + 1), *(column[epoch] if epoch < len(column) else "" for column in columns)]
+            for epoch in range(len(columns[0]))
+        ]
+        return header, rows, ">" * len(header)
+
+    def _note(self) -> str:
+        return f"interrupted after {len(self.losses):,} steps" if self.interrupted else ""
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [text_table(*self._table()), self._note()]))
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table()) + (f"<p>{self._note()}</p>" if self.interrupted else "")
+
+
+_KEPT = ("losses", "steps", "val_losses", "val_accuracies")
+
+
+@dataclass
+class Record:
+    """What a training writes down as it goes.
+
+    ``promised`` is the length of its loader, ``resumed_at`` how many steps an earlier run did.
+    """
+
+    epochs: int
+    promised: int
+    losses: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # of each complete epoch
+    val_losses: list[float] = field(default_factory=list)
+    val_accuracies: list[float] = field(default_factory=list)
+    resumed_at: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """How many steps of the present epoch are done."""
+        return len(self.losses) - sum(self.steps)
+
+    def num_steps(self) -> int:
+        """Return how many steps the training takes in all, one more at least.
+
+        An epoch counts for as many as the last one had; what a loader promises is not always kept.
+        """
+        usual = max(self.steps[-1] if self.steps else self.promised, self.unfinished + 1)
+        return sum(self.steps) + usual * (self.epochs - len(self.steps))
+
+    def history(self, interrupted: bool = False) -> History:
+        usual = self.steps[0] if self.steps else max(self.promised, self.unfinished + 1)
+        even = all(steps == usual for steps in self.steps) and self.unfinished < usual
+        return History(
+            losses=tuple(self.losses),
+            steps_per_epoch=usual,
+            val_losses=tuple(self.val_losses),
+            val_accuracies=tuple(self.val_accuracies),
+            interrupted=interrupted,
+            epoch_steps=() if even else tuple(self.steps),
+        )
+
+    def epoch_loss(self) -> float:
+        """Return the mean loss of the last complete epoch."""
+        return mean(self.losses[-self.steps[-1] :])
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it."""
+        return {name: list(getattr(self, name)) for name in _KEPT}
+
+    def resume(self, kept: dict[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        for name in _KEPT:
+            setattr(self, name, list(kept[name]))
+        self.resumed_at = len(self.losses)
+
+
+def mean(losses: Sequence[float]) -> float:
+    return math.fsum(losses) / len(losses)

@@ -1,0 +1,162 @@
+"""What an update rule remembers from step to step: found, written down, and put back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from importlib import import_module
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blitz_helpers._reach import reachable
+
+_SIMPLE = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
+# Numpy's dtypes whose values Python's own numbers hold exactly.
+_NUMBERS = {"b1", *(f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)), "c8", "c16"}
+_Memory = MutableMapping[Any, Any] | torch.optim.Optimizer
+
+
+class Memory:
+    """The memory of an update rule: dicts that it is bound to or reaches, and torch's optimizers.
+
+    Of the dicts that the rule merely reaches, through a closure, an attribute or a global name,
+    those count in which something is kept for a parameter of the model.
+    """
+
+    def __init__(self, step: Callable[..., object], model: nn.Module) -> None:
+        self._model = model
+        self._found: dict[str, _Memory] = {
+            name: thing
+            for name, thing in (*reachable(step), *_globals(step))
+            if isinstance(thing, MutableMapping | torch.optim.Optimizer)
+        }
+        bound = [*step.keywords.values(), *step.args] if isinstance(step, partial) else []
+        self._bound = {
+            name for name, thing in self._found.items() if any(thing is value for value in bound)
+        }
+
+    def names(self) -> set[str]:
+        """Return under which names there may be something to put back."""
+        return set(self._found)
+
+    def needed(self) -> set[str]:
+        """Return under which names there must be something to put back."""
+        optimizers = {
+            name for name, thing in self._found.items() if isinstance(thing, torch.optim.Optimizer)
+        }
+        return self._bound | optimizers
+
+    def get(self) -> dict[str, Any]:
+        """Return the memory in a form that torch.load reads, parameters under their names.
+
+        Raises:
+            TypeError: something in it cannot be read again.
+        """
+        names: dict[Tensor, str] = {w: name for name, w in self._model.named_parameters()}
+        written: dict[str, Any] = {}
+        for name, thing in self._found.items():
+            if any(name.startswith((f"{outer}[", f"{outer}.")) for outer in written):
+                continue  # a part of what is written already
+            if isinstance(thing, torch.optim.Optimizer):
+                written[name] = write(thing.state_dict(), name, names)
+            elif name in self._bound or any(isinstance(k, Tensor) and k in names for k in thing):
+                written[name] = write(dict(thing), name, names)
+        return written
+
+    def copy(self) -> list[tuple[_Memory, Any]]:
+        """Return the memory as it is, for ``put_back``; the tensors in it are not copied."""
+        return [
+            (thing, thing.state_dict() if isinstance(thing, torch.optim.Optimizer) else dict(thing))
+            for thing in self._found.values()
+        ]
+
+    def put_back(self, copy: list[tuple[_Memory, Any]]) -> None:
+        for thing, kept in copy:
+            _fill(thing, kept)
+
+    def set(self, written: dict[str, Any]) -> None:
+        parameters = dict(self._model.named_parameters())
+        for name, kept in written.items():
+            _fill(self._found[name], read(kept, parameters))
+
+
+def _fill(thing: _Memory, value: Any) -> None:
+    if isinstance(thing, torch.optim.Optimizer):
+        thing.load_state_dict(value)
+    else:
+        thing.clear()
+        thing.update(value)
+
+
+def write(value: Any, where: str, names: dict[Tensor, str]) -> Any:
+    """Return ``value`` in what torch.load reads: tensors, numbers, text, and lists and dicts.
+
+    A parameter is written as its name. A dict of one key tells what was written.
+
+    Raises:
+        TypeError: a part of it would not come back the same.
+
+    >>> w = nn.Parameter(torch.zeros(1))
+    >>> read(write({w: (1, 2.5)}, "state", {w: "bias"}), {"bias": w}) == {w: (1, 2.5)}
+    True
+    """
+    if isinstance(value, Tensor) and value in names:
+        return {"parameter": names[value]}
+    if type(value) in (dict, OrderedDict):
+        for key in value:
+            if isinstance(key, Tensor) and key not in names:
+                raise TypeError(
+                    f"{where} has a tensor for a key that is no parameter of the model. It could "
+                    "not be told which one that was: use the parameter itself, or a name."
+                )
+        pairs = [
+            [write(key, where, names), write(kept, _inside(where, key), names)]
+            for key, kept in value.items()
+        ]
+        return {type(value).__name__: pairs}
+    if type(value) in (list, tuple, set, frozenset, deque):
+        parts = [write(part, where, names) for part in value]
+        return {type(value).__name__: [value.maxlen, parts] if type(value) is deque else parts}
+    if type(value) in _SIMPLE or type(value) in (Tensor, nn.Parameter):
+        return value
+    if type(value).__module__ == "numpy" and value.dtype.str[1:] in _NUMBERS:
+        return {"numpy": [value.dtype.str, list(value.shape), value.reshape(-1).tolist()]}
+    raise TypeError(
+        f"{where} holds a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
+        "could not give back. Keep tensors, numbers, text, and lists, tuples, sets and dicts."
+    )
+
+
+def read(written: Any, parameters: dict[str, nn.Parameter]) -> Any:
+    """Return what ``write`` was given."""
+    if not isinstance(written, dict):
+        return written
+    ((kind, value),) = written.items()
+    if kind == "parameter":
+        return parameters[value]
+    if kind == "numpy":
+        dtype, shape, numbers = value
+        return import_module("numpy").array(numbers, dtype).reshape(shape)[()]
+    if kind == "deque":
+        return deque((read(part, parameters) for part in value[1]), value[0])
+    if kind in ("dict", "OrderedDict"):
+        pairs = ((read(key, parameters), read(kept, parameters)) for key, kept in value)
+        return OrderedDict(pairs) if kind == "OrderedDict" else dict(pairs)
+    containers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+    return containers[kind](read(part, parameters) for part in value)
+
+
+def _globals(step: Callable[..., object]) -> list[tuple[str, object]]:
+    rule = step.func if isinstance(step, partial) else step
+    if not isinstance(rule, FunctionType):
+        return []
+    used = rule.__code__.co_names
+    return [(name, rule.__globals__[name]) for name in used if name in rule.__globals__]
+
+
+def _inside(where: str, key: object) -> str:
+    return f"{where}[{key!r}]" if type(key) in (str, int) else f"{where}[...]"

@@ -1,0 +1,43 @@
+"""The processes that train together, where torch.distributed was started; else this one alone."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+from torch import Tensor, distributed
+
+_Value = TypeVar("_Value")
+
+
+def rank() -> int:
+    return distributed.get_rank() if _are_many() else 0
+
+
+def mean_over_processes(loss: Tensor) -> float:
+    if not _are_many():
+        return loss.item()
+    mean = loss.detach().clone()
+    distributed.all_reduce(mean)
+    return mean.item() / distributed.get_world_size()
+
+
+def from_first(value: _Value) -> _Value:
+    """Return what the first process gave."""
+    if not _are_many():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def from_all(value: _Value) -> list[_Value]:
+    """Return what each process gave, in the order of their ranks."""
+    if not _are_many():
+        return [value]
+    values: list[_Value | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return cast("list[_Value]", values)
+
+
+def _are_many() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -1,0 +1,100 @@
+"""The random states that a training draws from, read and put back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from blitz_helpers._reach import reachable
+
+
+class _Source(NamedTuple):
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+
+
+class RandomStates:
+    """The random states in sight of a training: the global ones, and those that its parts hold.
+
+    In sight are torch's own (those of the model's devices too), Python's and numpy's, and every
+    generator of these three that can be reached from the model or from ``parts``. Out of sight
+    are those of worker processes, and what is drawn from anything else.
+    """
+
+    def __init__(self, model: nn.Module, **parts: object) -> None:
+        self._sources = _global_sources(model)
+        self.own: set[str] = set()
+        """The names of the generators that the model and the parts hold."""
+        for part, root in {"model": model, **parts}.items():
+            for name, thing in reachable(root, part):
+                source = _source(thing)
+                if source is not None:
+                    self._sources[name] = source
+                    self.own.add(name)
+
+    def get(self) -> dict[str, Any]:
+        return {name: source.get() for name, source in self._sources.items()}
+
+    def set(self, states: dict[str, Any]) -> None:
+        """Put back what ``get`` gave; states of a device that is not here are left out."""
+        for name, source in self._sources.items():
+            if name in states:
+                source.set(states[name])
+
+
+def _global_sources(model: nn.Module) -> dict[str, _Source]:
+    sources = {
+        "torch": _Source(torch.get_rng_state, _on_cpu(torch.set_rng_state)),
+        "python": _Source(random.getstate, random.setstate),
+    }
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        get = numpy.random.get_state
+        sources["numpy"] = _Source(lambda: _plain(get(legacy=False)), numpy.random.set_state)
+    devices = dict.fromkeys(w.device for w in model.parameters())
+    for number, device in enumerate(d for d in devices if d.type not in ("cpu", "meta")):
+        sources[f"device {number}"] = _device_source(device)
+    return sources
+
+
+def _device_source(device: torch.device) -> _Source:
+    module = torch.get_device_module(device)
+    if device.type == "mps":  # there is but one
+        return _Source(module.get_rng_state, _on_cpu(module.set_rng_state))
+    return _Source(
+        lambda: module.get_rng_state(device),
+        _on_cpu(lambda state: module.set_rng_state(state, device)),
+    )
+
+
+def _source(thing: Any) -> _Source | None:
+    if isinstance(thing, torch.Generator):
+        return _Source(thing.get_state, _on_cpu(thing.set_state))
+    if isinstance(thing, random.Random) and not isinstance(thing, random.SystemRandom):
+        return _Source(thing.getstate, thing.setstate)
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    if isinstance(thing, numpy.random.RandomState):
+        return _Source(lambda: _plain(thing.get_state(legacy=False)), thing.set_state)
+    bits = thing.bit_generator if isinstance(thing, numpy.random.Generator) else thing
+    if isinstance(bits, numpy.random.BitGenerator):
+        return _Source(lambda: _plain(bits.state), lambda state: setattr(bits, "state", state))
+    return None
+
+
+def _on_cpu(setter: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], object]:
+    # A checkpoint is read onto the model's device; the states of all devices are kept on the CPU.
+    return lambda state: setter(state.cpu())
+
+
+def _plain(state: Any) -> Any:
+    """Return numpy's state as numbers, text and lists, which a checkpoint may hold."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if hasattr(state, "tolist") else state

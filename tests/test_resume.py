@@ -1,0 +1,460 @@
+"""A training that was stopped and resumed is, to the last bit, one that never stopped."""
+
+import itertools
+import random
+import shutil
+import stat
+import sys
+import warnings
+from collections import OrderedDict, deque
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+
+from blitz_helpers import adam_step, fit, momentum_step, sgd_step
+
+NUM_SAMPLES, NUM_CLASSES = 37, 3
+
+
+def data(num_samples=NUM_SAMPLES):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(num_samples, 4, generator=generator)
+    return TensorDataset(inputs, torch.randint(NUM_CLASSES, (num_samples,), generator=generator))
+
+
+def seeded(seed=5):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, NUM_CLASSES))
+
+
+def fingerprint(model):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return state | {f"{n}.grad": w.grad for n, w in model.named_parameters() if w.grad is not None}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def assert_resumes(tmp_path, make=make_model, loader=None, step=None, seed=lambda: None, **options):
+    """Compare four epochs at a stretch with two and two, everything made anew in between."""
+    loader = loader or (lambda: DataLoader(data(), 8, shuffle=True, generator=seeded()))
+    step = step or (lambda: partial(sgd_step, lr=0.1))
+
+    def train(epochs, **files):
+        seed()
+        model = make()
+        made = {name: option() for name, option in options.items()}
+        return model, fit(model, loader(), step(), epochs, **made, **files)
+
+    path = tmp_path / "net.pt"
+    whole, expected = train(4)
+    train(2, checkpoint=path)
+    torch.rand(1), np.random.rand(), random.random()
+    model, history = train(4, resume_from=path)
+    assert history == expected
+    assert same(fingerprint(model), fingerprint(whole))
+
+
+class Noisy(Dataset):
+    """Samples with noise from a source that the data set or the process has."""
+
+    def __init__(self, draw):
+        self.draw, self.samples = draw, data()
+
+    def __len__(self):
+        return NUM_SAMPLES
+
+    def __getitem__(self, index):
+        inputs, label = self.samples[index]
+        return inputs + float(self.draw()), label
+
+
+class OwnSampler:
+    """A sampler with a generator of Python's, in a slot."""
+
+    __slots__ = ("rng",)
+
+    def __init__(self):
+        self.rng = random.Random(4)
+
+    def __len__(self):
+        return NUM_SAMPLES
+
+    def __iter__(self):
+        return iter(self.rng.sample(range(NUM_SAMPLES), NUM_SAMPLES))
+
+
+def adding_noise(rng):
+    def collate(rows):
+        inputs, labels = zip(*rows, strict=True)
+        return torch.stack(inputs) + float(rng.normal()), torch.stack(labels)
+
+    return collate
+
+
+LOADERS = {
+    "a batch sampler around a sampler": lambda: DataLoader(
+        data(), batch_sampler=BatchSampler(RandomSampler(data(), generator=seeded()), 8, False)
+    ),
+    "a sampler with a generator of Python's": lambda: DataLoader(data(), 8, sampler=OwnSampler()),
+    "torch's global state": lambda: DataLoader(data(), 8, shuffle=True),
+    "numpy's generator in the data": lambda: DataLoader(Noisy(np.random.default_rng(3).random), 8),
+    "numpy's old generator in the data": lambda: DataLoader(
+        Noisy(np.random.RandomState(3).rand), 8
+    ),
+    "numpy's global state in the data": lambda: DataLoader(Noisy(np.random.rand), 8),
+    "Python's global state in the data": lambda: DataLoader(Noisy(random.random), 8),
+    "torch's generator in the data": lambda: DataLoader(
+        Noisy(partial(torch.rand, (), generator=seeded())), 8
+    ),
+    "a generator in a closure": lambda: DataLoader(
+        data(), 8, collate_fn=adding_noise(np.random.Generator(np.random.MT19937(2)))
+    ),
+    "a list of batches": lambda: list(DataLoader(data(), 8)),
+}
+
+
+def seed_all():
+    random.seed(3)
+    np.random.seed(3)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_the_batches_are_those_that_would_have_come(tmp_path, loader):
+    assert_resumes(tmp_path, loader=LOADERS[loader], seed=seed_all)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="starting workers anew takes long there")
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("generator", [seeded, lambda: None])
+def test_batches_from_workers_are_those_that_would_have_come(tmp_path, lasting, generator):
+    assert_resumes(
+        tmp_path,
+        loader=lambda: DataLoader(
+            data(), 8, shuffle=True, num_workers=1, persistent_workers=lasting,
+            generator=generator(),
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="starting workers anew takes long there")
+def test_what_cannot_be_seen_in_lasting_workers_is_named(tmp_path):
+    def loader():
+        return DataLoader(Noisy(random.random), 8, num_workers=1, persistent_workers=True)
+
+    path = tmp_path / "net.pt"
+    fit(make_model(), loader(), partial(sgd_step, lr=0.1), 1, checkpoint=path)
+    with pytest.warns(
+        UserWarning, match=r"Noisy draws inside persistent workers cannot be resumed"
+    ):
+        fit(make_model(), loader(), partial(sgd_step, lr=0.1), 2, resume_from=path)
+
+
+def test_a_random_validation_is_the_one_that_would_have_come(tmp_path):
+    assert_resumes(
+        tmp_path,
+        val_loader=lambda: DataLoader(Noisy(np.random.default_rng(3).random), 8),
+    )
+
+
+def test_dropout_is_the_one_that_would_have_come(tmp_path):
+    assert_resumes(tmp_path, make=lambda: make_model().insert(2, nn.Dropout(0.5)))
+
+
+def test_a_generator_that_the_model_holds_goes_on(tmp_path):
+    class Jitter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rng = seeded(7)
+
+        def forward(self, x):
+            return x + torch.randn(x.shape, generator=self.rng) if self.training else x
+
+    assert_resumes(tmp_path, make=lambda: make_model().insert(0, Jitter()))
+
+
+def bound_by_place():
+    def rule(velocities, params):
+        momentum_step(params, velocities, lr=0.1)
+
+    return partial(rule, {})
+
+
+def in_a_closure():
+    state = {}
+    return lambda params: adam_step(params, state, lr=0.01)
+
+
+def an_object():
+    class Rule:
+        def __init__(self):
+            self.state = {}
+
+        def __call__(self, params):
+            adam_step(params, self.state, lr=0.01)
+
+    return Rule()
+
+
+def a_method():
+    return an_object().__call__
+
+
+def one_dict_for_all():
+    def rule(params, memory):
+        momentum_step(params, memory.setdefault("velocities", {}), lr=0.1)
+        memory["seen"] = np.float64(memory.get("seen", 0) + 1)
+        memory.setdefault("norms", deque(maxlen=3)).append(params[0].norm().item())
+        memory.setdefault("first", params[0])
+        assert memory["first"] is params[0]
+
+    return partial(rule, memory={})
+
+
+def with_noise():
+    def rule(params, generator):
+        sgd_step(params, lr=0.1)
+        with torch.no_grad():
+            params[0].add_(torch.randn(params[0].shape, generator=generator), alpha=0.01)
+
+    return partial(rule, generator=seeded(9))
+
+
+VELOCITIES = {}
+
+
+def in_a_global():
+    VELOCITIES.clear()
+    return lambda params: momentum_step(params, VELOCITIES, lr=0.1)
+
+
+RULES = {
+    "bound by name": lambda: partial(momentum_step, velocities={}, lr=0.1),
+    "bound twice": lambda: partial(partial(adam_step, state={}), lr=0.01),
+    "bound by place": bound_by_place,
+    "in a closure": in_a_closure,
+    "in an object": an_object,
+    "in an object, by a method": a_method,
+    "in a global": in_a_global,
+    "in one dict with more": one_dict_for_all,
+    "a generator": with_noise,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_the_rule_remembers_is_kept_wherever_it_is(tmp_path, rule):
+    assert_resumes(tmp_path, step=RULES[rule])
+
+
+def test_an_optimizer_of_torch_goes_on(tmp_path):
+    made = []
+
+    def make():
+        made.append(make_model())
+        return made[-1]
+
+    def step():
+        optimizer = torch.optim.AdamW(made[-1].parameters(), lr=0.01)
+        return lambda params: optimizer.step()
+
+    assert_resumes(tmp_path, make=make, step=step)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Return a checkpoint of one epoch, with all that makes it up."""
+    path = tmp_path / "net.pt"
+    fit(make_model(), loader(), adam(), 1, checkpoint=path)
+    return path
+
+
+def loader():
+    return DataLoader(data(), 8, shuffle=True, generator=seeded())
+
+
+def adam():
+    return partial(adam_step, state={}, lr=0.01)
+
+
+def refused(path, message, model=None, batches=None, step=None, error=ValueError, epochs=2):
+    """Try to resume, and hold that nothing has changed."""
+    model, batches, step = model or make_model(), batches or loader(), step or adam()
+    before, drawn = fingerprint(model), torch.get_rng_state()
+    order = batches.generator.get_state() if batches.generator else None
+    file = path.read_bytes()
+    with pytest.raises(error, match=message):
+        fit(model, batches, step, epochs, resume_from=path)
+    assert same(fingerprint(model), before)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert order is None or torch.equal(batches.generator.get_state(), order)
+    assert not step.keywords.get("state")
+    assert path.read_bytes() == file
+
+
+def test_any_flipped_bit_is_found(trained):
+    good = trained.read_bytes()
+    draw = random.Random(0)
+    for place in (0, len(good) - 1, *(draw.randrange(len(good)) for _ in range(30))):
+        bad = bytearray(good)
+        bad[place] ^= 1 << draw.randrange(8)
+        trained.write_bytes(bad)
+        refused(trained, "is damaged, or no checkpoint that fit wrote")
+
+
+def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
+    monkeypatch.setattr("blitz_helpers._checkpoint._VERSION", 2)
+    refused(trained, "written by another version of blitz_helpers: its layout is 1, 2 is expected")
+
+
+def test_a_checkpoint_of_another_dtype_is_refused(trained):
+    refused(trained, r"0\.weight is torch\.float32 there and torch\.float64", make_model().double())
+
+
+def test_a_checkpoint_of_another_place_of_memory_is_refused(trained):
+    step = partial(lambda velocities, params: None, {})
+    refused(trained, r"remembers state for it, step has args\[0\]", step=step)
+    refused(trained, "remembers state for it, step has nothing", step=partial(sgd_step, lr=0.1))
+
+
+def test_a_checkpoint_of_another_source_of_order_is_refused(trained):
+    message = r"random states of loader\.generator, here are nothing"
+    refused(trained, message, batches=DataLoader(data(), 8))
+
+
+def test_a_bad_first_batch_after_a_resume_changes_nothing(trained):
+    samples = data()
+    samples.tensors[1].fill_(99)
+    batches = DataLoader(samples, 8, shuffle=True, generator=seeded())
+    refused(trained, "label 99 is no class", batches=batches)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [OrderedDict(a=1), {1, 2}, frozenset("ab"), np.arange(6).reshape(2, 3), np.float32(0.1), None],
+)
+def test_whatever_is_saved_is_given_back(tmp_path, value):
+    def rule(params, state):
+        seen.append(state.setdefault("kept", value))
+        sgd_step(params, lr=0.1)
+
+    seen = []
+    path = tmp_path / "net.pt"
+    fit(make_model(), [data(8)[:]], partial(rule, state={}), 1, checkpoint=path)
+    fit(make_model(), [data(8)[:]], partial(rule, state={}), 2, resume_from=path)
+    assert type(seen[-1]) is type(value)
+    assert np.array_equal(seen[-1], value) if isinstance(value, np.ndarray) else seen[-1] == value
+
+
+def test_what_could_not_be_given_back_is_named_when_it_is_saved_and_the_old_file_stays(trained):
+    good = trained.read_bytes()
+    for bad, message in [
+        (object(), r"state\['kept'\] holds a builtins\.object, which a checkpoint could not"),
+        ({torch.ones(1): 1}, r"state\['kept'\] has a tensor for a key that is no parameter"),
+    ]:
+
+        def rule(params, state, bad=bad):
+            state["kept"] = bad
+
+        with pytest.raises(TypeError, match=message):
+            fit(make_model(), loader(), partial(rule, state={}), 1, checkpoint=trained)
+        assert trained.read_bytes() == good
+        assert list(trained.parent.iterdir()) == [trained]
+
+
+def test_a_link_is_followed(tmp_path):
+    target, link = tmp_path / "scratch" / "net.pt", tmp_path / "net.pt"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for _ in range(2):  # where nothing is yet, and where something is
+        fit(make_model(), loader(), adam(), 1, checkpoint=link)
+        assert link.is_symlink()
+        assert target.is_file()
+        assert list(target.parent.iterdir()) == [target]
+    fit(make_model(), loader(), adam(), 2, resume_from=link)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_permissions_stay(trained):
+    trained.chmod(0o640)
+    fit(make_model(), loader(), adam(), 1, checkpoint=trained)
+    assert stat.S_IMODE(trained.stat().st_mode) == 0o640
+
+
+def test_files_beside_the_checkpoint_are_left_alone(tmp_path):
+    names = ("net.pt.part", "net.pt.tmp", "net.pt.bak", ".net.pt")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    fit(make_model(), loader(), adam(), 1, checkpoint=tmp_path / "net.pt")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*names, "net.pt"])
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+def test_a_refused_resume_makes_no_folder(trained, tmp_path):
+    shutil.copy(trained, tmp_path / "other.pt")
+    (tmp_path / "other.pt").write_bytes(b"half a checkpo")
+    with pytest.raises(ValueError, match="is damaged"):
+        fit(
+            make_model(), loader(), adam(), 2, resume_from=tmp_path / "other.pt",
+            checkpoint=tmp_path / "new folder" / "net.pt",
+        )  # fmt: skip
+    assert not (tmp_path / "new folder").exists()
+
+
+class Promising:
+    """A loader that gives other numbers of batches than its length promises."""
+
+    def __init__(self, promised, *given):
+        self.promised, self.given = promised, itertools.chain(given, itertools.repeat(0))
+
+    def __len__(self):
+        return self.promised
+
+    def __iter__(self):
+        samples = data(24)
+        return iter([samples[8 * (at % 3) : 8 * (at % 3) + 8] for at in range(next(self.given))])
+
+
+@pytest.mark.parametrize(
+    ("promised", "given"), [(5, (2, 2, 2)), (2, (3, 3, 3)), (3, (3, 1, 2)), (1, (1, 4, 1))]
+)
+def test_steps_are_counted_as_they_come_and_not_as_promised(tmp_path, promised, given):
+    lrs = []
+
+    def rule(params, lr):
+        lrs.append(lr)
+        sgd_step(params, lr)
+
+    def train(*given, epochs, **files):
+        batches = Promising(promised, *given)
+        return fit(
+            make_model(), batches, rule, epochs, lr_schedule=lambda done: 1 - done, **files
+        )  # fmt: skip
+
+    whole = train(*given, epochs=3)
+    assert whole.epochs == len(whole.epoch_losses) == 3
+    assert len(whole.losses) == sum(given)
+    starts = [0, *itertools.accumulate(given)]
+    means = [sum(whole.losses[a:b]) / (b - a) for a, b in itertools.pairwise(starts)]
+    assert list(whole.epoch_losses) == pytest.approx(means)
+    assert all(0 < lr <= 1 for lr in lrs)
+
+    path = tmp_path / "net.pt"
+    with pytest.raises(ValueError, match="gave no batch in epoch 2"):
+        train(given[0], epochs=3, checkpoint=path)
+    assert train(*given[1:], epochs=3, resume_from=path, checkpoint=path) == whole
+    assert train(epochs=3, resume_from=path) == whole  # through: no batch is asked for
+
+
+def test_no_warning_comes_with_the_data_sets_of_torch(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_resumes(tmp_path)

@@ -159,6 +159,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         trace_shapes as trace_shapes,
     )
     from blitz_helpers.tracking import (
+        LoggedRun as LoggedRun,
         read_run as read_run,
     )
     from blitz_helpers.tracking import (
@@ -237,7 +238,7 @@ _MODULE_OF = {
             "pool_output_size",
         ],
         "trace": ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
-        "tracking": ["read_run", "start_run"],
+        "tracking": ["LoggedRun", "read_run", "start_run"],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],
     }.items()

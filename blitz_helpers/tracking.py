@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -115,12 +115,29 @@ def start_run(
         run.finish(exit_code=exit_code)
 
 
-def read_run(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+class LoggedRun(list[dict[str, Any]]):
+    """What a run has logged: a list with one dict for each step, oldest first.
+
+    Attributes:
+        config: the settings of the run.
+        summary: the last value under each name, and what was put into ``run.summary``.
+    """
+
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], config: dict[str, Any], summary: dict[str, Any]
+    ) -> None:
+        super().__init__(rows)
+        self.config = config
+        self.summary = summary
+
+
+def read_run(path: str | os.PathLike[str]) -> LoggedRun:
     """Return what was logged to an offline run: one dict for each step, oldest first.
 
-    Each has the logged values under their names, and ``_step``, ``_runtime`` (seconds) and
-    ``_timestamp``. Floats are exactly those that were logged. A histogram, picture or table is a
-    dict that says under ``_type`` what it is.
+    The run's settings and summary are attributes of what is returned. Each dict has the logged
+    values under their names, and ``_step``, ``_runtime`` (seconds) and ``_timestamp``. Floats are
+    exactly those that were logged. A histogram, picture or table is a dict that says under
+    ``_type`` what it is.
 
     Args:
         path: ``run.dir`` of the run, the folder that holds it, or the ``.wandb`` file in that.
@@ -145,8 +162,15 @@ def read_run(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if reader.returncode or not records:
         reason = (reader.stderr.strip().splitlines() or ["it is empty"])[-1]
         raise ValueError(f"{file} is no run that wandb can read: {reason}")
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
-    return [_row(row) for row in rows]
+    rows = [_row(record["history"]["item"]) for record in records if record["type"] == "history"]
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    for record in records:
+        # The first settings come with the record of the run, later ones by themselves.
+        config |= record.get("run", record).get("config", {}).get("update", {})
+        summary |= record.get("summary", {}).get("update", {})
+    config.pop("_wandb", None)
+    return LoggedRun(rows, config, _row(summary))
 
 
 def _writable(parent: Path) -> tuple[Path, list[str]]:

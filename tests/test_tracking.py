@@ -3,6 +3,7 @@
 import http.server
 import math
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -45,6 +46,28 @@ def test_a_run_is_offline_by_default_and_gives_back_what_was_logged(capsys):
     streams = capsys.readouterr()
     assert streams.out == "Tracked offline, in wandb: nothing is uploaded.\n"
     assert streams.err == ""
+
+
+def test_a_run_gives_back_its_settings_and_its_summary():
+    settings = {"lr": 0.05, "layers": {"fc1": 120, "sizes": [3, 5]}}
+    with start_run(config=settings) as run:
+        run.log({"train/loss": 2.5, "gradients": wandb.Histogram([1, 2])})
+        run.log({"train/loss": 1.25})
+        run.config.update({"late": True})
+        run.summary["test/accuracy"] = 0.75
+    record = read_run(run.dir)
+    assert [row["train/loss"] for row in record] == [2.5, 1.25]
+    assert record.config == {**settings, "late": True}
+    assert (record.summary["train/loss"], record.summary["test/accuracy"]) == (1.25, 0.75)
+    assert record.summary["gradients"]["_type"] == "histogram"
+    again = pickle.loads(pickle.dumps(record))
+    assert (again, again.config, again.summary) == (record, record.config, record.summary)
+
+
+def test_a_run_without_settings_has_none():
+    with start_run() as run:
+        run.log({"loss": 1.0})
+    assert read_run(run.dir).config == {}
 
 
 def test_the_run_directory_has_a_name_that_git_ignores():

@@ -147,6 +147,8 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
             f" Held out: {held_out[0]:.2f} to {held_out[-1]:.2f}, "
             f"lowest after epoch {lowest + 1}, {held_out[lowest]:.2f}."
         )
+    ticker = require("matplotlib.ticker", extra="plotting")
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
     ax.set_ylim(bottom=0)

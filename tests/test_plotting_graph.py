@@ -263,10 +263,10 @@ def test_nothing_is_written_smaller_than_ten_pixels(generator):
     assert min(text.get_fontsize() for text in ax.texts) * 96 / 72 >= 10
 
 
-def test_a_slot_stands_on_the_page_and_no_arrow_runs_through_it():
+@pytest.mark.parametrize("length", [1, 80], ids=["narrow boxes", "wider than the legend"])
+def test_a_slot_stands_on_the_page_and_no_arrow_runs_through_it(length):
     w = torch.tensor(2.0, requires_grad=True)
-    square = w * w
-    ax = plot_graph(autograd_graph(square + w, tensors={"the square of w": square}))
+    ax = plot_graph(autograd_graph(w * w + w, tensors={"n" * length: w}))
     ax.figure.canvas.draw()
     page = ax.get_window_extent()
     for text in ax.texts:

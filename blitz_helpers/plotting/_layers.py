@@ -1,4 +1,4 @@
-"""Where boxes and arrows go: layers down the page, the longest way straight, leaves to the side."""
+"""Places boxes and arrows: layers down the page, the longest way straight, leaves to the side."""
 
 from __future__ import annotations
 

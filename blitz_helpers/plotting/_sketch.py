@@ -1,4 +1,4 @@
-"""What is drawn of a graph, in inches, whatever draws it: boxes, curves, arrowheads and words."""
+"""Lays a graph out as boxes, curves, arrowheads and words, in inches, whatever draws them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEW_BOXES = 8  # as many as can be told one by one
 
 
 class BoxStyle(NamedTuple):
-    """What a box looks like, and what that means."""
+    """The look of a box, and its meaning."""
 
     face: str
     edge: str
@@ -31,7 +31,7 @@ class BoxStyle(NamedTuple):
 
 
 class WordStyle(NamedTuple):
-    """What a word looks like."""
+    """The look of a word."""
 
     size: float  # points, of which 7.5 are 10 pixels: nothing smaller is read with ease
     color: str
@@ -112,6 +112,7 @@ def sketch(graph: AutogradGraph) -> Sketch:
     page = Sketch(_description(graph, folded, texts))
     for way in ways:
         _add_way(page, way)
+        _add_slots(page, way, ways)
     for box, (title, detail), place in zip(folded.boxes, texts, places, strict=True):
         corner = place.x - place.width / 2, place.y - BOX_HEIGHT / 2
         rectangle = Rectangle(box.kind, *corner, place.width, BOX_HEIGHT)
@@ -169,7 +170,7 @@ def _description(
             for (target, source), count in ways.items()
         ]
         words = [f"The graph from the top down: {', '.join(told)}."]
-        words.append(f"Gradients go from {', from '.join(arrows)}.")
+        words += [f"Gradients go from {', from '.join(arrows)}."] if arrows else []
     elif len(boxes) == len(graph.nodes):
         leaves = len(graph.leaves)
         words = [f"A graph of {len(boxes) - leaves} operations and {leaves} leaves."]
@@ -209,17 +210,30 @@ def _add_way(page: Sketch, way: Way) -> None:
         else:
             curve += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
     page.curves.append(curve)
-    if way.slots:
-        (x0, y0), (x1, y1) = way.points[:2]
-        text = "".join(f"[{slot}]" for slot in way.slots)
-        if way.sideways:
-            above_or_below = 0.035 if y1 == y0 else -0.125  # where the curve does not come from
-            page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
-        else:  # on the outer side of a bend, so that neighbours do not collide
-            away, align = (-0.04, "right") if x1 < x0 else (0.04, "left")
-            # Where the way is straight: a curve far to the side would run through its label.
-            x, y = (x0, y0 - 0.135) if len(way.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
-            page.words.append(Word(text, "slot", x + away, y, align))
+
+
+def _add_slots(page: Sketch, way: Way, ways: Sequence[Way]) -> None:
+    """Write the slots that ``way`` starts from beside it, where no other of ``ways`` runs."""
+    if not way.slots:
+        return
+    (x0, y0), (x1, y1) = way.points[:2]
+    text = "".join(f"[{slot}]" for slot in way.slots)
+    if way.sideways:
+        above_or_below = 0.035 if y1 == y0 else -0.125  # where the curve does not come from
+        page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
+        return
+    # Where the way is straight: a curve far to the side would run through its label.
+    x, y = (x0, y0 - 0.135) if len(way.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
+    if x1 == x0:
+        ends = [end for other in ways for end in (other.points[0], other.points[-1])]
+        aside = [end_x - x0 for end_x, end_y in ends if end_y in (y0, y1) and end_x != x0]
+        near = 0.14 + _width("slot", text)
+        right_is_taken = any(0 < distance < near for distance in aside)
+        left = right_is_taken and not any(-near < distance < 0 for distance in aside)
+    else:
+        left = x1 < x0  # the outer side of a bend, so that neighbours do not collide
+    away, align = (-0.04, "right") if left else (0.04, "left")
+    page.words.append(Word(text, "slot", x + away, y, align))
 
 
 def _add_legend(page: Sketch) -> None:

@@ -1,4 +1,4 @@
-"""How large the gradient of each parameter is, and what the gradient of an image points at."""
+"""Pictures of gradients: their sizes, a line a parameter, and the gradient of an image."""
 
 from __future__ import annotations
 

@@ -92,6 +92,9 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     from blitz_helpers.plotting.network import (
         plot_network as plot_network,
     )
+    from blitz_helpers.plotting.ranks import (
+        plot_ranks as plot_ranks,
+    )
     from blitz_helpers.plotting.training import (
         plot_confusion as plot_confusion,
     )
@@ -224,6 +227,7 @@ _MODULE_OF = {
         "plotting.graph": ["graph_svg", "plot_graph"],
         "plotting.maps": ["plot_feature_map", "plot_receptive_field"],
         "plotting.network": ["plot_network"],
+        "plotting.ranks": ["plot_ranks"],
         "plotting.training": ["plot_confusion", "plot_history", "plot_losses", "plot_lr_sweep"],
         "plotting.updates": ["plot_descent", "plot_descent_losses", "plot_foretold_losses"],
         "plotting.windows": ["plot_transposed_window", "plot_window"],

@@ -8,6 +8,7 @@ how something is drawn, --pictures stores every picture anew.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def execute(path: Path, pictures: bool = False) -> None:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 output.traceback = [line.replace(HERE, "") for line in output.traceback]
+            elif output.output_type == "stream":  # what %%writefile says from the second run on
+                output.text = re.sub(r"^Overwriting (?=\S+\.py$)", "Writing ", output.text)
         unchanged = "outputs" in before and without_pictures(before) == without_pictures(cell)
         if unchanged and not pictures:
             cell.outputs = before["outputs"]

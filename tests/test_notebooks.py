@@ -175,11 +175,15 @@ def test_every_picture_has_words_that_nbval_compares(path):
         assert "![](" not in source
 
 
-def test_sanitizing_hides_nothing_but_the_bytes_of_pictures():
+def test_sanitizing_hides_nothing_but_the_bytes_of_pictures_and_that_a_file_was_there():
     rules = re.findall(r"^regex: (.+)\nreplace: ", SANITIZE.read_text("utf-8"), re.MULTILINE)
     assert rules
     for path in NOTEBOOKS:
         for cell in code_cells(path):
+            written = re.match(r"%%writefile (\S+)\n", cell.source)
+            if written:
+                assert output_texts(cell) == [f"Writing {written[1]}\n"]
+                continue
             for text in output_texts(cell):
                 assert not any(re.search(rule, text) for rule in rules)
 
@@ -274,8 +278,9 @@ def test_it_closes_with_three_questions_and_a_link_onward(path):
     _, questions = "\n".join(markdown(path)).split("\n## Three questions\n")
     questions, _, after = questions.partition("\n## ")
     assert re.findall(r"^(\d)\. .+", questions, re.MULTILINE) == ["1", "2", "3"]
-    number = int(path.name[:2])
-    assert re.search(rf"\]\(0?{number % 7 + 1:02}_\w+\.ipynb\)", questions + after)
+    pages = [path.name for path in NOTEBOOKS if path.parent.name == "notebooks"]
+    following = pages[(pages.index(path.name) + 1) % len(pages)]
+    assert f"]({following})" in questions + after
 
 
 @every_notebook
@@ -365,6 +370,20 @@ def test_nbval_catches_one_changed_character_in_every_kind_of_output(tmp_path):
         "untouched.ipynb": [],
         "changed.ipynb": list(range(len(KINDS_OF_OUTPUT))),
     }
+
+
+def test_a_page_that_writes_a_program_can_be_run_again_and_stores_the_same(tmp_path):
+    page = tmp_path / "page.ipynb"
+    cell = nbformat.v4.new_code_cell("%%writefile program.py\nprint(6 * 7)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), page)
+    for _ in range(2):
+        notebooks_command().execute(page)
+        (cell,) = nbformat.read(page, as_version=4).cells
+        assert output_texts(cell) == ["Writing program.py\n"]
+    assert cells_that_fail_under_nbval(page) == {"page.ipynb": []}  # where it says "Overwriting"
+
+    change(page, 0, "program.py", "another.py")
+    assert cells_that_fail_under_nbval(page) == {"page.ipynb": [0]}
 
 
 def test_nbval_catches_one_changed_number_in_a_copy_of_a_real_notebook(tmp_path):

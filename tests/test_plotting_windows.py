@@ -1,6 +1,7 @@
 """What is drawn of a sliding window is what torch's layers read, write and give."""
 
 import math
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -153,6 +154,21 @@ def test_bars_of_places_do_not_overlap(numbers):
     for index, (left, top, width, height) in enumerate(bars):
         for other_left, other_top, *_ in bars[:index]:
             assert other_left + width <= left or abs(other_top - top) >= height
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"size": 13, "kernel_size": 2, "stride": 2},
+        {"size": 32, "kernel_size": 3, "padding": 1},
+        {"size": (120, 110), "kernel_size": 7, "stride": 2, "padding": 3},
+    ],
+)
+def test_no_number_covers_another(numbers):
+    ax = plot_window(**numbers)
+    ax.figure.draw_without_rendering()
+    written = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    assert not any(one.overlaps(other) for one, other in combinations(written, 2))
 
 
 def test_the_last_place_is_dashed_in_both_grids():

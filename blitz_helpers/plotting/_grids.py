@@ -11,10 +11,10 @@ from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GAP = 4  # cells between the two grids
+_GAP, _ARROW = 4, 0.25  # between the two grids: cells at least, and inches for the arrow
 _BAR = 0.8  # cells from one line of bars to the next
 _WIDTH, _HEIGHT, _CELL = 7.2, 4.6, 0.3  # the most that a picture and a cell take, in inches
-_LEGIBLE = 0.17  # inches: a number fits into a cell of this side
+_LEGIBLE, _DIGIT = 0.17, 0.08  # inches: the least cell for a number, the width of a digit
 _LEGEND = 5.2  # inches: the least width of a picture, for the words under it
 _DOTS = "...."  # the second window's hatching, seen above the first window's colour
 
@@ -65,14 +65,18 @@ class Sketch:
         self.top, self.bottom = -rows.padding, rows.size + rows.padding
         self.numbers_top = (rows.size - self.height) // 2
         self.lanes = min(self.width, math.ceil(columns.span / columns.stride))
-        self.right = columns.size + 2 * columns.padding + GAP + self.width
+        cells = columns.size + 2 * columns.padding + self.width
         low = max(self.bottom + self.lanes * _BAR + 0.3, self.numbers_top + self.height)
         high: float = min(self.top, self.numbers_top)
-        self.cell = min(_CELL, _WIDTH / (self.right + 2), _HEIGHT / (low - high + 1))
-        self.aside = max(0.55, 0.1 / self.cell)  # of the numbers of rows and columns
+        self.cell = min(_CELL, _WIDTH / (cells + _GAP + 2), _HEIGHT / (low - high + 1))
+        number = _DIGIT * len(str(max(rows.size, columns.size) - 1)) / self.cell
+        self.aside = max(0.55, 0.1 / self.cell, 0.6 * number)  # of the numbers of rows and columns
+        self.gap = max(_GAP, math.ceil(_ARROW / self.cell + 2 * self.aside))
+        self.right = cells + self.gap
         high -= 2 * self.aside
         self.legible = self.cell >= _LEGIBLE
-        self.every = math.ceil(_LEGIBLE / self.cell)  # rows and columns from number to number
+        # Rows and columns from one number to the next.
+        self.every = math.ceil(max(_LEGIBLE / self.cell, number))
         width = max(_LEGEND, self.cell * (self.right + 2))
         self.ax = canvas(ax, width, self.cell * (low - high) + 0.9)
         self.ax.set_xlim(left - 2 * self.aside, left + self.right + 0.5)

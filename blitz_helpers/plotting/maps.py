@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _FIELD_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 _KERNEL_SIDE = 0.5  # of the longest side of the image, which is 1
 _GAP = 0.25  # between the pictures
-_WRITTEN = 7  # the numbers of a kernel are written into it up to this size
+_INCHES, _DIGIT = 2.4, 0.08  # the longest side of an image; the width of a digit
+_TOLD = 7  # the alt text tells the numbers of a kernel up to this size
 
 
 @same_for_all
@@ -59,12 +60,11 @@ def plot_feature_map(
     cell = _KERNEL_SIDE / max(kernel.shape)
     widths = [image.shape[1] * pixel, kernel.shape[1] * cell, feature_map.shape[1] * pixel]
     lefts = [0.0, widths[0] + _GAP, widths[0] + widths[1] + 2 * _GAP]
-    ax = canvas(ax, 2.4 * (lefts[2] + widths[2] + 0.35), 2.4 * 1.2)
+    ax = canvas(ax, _INCHES * (lefts[2] + widths[2] + 0.35), _INCHES * 1.2)
     _draw(ax, image, lefts[0], pixel, cmap="gray_r", vmin=0)
     _draw(ax, kernel, lefts[1], cell, cmap="RdBu_r", **_around_zero(kernel))
     drawn = _draw(ax, feature_map, lefts[2], pixel, cmap="RdBu_r", **_around_zero(feature_map))
-    if max(kernel.shape) <= _WRITTEN:
-        _write_numbers(ax, kernel, lefts[1], cell)
+    _write_numbers(ax, kernel, lefts[1], cell)
     for name, numbers, left, width in zip(
         ("image", "kernel", "feature map"), (image, kernel, feature_map), lefts, widths, strict=True
     ):
@@ -171,7 +171,11 @@ def _draw(ax: Axes, grid: NDArray[np.float64], left: float, side: float, **look:
 
 
 def _write_numbers(ax: Axes, kernel: NDArray[np.float64], left: float, cell: float) -> None:
+    """Write each number of a kernel into its cell, where all of them fit."""
     limit = _around_zero(kernel)["vmax"]
+    longest = max(len(_signed(number, 2)) for number in kernel.flat)
+    if longest * _DIGIT > cell * _INCHES:
+        return
     for (row, column), number in require("numpy", extra="plotting").ndenumerate(kernel):
         ax.text(
             left + (column + 0.5) * cell, (row + 0.5 - kernel.shape[0] / 2) * cell,
@@ -181,7 +185,7 @@ def _write_numbers(ax: Axes, kernel: NDArray[np.float64], left: float, cell: flo
 
 
 def _rows(kernel: NDArray[np.float64]) -> str:
-    if max(kernel.shape) > _WRITTEN:
+    if max(kernel.shape) > _TOLD:
         return ""
     rows = (" ".join(_signed(number, 2) for number in row) for row in kernel)
     return f" with the rows {'; '.join(rows)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blitz_helpers.plotting._canvas import describe
-from blitz_helpers.plotting._grids import GAP, Side, Sketch, by
+from blitz_helpers.plotting._grids import Side, Sketch, by
 from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plot_window(
                 f"input of {side.size} with padding={side.padding}: use a larger size or padding."
             )
     sketch = Sketch(ax, rows, columns, left=-columns.padding)
-    out_left = columns.size + columns.padding + GAP
+    out_left = columns.size + columns.padding + sketch.gap
     sketch.windows(left=0, gid="input", border="0")
     sketch.numbers(left=out_left, gid="output")
     sketch.arrow(columns.size + columns.padding, out_left)
@@ -102,7 +102,7 @@ def plot_transposed_window(
             f"padding={padding} cuts off all that the windows lay down: use a smaller padding."
         )
     sketch = Sketch(ax, rows, columns, left=0)
-    out_left = inputs[1].size + GAP + columns.padding
+    out_left = inputs[1].size + sketch.gap + columns.padding
     sketch.numbers(left=0, gid="input")
     sketch.windows(left=out_left, gid="output", border="")
     sketch.arrow(inputs[1].size, out_left - columns.padding)

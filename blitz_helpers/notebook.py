@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -31,6 +32,16 @@ def short_errors() -> None:
     shell = None if ipython is None else ipython.get_ipython()
     if shell is not None:
         shell.set_custom_exc((Exception,), _show)
+
+
+def own_line(error: BaseException) -> str | None:
+    """Return the last line of the reader's own that led to the error, or ``None``."""
+    trace = _own(error.__traceback__)
+    if trace is None:
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip() or None
 
 
 def _show(shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: Any = None) -> None:

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "tracking": {"_extras"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
+    "exercises": {"notebook", "shapes"},
     "train": {"_extras", "data", "network", "tracking", "training", "updates"},
 }
 

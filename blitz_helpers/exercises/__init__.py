@@ -1,0 +1,6 @@
+"""Exercises that answer back: a module a page, named as the page without its number.
+
+>>> from blitz_helpers.exercises import shape_arithmetic as ex
+>>> ex.pooled_size.check(...)
+Not attempted yet: put your answer in place of the three dots.
+"""

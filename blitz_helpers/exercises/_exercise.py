@@ -1,0 +1,255 @@
+"""An exercise: a question, a check that replies, hints, and a solution."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import EllipsisType, FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blitz_helpers.exercises._limits import (
+    TookTooLongError,
+    bounded_output,
+    random_state_kept,
+    within,
+)
+from blitz_helpers.notebook import own_line
+
+_SECONDS = 5.0
+_MOST_SHOWN = 12  # numbers of a tensor that a reply shows
+_NOT_ATTEMPTED = "Not attempted yet: put your answer in place of the three dots."
+
+
+class Wrong(Exception):  # noqa: N818, it is a verdict and not an error
+    """Raised by a check: what is wrong with the answer, said to the learner."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an exercise says. ``right`` is ``None`` where there was nothing to judge."""
+
+    right: bool | None
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Text:
+    """A question, hint or solution: Markdown in a notebook, the same as text elsewhere."""
+
+    markdown: str
+
+    def __repr__(self) -> str:
+        return self.markdown
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+class Exercise:
+    """One exercise. Show it to read the question; then ``check``, ``hint`` and ``solution``."""
+
+    def __init__(
+        self,
+        judge: Callable[[Any], None],
+        wants: type,
+        question: str,
+        hints: tuple[str, ...],
+        solution: str,
+        why: str,
+    ) -> None:
+        self.name = judge.__name__
+        self.question = question
+        self.state = "open"
+        self._judge = judge
+        self._wants = wants
+        self._hints = hints
+        self._told = 0
+        self._solution = solution
+        self._why = why
+
+    def __repr__(self) -> str:
+        return self.question
+
+    def _repr_markdown_(self) -> str:
+        return self.question
+
+    def check(self, answer: Any = ..., seconds: float = _SECONDS) -> Reply:
+        """Say whether the answer is right, or what is wrong with it.
+
+        It never raises on an answer, and leaves the answer and the random state as they were. Code
+        that takes longer than ``seconds`` is stopped, unless it hangs inside a call into C.
+        """
+        if isinstance(answer, EllipsisType):
+            return Reply(None, _NOT_ATTEMPTED)
+        if self.state == "open":
+            self.state = "tried"
+        with random_state_kept(), bounded_output() as printed:
+            wrong = self._what_is_wrong(answer, seconds)
+        if wrong is None:
+            self.state = "done"
+            return Reply(True, f"Right. {self._why}")
+        output = printed.getvalue().rstrip()
+        said = f"\nIt printed:\n{output}" if output else ""
+        return Reply(False, f"Not yet. {wrong}{said}")
+
+    def _what_is_wrong(self, answer: Any, seconds: float) -> str | None:
+        try:
+            within(seconds, lambda: self._judge(_accepted(answer, self._wants)))
+        except Wrong as wrong:
+            return str(wrong)
+        except TookTooLongError:
+            return f"Your code had not ended after {seconds:g} seconds, and was stopped."
+        except Exception as error:
+            return _told_of(error)
+        return None
+
+    def hint(self) -> Text:
+        """Return the next hint; each says a little more, and the last one stays."""
+        self._told = min(self._told + 1, len(self._hints))
+        rest = len(self._hints) - self._told
+        more = f" ({rest} more)" if rest else " (the last)"
+        return Text(f"Hint {self._told}{more}: {self._hints[self._told - 1]}")
+
+    def solution(self) -> Text:
+        """Return code that answers the question, and why it does."""
+        return Text(f"```python\n{self._solution.strip()}\n```\n\n{self._why}")
+
+
+def exercise(
+    wants: type, question: str, hints: tuple[str, ...], solution: str, why: str
+) -> Callable[[Callable[[Any], None]], Exercise]:
+    """Make an exercise of a function that raises :class:`Wrong` on a wrong answer.
+
+    Args:
+        wants: what an answer is: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``, or
+            ``FunctionType`` for anything that can be called.
+        question: Markdown, shown where the exercise is shown.
+        hints: one after the other, each says a little more.
+        solution: code that leaves a right answer in ``answer``.
+        why: what makes it right, said after a right answer and below the solution.
+    """
+    return lambda judge: Exercise(judge, wants, question, hints, solution, why)
+
+
+def attempt(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Return what the learner's code makes of the inputs, which it gets as copies.
+
+    Raises:
+        Wrong: it raised an error; says which, on which line, and what it was called with.
+    """
+    try:
+        return function(*copy.deepcopy(inputs))
+    except Exception as error:
+        tried = ", ".join(map(shown, inputs))
+        raise Wrong(f"{_told_of(error)}\nIt was called with {tried}.") from error
+
+
+def shown(value: Any) -> str:
+    """Return a value as a reply shows it: few numbers as they are, many by their shape."""
+    if isinstance(value, Tensor):
+        if value.numel() <= _MOST_SHOWN:
+            return repr(value.detach()).replace("\n", "")
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def expect_tensor(got: Any, wanted: Tensor, tried: str, tolerance: float = 1e-5) -> None:
+    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape and the numbers wanted."""
+    if not isinstance(got, Tensor):
+        raise Wrong(f"{tried} should give a tensor, but gives {shown(got)}.")
+    if got.shape != wanted.shape:
+        shapes = f"{tuple(wanted.shape)}, but gives {tuple(got.shape)}"
+        raise Wrong(f"{tried} should give the shape {shapes}.")
+    if not torch.allclose(got.double(), wanted.double(), rtol=tolerance, atol=tolerance):
+        raise Wrong(f"{tried} should give {shown(wanted)}, but gives {shown(got)}.")
+
+
+def _told_of(error: Exception) -> str:
+    line = own_line(error)
+    where = f" in your line `{line}`" if line else ""
+    return f"Your code raised {type(error).__name__}{where}: {error}"
+
+
+def _accepted(answer: Any, wants: type) -> Any:
+    """Return the answer as a check takes it, or say what was expected in its place."""
+    if isinstance(answer, type):
+        raise Wrong(f"This is a class. Pass what it makes: {answer.__name__}(...).")
+    if wants is FunctionType:
+        if not callable(answer):
+            raise Wrong(f"A function is wanted, but this is {shown(answer)}. Pass its name alone.")
+        return answer
+    if wants is nn.Module:
+        if not isinstance(answer, nn.Module):
+            raise Wrong(f"A network (an nn.Module) is wanted, but this is {shown(answer)}.")
+        return copy.deepcopy(answer)
+    if callable(answer):
+        raise Wrong(f"{_NAMES[wants]} is wanted, but this is a function. Pass what it returns.")
+    try:
+        return _CONVERTED[wants](answer)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise Wrong(f"{_NAMES[wants]} is wanted, but this is {shown(answer)}.") from None
+
+
+def _whole(answer: Any) -> int:
+    if isinstance(answer, bool):
+        raise TypeError
+    if isinstance(answer, float) and answer.is_integer():
+        return int(answer)
+    return operator.index(answer)
+
+
+def _sizes(answer: Any) -> tuple[int, ...]:
+    if not isinstance(answer, tuple | list):
+        raise TypeError
+    return tuple(map(_whole, answer))
+
+
+def _text(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise TypeError
+    return answer.strip()
+
+
+_CONVERTED: dict[type, Callable[[Any], Any]] = {
+    int: _whole,
+    float: float,
+    tuple: _sizes,
+    str: _text,
+}
+_NAMES = {
+    int: "A whole number",
+    float: "A number",
+    tuple: "A tuple of whole numbers, such as (1, 6, 30, 30),",
+    str: "A text in quotes",
+}
+
+
+class Page(ModuleType):
+    """A module of exercises, which shows how far you are."""
+
+    def __repr__(self) -> str:
+        exercises = [value for value in vars(self).values() if isinstance(value, Exercise)]
+        states = [each.state for each in exercises]
+        bar = "".join(_MARKS[state] for state in sorted(states, key=list(_MARKS).index))
+        lines = [f"{_MARKS[each.state]} {each.name}: {each.state}" for each in exercises]
+        return "\n".join([f"{bar} {states.count('done')} of {len(states)} done", *lines])
+
+
+_MARKS = {"done": "●", "tried": "◐", "open": "○"}
+
+
+def page(name: str) -> None:
+    """Make a module show how far the learner is: the last line of each page's file."""
+    sys.modules[name].__class__ = Page

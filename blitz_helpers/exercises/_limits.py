@@ -1,0 +1,97 @@
+"""Run a learner's code for a bounded time, with bounded output, and put the random state back."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+
+_AGAIN = 0.1  # seconds until code that swallowed the exception is stopped again
+_MOST_PRINTED = 2_000  # characters
+
+
+class TookTooLongError(BaseException):
+    """Raised in the learner's code when its time is over; no `except Exception` swallows it."""
+
+
+class Printed(io.StringIO):
+    """What the learner's code printed, up to a limit."""
+
+    def write(self, text: str) -> int:
+        """Keep the text as far as there is room for it."""
+        super().write(text[: max(0, _MOST_PRINTED - self.tell())])
+        return len(text)
+
+
+@contextmanager
+def bounded_output() -> Iterator[Printed]:
+    """Collect what is printed in place of showing it."""
+    printed = Printed()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        yield printed
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put the random state of torch, Python and numpy back on leaving."""
+    numpy = sys.modules.get("numpy")
+    states = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        if numpy:
+            numpy.random.set_state(states[2])
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+
+
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Return what ``function`` returns, or stop it after ``seconds``.
+
+    It runs in the thread that called, where a second thread raises :class:`TookTooLongError`, again
+    and again until the code has ended. A call that hangs inside C cannot be stopped.
+
+    Raises:
+        TookTooLongError: the time was over.
+    """
+    thread = ctypes.c_ulong(threading.get_ident())
+    stop = ctypes.py_object(TookTooLongError)
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    # Plain locks and a list, whose calls are single steps: the exception can arrive between any
+    # two steps, and inside an `Event` or `Thread.join` it would leave a lock taken for ever.
+    running = threading.Lock()
+    running.acquire()
+    gone: list[bool] = []
+
+    def watch() -> None:
+        wait = seconds
+        while not running.acquire(timeout=wait):
+            raise_in(thread, stop)
+            wait = _AGAIN
+        gone.append(True)
+
+    try:
+        threading.Thread(target=watch, daemon=True).start()
+        return function()
+    finally:
+        while True:
+            try:
+                if running.locked():
+                    running.release()
+                while not gone:
+                    time.sleep(0)
+                raise_in(thread, None)  # one that has not arrived yet
+                break
+            except TookTooLongError:  # it arrived here, just as the code had ended
+                continue

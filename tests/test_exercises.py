@@ -1,0 +1,269 @@
+"""Each exercise takes right answers, says what is wrong with others, and survives the rest."""
+
+import copy
+import importlib
+import importlib.util
+import inspect
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import blitz_helpers
+from blitz_helpers.exercises import _exercise, _limits
+from blitz_helpers.exercises._exercise import Exercise, exercise
+
+PACKAGE = Path(_exercise.__file__).parent
+PAGES = sorted(path.stem for path in PACKAGE.glob("[!_]*.py"))
+
+
+def exercises(page):
+    module = importlib.import_module(f"blitz_helpers.exercises.{page}")
+    return {name: value for name, value in vars(module).items() if isinstance(value, Exercise)}
+
+
+def answers(page):
+    file = Path(__file__).parent / "exercises" / f"{page}.py"
+    spec = importlib.util.spec_from_file_location(f"answers_{page}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ALL = [(page, name) for page in PAGES for name in exercises(page)]
+ANSWERS = {page: answers(page) for page in PAGES}
+RIGHT = [
+    pytest.param(page, name, answer, id=f"{page}-{name}-{number}")
+    for page, name in ALL
+    for number, answer in enumerate(ANSWERS[page].RIGHT[name])
+]
+WRONG = [
+    pytest.param(page, name, answer, reply, id=f"{page}-{name}-{reply[:30]}")
+    for page, name in ALL
+    for answer, reply in ANSWERS[page].WRONG[name]
+]
+every_exercise = pytest.mark.parametrize(("page", "name"), ALL)
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Return a function that gives an exercise afresh, as nobody has tried it."""
+    return lambda page, name: copy.copy(exercises(page)[name])
+
+
+@pytest.mark.parametrize(("page", "name", "answer"), RIGHT)
+def test_a_right_answer_is_accepted(ask, page, name, answer):
+    each = ask(page, name)
+    reply = each.check(answer)
+    assert reply.right, reply
+    assert each.state == "done"
+
+
+@pytest.mark.parametrize(("page", "name", "answer", "reply"), WRONG)
+def test_a_wrong_answer_is_told_what_is_wrong_with_it(ask, page, name, answer, reply):
+    each = ask(page, name)
+    said = each.check(answer)
+    assert said.right is False
+    assert reply in said.text
+    assert each.state == "tried"
+
+
+@every_exercise
+def test_the_solution_is_accepted(ask, page, name):
+    each = ask(page, name)
+    names = {name: getattr(blitz_helpers, name) for name in blitz_helpers.__all__}
+    namespace = {"torch": torch, "nn": nn, "F": F, **names}
+    exec(each._solution, namespace)
+    assert each.check(namespace["answer"]).right
+    assert each._solution.strip() in each.solution().markdown
+
+
+@every_exercise
+def test_three_wrong_answers_and_a_second_right_one_are_tried(page, name):
+    replies = [reply for _, reply in ANSWERS[page].WRONG[name]]
+    assert len(set(replies)) == len(replies) >= 3
+    assert len(ANSWERS[page].RIGHT[name]) >= 1
+
+
+@every_exercise
+def test_three_dots_are_no_attempt(ask, page, name):
+    each = ask(page, name)
+    for reply in (each.check(...), each.check()):
+        assert reply.right is None
+        assert repr(reply).startswith("Not attempted yet")
+    assert each.state == "open"
+
+
+class OddError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def raising(*args, **kwargs):
+    raise OddError
+
+
+ODD = [
+    None,
+    "",
+    "text",
+    True,
+    -1,
+    10**400,
+    float("nan"),
+    [],
+    {},
+    object(),
+    torch.zeros(2, 3),
+    nn.ReLU,
+]
+ODD += [
+    nn.ReLU(),
+    print,
+    lambda *a: None,
+    lambda *a: "text",
+    lambda *a: a,
+    lambda *a: torch.zeros(0),
+]
+ODD += [lambda *a: float("nan"), lambda *a: [None], raising, lambda: None, len]
+
+
+@every_exercise
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_answer_of_any_kind_gets_a_reply(ask, page, name, odd):
+    reply = ask(page, name).check(odd, seconds=20)
+    assert reply.right is False
+    assert reply.text.startswith("Not yet. ")
+
+
+@every_exercise
+def test_hints_say_more_and_more_and_the_last_one_stays(ask, page, name):
+    each = ask(page, name)
+    told = [each.hint().markdown for _ in range(len(each._hints) + 1)]
+    assert len(set(told)) == len(each._hints) >= 2
+    assert told[-1] == told[-2]
+    assert each.question.strip()
+
+
+def test_each_page_of_the_series_has_three_exercises_or_more():
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    pages = {path.stem[3:] for path in notebooks.glob("*.ipynb")}
+    assert set(PAGES) <= pages
+    assert all(len(exercises(page)) >= 3 for page in PAGES)
+
+
+def test_a_page_shows_what_is_done_tried_and_open():
+    spec = importlib.util.find_spec("blitz_helpers.exercises.shape_arithmetic")
+    fresh = importlib.util.module_from_spec(spec)
+    sys.modules["fresh_page"] = fresh
+    source = Path(spec.origin).read_text("utf-8").replace("page(__name__)", "page('fresh_page')")
+    exec(compile(source, spec.origin, "exec"), vars(fresh))
+    fresh.same_padding.check(3)
+    fresh.pooled_size.check(9)
+    first, *lines = repr(fresh).splitlines()
+    assert first == "●◐○○ 1 of 4 done"
+    assert lines[:3] == ["● pooled_size: done", "◐ same_padding: tried", "○ mended_reader: open"]
+
+
+# What a check does to the answer and to the world.
+
+
+def make(judge, wants=FunctionType):
+    return exercise(wants, "Question?", ("One.", "Two."), "answer = 1", "Because.")(judge)
+
+
+def test_an_error_is_shown_with_the_learners_own_line_and_what_was_tried():
+    def broken(x):
+        return x.reshape(7)
+
+    each = make(lambda answer: _exercise.attempt(answer, torch.tensor([1.0, 2.0])))
+    said = each.check(broken).text
+    assert "Your code raised RuntimeError in your line `return x.reshape(7)`" in said
+    assert "It was called with tensor([1., 2.])." in said
+
+
+def endless():
+    while True:
+        pass
+
+
+def stubborn():
+    started = time.monotonic()
+    while time.monotonic() - started < 60:
+        try:
+            while time.monotonic() - started < 60:
+                pass
+        except BaseException:
+            if time.monotonic() - started > 1:
+                raise
+
+
+@pytest.mark.parametrize("function", [endless, stubborn])
+def test_code_that_does_not_end_is_stopped(function):
+    each = make(lambda answer: _exercise.attempt(answer))
+    assert "had not ended after 0.2 seconds, and was stopped" in each.check(function, 0.2).text
+
+
+def test_what_is_stopped_late_leaves_nothing_behind():
+    for _ in range(200):  # ends about when its time is over
+        with suppress(_limits.TookTooLongError):
+            _limits.within(1e-4, lambda: sum(range(3000)))
+    sum(range(100_000))
+
+
+def test_output_is_kept_to_a_bounded_buffer(capsys):
+    def chatty():
+        for _ in range(10_000):
+            print("so much to say")
+        return 1 / 0
+
+    said = make(lambda answer: _exercise.attempt(answer)).check(chatty).text
+    assert "ZeroDivisionError" in said
+    assert 1000 < len(said) < 4000
+    assert capsys.readouterr().out == ""
+
+
+def test_the_random_state_the_answer_and_its_inputs_stay_as_they_were():
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout())
+    before = copy.deepcopy(net.state_dict())
+
+    def judge(answer):
+        answer.train()
+        torch.manual_seed(5)
+        answer(torch.randn(4, 3)).sum().backward()
+        torch.set_grad_enabled(False)
+        raise _exercise.Wrong("no")
+
+    state = torch.get_rng_state()
+    make(judge, wants=nn.Module).check(net)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+    given = torch.zeros(3)
+
+    def overwriting(x):
+        return x.fill_(7)
+
+    make(lambda answer: _exercise.attempt(answer, given)).check(overwriting)
+    assert given.sum() == 0
+
+
+def test_nothing_of_the_package_imports_the_exercises():
+    for path in PACKAGE.parent.rglob("*.py"):
+        if PACKAGE not in path.parents:
+            assert "blitz_helpers.exercises" not in path.read_text("utf-8"), path
+
+
+def test_an_exercise_needs_no_class_of_its_own():
+    assert all(
+        inspect.isfunction(each._judge) for page in PAGES for each in exercises(page).values()
+    )

@@ -27,9 +27,13 @@ one process:             python -m blitz_helpers.train --epochs 5
 two on this machine:     torchrun --nproc-per-node 2 -m blitz_helpers.train --epochs 5
 two, one of which dies:  torchrun --nproc-per-node 2 --max-restarts 3 \\
                              -m blitz_helpers.train --epochs 5 --checkpoint digits.pt
+two on two machines:     torchrun --nnodes 2 --node-rank RANK --master-addr FIRST \\
+                             --master-port PORT -m blitz_helpers.train --epochs 5
+                         on the first with RANK 0, on the other with RANK 1
 
 Each batch is shared out among the processes, and their gradients are averaged: how many there are
-changes the losses by no more than rounding does. Only the first of them prints and writes.
+changes the losses by no more than rounding does. Only the first of them prints, and reads and
+writes the checkpoint.
 """
 
 
@@ -91,6 +95,8 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     has_gpu = local_rank < torch.cuda.device_count()
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
+    if has_gpu:
+        torch.cuda.set_device(device)  # or what processes tell each other would all go to the first
     if num_processes == 1:
         yield rank, num_processes, device
         return

@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import socket
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,7 @@ def digits(tmp_path_factory):
     return folder
 
 
-def run(*command):
+def run(*command, cwd=None):
     """Run it with loopback as the only network it is told of."""
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
@@ -46,6 +48,7 @@ def run(*command):
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         },
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,6 +116,100 @@ def test_two_processes_give_the_losses_of_one_to_five_digits(digits, tmp_path, o
     assert first == "96 digits, 12 batches of 8 an epoch, 2 processes, from the start"
     assert len(epochs) == 3  # one process prints, not both
     assert losses(tmp_path / "two.pt") == pytest.approx(losses(one_process), rel=1e-5)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@needs_gloo
+@pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone")
+def test_two_agents_with_nothing_but_the_network_in_common_train_as_one_process_does(
+    digits, tmp_path, one_process
+):
+    shared = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    shared += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    program = ["-m", "blitz_helpers.train", *options(digits, "net.pt")]
+    folders = [tmp_path / f"machine {rank}" for rank in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor() as pool:
+        agents = [
+            pool.submit(run, *shared, f"--node-rank={rank}", *program, cwd=folders[rank])
+            for rank in range(2)
+        ]
+        results = [agent.result() for agent in agents]
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    assert "2 processes, from the start" in results[0].stdout
+    assert results[1].stdout == ""
+    assert losses(folders[0] / "net.pt") == pytest.approx(losses(one_process), rel=1e-5)
+    assert list(folders[1].iterdir()) == []
+
+
+# One rank alone validates, evaluates, writes and reads; and each draws a dropout of its own.
+TOGETHER = """
+import sys
+from functools import partial
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
+
+from blitz_helpers import evaluate, fit, sgd_step
+
+distributed.init_process_group("gloo")
+rank, folder = distributed.get_rank(), sys.argv[1]
+step = partial(sgd_step, lr=0.1)
+inputs = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+data = TensorDataset(inputs, torch.arange(24) % 3)
+seen = []
+
+def collate(rows):
+    inputs, labels = map(torch.stack, zip(*rows))
+    seen.append(inputs)
+    return inputs, labels
+
+def train(epochs, **files):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
+    model = DistributedDataParallel(net)
+    torch.manual_seed(rank)
+    sampler = DistributedSampler(data, seed=1)
+    loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 2, False), collate_fn=collate)
+    validation = [data[:]] if rank == 0 else None
+    return model, fit(model, loader, step, epochs, val_loader=validation, **files)
+
+model, whole = train(4)
+if rank == 0:
+    assert evaluate(model, [data[:]]).loss == whole.val_losses[-1]
+first, second = torch.stack(seen).view(4, 12, 4)[:2]
+assert not torch.equal(first, second), "the batch sampler's sampler was not dealt anew"
+
+train(2, checkpoint=f"{folder}/net.pt" if rank == 0 else None)
+_, resumed = train(4, resume_from=f"{folder}/net.pt" if rank == 0 else None)
+assert resumed.losses == whole.losses, "the resumed training differs"
+assert rank or resumed.val_losses == whole.val_losses, "the resumed validation differs"
+
+try:
+    fit(nn.Linear(2, 2), [(torch.eye(2), torch.arange(2))] * (2 + rank), step, 1)
+except ValueError as error:
+    assert "their loaders hold (2, 3) batches, for (1, 1) epochs" in str(error)
+else:
+    raise AssertionError("unlike numbers of batches were not found out")
+print("all is well", flush=True)
+"""
+
+
+@needs_gloo
+def test_processes_stay_in_step_where_one_alone_validates_and_resume_as_if_never_stopped(tmp_path):
+    program = tmp_path / "together.py"
+    program.write_text(TOGETHER)
+    result = torchrun(program, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("all is well") == 2
 
 
 KILLED_IN_THE_MIDDLE = """

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SERIES_ROUNDS = 3
 WHY = (
-    "the pages train for real: 06 tries learning rates and trains past 95 %, and 07 starts two "
+    "the pages train for real: 06 tries learning rates and trains past 95 %, and 08 starts two "
     "processes, each of which imports torch's compiler when DDP wraps the model."
 )
 

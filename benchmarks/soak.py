@@ -2,10 +2,11 @@
 
 usage: python benchmarks/soak.py [--rounds 20] [--count 250] [--seed 0] [--python PYTHON]
 
-Each round has a seed. It tries its own random networks, then runs nbval over the notebooks in
-random order, on one thread or two, with plain or AVX2 kernels, on idle cores or busy ones.
-`--rounds 1 --seed 7` is the round of seed 7 again; `--python` names the interpreter of another
-environment, with another torch. Ctrl-C stops and sums up. Nothing is written into the repository.
+Each round has a seed. It tries its own random networks, then what is foretold of the graphs of all
+of torch's operations, then runs nbval over the notebooks in random order, on one thread or two,
+with plain or AVX2 kernels, on idle cores or busy ones. `--rounds 1 --seed 7` is the round of seed 7
+again; `--python` names the interpreter of another environment, with another torch. Ctrl-C stops and
+sums up. Nothing is written into the repository.
 """
 
 import argparse
@@ -66,6 +67,11 @@ def networks_pass(python: str, seed: int, count: int) -> bool:
     return passes(f"seed {seed:3}: networks {first} to {first + count - 1}", fuzz)
 
 
+def operations_pass(python: str, seed: int) -> bool:
+    operations = [python, "tests/operations.py", "--seed", str(seed)]
+    return passes(f"seed {seed:3}: the graphs of all of torch's operations", operations)
+
+
 def series_passes(python: str, seed: int) -> bool:
     draw = random.Random(seed)
     notebooks = sorted(str(path) for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"))
@@ -94,11 +100,13 @@ def main() -> None:
         for seed in range(options.seed, options.seed + options.rounds):
             failed["networks"] += not networks_pass(options.python, seed, options.count)
             tried["networks"] += 1
+            failed["operations"] += not operations_pass(options.python, seed)
+            tried["operations"] += 1
             failed["series"] += not series_passes(options.python, seed)
             tried["series"] += 1
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.")
-    for what in ("networks", "series"):
+    for what in ("networks", "operations", "series"):
         print(f"{what}: {tried[what] - failed[what]} of {tried[what]} rounds passed")
     sys.exit(failed.total() > 0 or tried["series"] < options.rounds)
 

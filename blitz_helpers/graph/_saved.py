@@ -33,8 +33,8 @@ class Reading:
         self.storages: set[UntypedStorage] = set()
         self.lost: list[Lost] = []
         """From the node that is being read."""
-        self.shape: Shape | None = None
-        """Of the tensor that this node made."""
+        self.shapes: list[Shape | None] = []
+        """Of the tensors that this node took and made."""
         self.reshaped_leaves: dict[int, Shape] = {}
         """By the ``id`` of a leaf whose shape has changed since the forward, the shape it had."""
 
@@ -75,6 +75,9 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
             # No hook is on it, so only torch's own checks run here.
             try:
                 tensor = getattr(node, attribute)
+                if tensor is not None and not tensor.requires_grad:
+                    # This raises for a tensor that was detached in place, as backward will.
+                    getattr(node, raw_attribute).unpack()
             except RuntimeError as error:
                 found.append(_lost(name, getattr(node, raw_attribute), error, reading))
             else:
@@ -134,19 +137,20 @@ def _read_list(name: str, raws: tuple[Any, ...], reading: Reading) -> list[Saved
 
 def _present(name: str, tensor: Tensor, reading: Reading) -> SavedTensor:
     """Return the record of a tensor that torch hands out, of whatever layout."""
-    sizes = _sizes(tensor, reading)
-    if sizes is None:
+    try:
+        shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
+    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
         return SavedTensor(name, shape_of(tensor), None, "kept")
-    shape, nbytes, memory = sizes
-    if shape != reading.shape:  # else it can hardly be a wrong one
+    reading.storages.add(storage)
+    if shape not in reading.shapes:  # else it can hardly be a wrong one
         before = _shape_before(tensor, reading)
         if before is not None and not _broadcast(shape, before):
             why = f"its shape was {before} then and is {tuple(shape)} now"
             reading.lost.append(Lost(name, why))
             return SavedTensor(name, tuple(shape), nbytes, "changed")
-    if memory < nbytes and memory < _reach(tensor):
+    if storage.nbytes() < nbytes and storage.nbytes() < _reach(tensor):
         reading.lost.append(Lost(name, "its memory was released since"))
-        return SavedTensor(name, tuple(shape), memory, "changed")
+        return SavedTensor(name, tuple(shape), storage.nbytes(), "changed")
     return _kept(name, shape, nbytes)
 
 
@@ -176,19 +180,9 @@ def _lost(name: str, raw: Any, error: RuntimeError, reading: Reading) -> SavedTe
         return _freed(name, reading)
     words = str(error).partition("\n")[0]
     why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
+    record = _present(name, data, reading)._replace(state="changed")
     reading.lost.append(Lost(name, why))
-    sizes = _sizes(data, reading)
-    return SavedTensor(name, shape_of(data), None if sizes is None else sizes[1], "changed")
-
-
-def _sizes(tensor: Tensor, reading: Reading) -> tuple[Shape, int, int] | None:
-    """Return a dense tensor's shape, its bytes and those of the memory behind it; note that."""
-    try:
-        shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
-    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-        return None
-    reading.storages.add(storage)
-    return shape, nbytes, storage.nbytes()
+    return record
 
 
 def _reach(tensor: Tensor) -> int:
@@ -201,12 +195,15 @@ def _reach(tensor: Tensor) -> int:
 
 
 def _shape_before(tensor: Tensor, reading: Reading) -> Shape | None:
-    """Return the shape that a tensor had when it was made, where its graph knows it."""
+    """Return the shape that a tensor had when it was made, if it has another one now."""
     maker = tensor.grad_fn
     if maker is None:
-        return reading.reshaped_leaves.get(id(tensor))
+        return reading.reshaped_leaves.get(id(tensor)) if reading.reshaped_leaves else None
     made = maker._input_metadata
-    return tuple(made[tensor.output_nr].shape) if tensor.output_nr < len(made) else None
+    number = tensor.output_nr
+    if number >= len(made) or made[number].shape == tensor.shape:
+        return None
+    return tuple(made[number].shape)
 
 
 def _broadcast(one: Shape, other: Shape) -> bool:

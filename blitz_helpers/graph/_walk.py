@@ -91,6 +91,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
     # Sources first: they have a number and owners when a node that they feed asks for them.
     numbers: list[int | None] = [None] * (len(nodes) + 1)
     owners: list[list[str] | None] = [None] * (len(nodes) + 1)
+    shapes: list[tuple[int, ...] | None] = [None] * (len(nodes) + 1)
     reading = Reading()
     obstacles: list[Obstacle] = []
     rows: list[tuple[Any, ...]] = []
@@ -105,6 +106,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
             shape = tuple(metadata[0].shape) if metadata else None
         except RuntimeError:  # a nested tensor is not of one shape
             shape = None
+        shapes[place] = shape
         parameter = module = None
         inputs: tuple[int | None, ...] = ()
         saved: tuple[SavedTensor, ...] = ()
@@ -114,11 +116,12 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
             if found is not None:
                 parameter, owners[place] = found
                 module = found[1][0]
-            if shape is not None and shape != leaf.shape:
-                reading.reshaped_leaves[id(leaf)] = shape
-            obstacle = check_leaf(parameter or "a leaf", leaf, shape)
-            if obstacle is not None:
-                obstacles.append(obstacle)
+            if leaf.grad_fn is not None or leaf.grad is not None or shape != leaf.shape:
+                if shape is not None and shape != leaf.shape:
+                    reading.reshaped_leaves[id(leaf)] = shape
+                obstacle = check_leaf(parameter or "a leaf", leaf, shape)
+                if obstacle is not None:
+                    obstacles.append(obstacle)
         else:
             filled = []
             feeding = []
@@ -136,7 +139,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
                 if module is None:
                     module = owner(feeding)
             if read_saved is not None:
-                reading.shape = shape
+                reading.shapes = [shape, *[shapes[source] for source in slots[place]]]
                 saved = read_saved(node, reading)
             if reading.lost or check is not None:
                 where = f"{name} in {module}" if module else name

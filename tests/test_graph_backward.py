@@ -1,0 +1,765 @@
+"""`can_backward` against `backward()` itself, over what people do to a graph before it."""
+
+import functools
+import re
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from blitz_helpers import autograd_graph
+from blitz_helpers.graph._backward import NOT_IMPLEMENTED
+from blitz_helpers.graph._functions import read_backward
+
+
+def leaf(*shape):
+    return torch.linspace(0.1, 0.9, 12)[: torch.Size(shape or (3,)).numel()].view(
+        shape or (3,)
+    ).requires_grad_()  # fmt: skip
+
+
+def inner(*shape):
+    return leaf(*shape) * 1
+
+
+def works(output):
+    try:
+        torch.autograd.backward(output, torch.ones_like(output))
+    except Exception:  # whatever it raises: that is the question
+        return False
+    return True
+
+
+def of_the_gradient(function, *inputs):
+    """Return the gradient of a function's sum as the end of a graph of its own."""
+    direction = torch.tensor(1.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(
+        function(*inputs).sum(), inputs[0], direction, create_graph=True
+    )
+    return gradient.sum()
+
+
+STORIES = {}
+
+
+def story(works):
+    def add(build):
+        STORIES[build.__name__] = pytest.param(build, works, id=build.__name__)
+        return build
+
+    return add
+
+
+# Changed in place
+
+
+@story(works=False)
+def a_saved_tensor_changed():
+    h = inner()
+    output = h.sin().sum()
+    with torch.no_grad():
+        h.add_(1)
+    return output
+
+
+@story(works=True)
+def a_tensor_that_nothing_saved_changed():
+    h = inner()
+    output = (h + 1).sum()
+    with torch.no_grad():
+        h.add_(1)
+    return output
+
+
+@story(works=True)
+def a_change_through_data():
+    h = inner()
+    output = h.sin().sum()
+    h.data.add_(1)
+    return output
+
+
+def a_view_of_many(split):
+    h = inner(4, 2)
+    first, second = split(h)[:2]
+    output = (first * second).sum()
+    with torch.no_grad():
+        h.mul_(2)
+    return output
+
+
+for name, split in {
+    "unbind": lambda h: h.unbind(0),
+    "split": lambda h: h.split(2),
+    "split_with_sizes": lambda h: h.split([1, 1, 2]),
+    "chunk": lambda h: h.chunk(2),
+    "tensor_split": lambda h: h.tensor_split(2),
+    "hsplit": lambda h: h.hsplit(2),
+    "view": lambda h: (h.view(-1), h[0, 0]),
+    "narrow": lambda h: (h.narrow(0, 0, 1), h.narrow(0, 1, 1)),
+}.items():
+    build = functools.partial(a_view_of_many, split)
+    build.__name__ = f"the_base_of_{name}_changed"
+    story(works=False)(build)
+
+
+@story(works=False)
+def another_view_changed():
+    h = inner(4, 2)
+    output = h[0].sin().sum()
+    with torch.no_grad():
+        h[1].mul_(2)
+    return output
+
+
+@story(works=False)
+def a_saved_tensor_detached_in_place():
+    h = inner()
+    output = (h * h).sum()
+    h.detach_()
+    return output
+
+
+@story(works=True)
+def a_result_detached_in_place():
+    h = leaf().exp()
+    output = h.sum()
+    h.detach_()
+    return output
+
+
+@story(works=False)
+def a_leaf_made_part_of_a_graph():
+    w = leaf()
+    output = (w * 2).sum()
+    w.requires_grad_(False)
+    w.mul_(inner())
+    return output
+
+
+@story(works=True)
+def a_leaf_frozen_afterwards():
+    w = leaf()
+    output = (w * w).sum()
+    w.requires_grad_(False)
+    return output
+
+
+# Resized and released
+
+
+@story(works=False)
+def a_saved_leaf_released():
+    w = leaf()
+    output = (w * w).sum()
+    w.data = torch.empty(0)
+    return output
+
+
+@story(works=False)
+def a_saved_result_released():
+    h = inner()
+    output = h.sin().sum()
+    h.data = torch.empty(0)
+    return output
+
+
+@story(works=False)
+def an_input_of_matmul_resized():
+    h = inner(2, 3)
+    output = (h @ leaf(3, 2)).sum()
+    h.data = torch.ones(2, 5)
+    return output
+
+
+@story(works=False)
+def a_saved_tensor_given_other_memory():
+    h = inner()
+    output = (h * h).sum()
+    with torch.no_grad():
+        h.set_(torch.ones(5))
+    return output
+
+
+@story(works=True)
+def a_leaf_of_another_dtype_now():
+    w = leaf()
+    output = (w * w).sum()
+    w.data = w.data.double()
+    return output
+
+
+@story(works=None)
+def a_leaf_of_another_shape_that_nothing_saved():
+    w = leaf()
+    output = (w * 2).sum()
+    w.data = torch.ones(5)
+    return output
+
+
+# What lies in `.grad`
+
+
+def with_grad(make):
+    w = leaf()
+    output = (w * 2).sum()
+    w.grad = make()
+    return output
+
+
+def in_inference_mode():
+    with torch.inference_mode():
+        return torch.zeros(3)
+
+
+def resized():
+    grad = torch.zeros(3)
+    return grad, torch.zeros(5)
+
+
+for name, (make, ends_well) in {
+    "an_ordinary": (lambda: torch.zeros(3), True),
+    "a_sparse": (lambda: torch.zeros(3).to_sparse(), True),
+    "an_expanded": (lambda: torch.zeros(1).expand(3), False),
+    "an_inference": (in_inference_mode, False),
+}.items():
+    build = functools.partial(with_grad, make)
+    build.__name__ = f"{name}_tensor_in_grad"
+    story(works=ends_well)(build)
+
+
+def with_grad_data(data):
+    w = leaf()
+    output = (w * 2).sum()
+    w.grad = torch.zeros(3)
+    w.grad.data = data
+    return output
+
+
+for name, (data, ends_well) in {
+    "another_shape": (torch.zeros(5), False),
+    "more_precision": (torch.zeros(3, dtype=torch.float64), True),
+    "integers": (torch.zeros(3, dtype=torch.int64), False),
+}.items():
+    build = functools.partial(with_grad_data, data)
+    build.__name__ = f"a_grad_of_{name}"
+    story(works=ends_well)(build)
+
+
+# Custom functions
+
+
+def a_custom(*, saves, returns=lambda ctx, g: g, **attributes):
+    """Return a function that triples its input, and what it saves and asks for as one likes."""
+
+    def forward(ctx, x):
+        y = 3 * x
+        saves(ctx, x, y)
+        return y
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(returns), **attributes}
+    return type("Custom", (Function,), members).apply
+
+
+def saves_its_input(ctx, x, _y):
+    ctx.save_for_backward(x)
+
+
+def saves_its_output(ctx, _x, y):
+    ctx.save_for_backward(y)
+
+
+def saves_nothing(_ctx, _x, _y):
+    pass
+
+
+def asks(ctx, g):
+    (x,) = ctx.saved_tensors
+    return g * x
+
+
+def asks_within_a_block(ctx, g):
+    with torch.no_grad():
+        x = ctx.saved_tensors[0]
+        return g * x
+
+
+def asks_last(ctx, g):
+    scale = 1.0
+    for _ in range(2):
+        scale *= 2
+    if scale > 3:
+        g = g * scale
+    return ctx.saved_tensors[0] * g
+
+
+def asks_in_both_branches(ctx, g):
+    if g.sum() > 0:
+        (x,) = ctx.saved_tensors
+    else:
+        x = unstash(ctx)
+    return g * x
+
+
+def unstash(ctx):
+    return ctx.saved_tensors[0]
+
+
+def asks_through_a_helper(ctx, g):
+    return g * unstash(ctx)
+
+
+class Helpers:
+    @staticmethod
+    def unstash(ctx):
+        return ctx.saved_tensors[0]
+
+
+def asks_through_a_class(ctx, g):
+    return g * Helpers.unstash(ctx)
+
+
+def asks_and_puts_back(ctx, g):
+    kept, ctx.needs = None, g
+    try:
+        return g * unstash(ctx)
+    finally:
+        ctx.needs = kept
+
+
+def never_asks(ctx, g):
+    return g * ctx.needs_input_grad[0]
+
+
+def never_asks_through_a_helper(ctx, g):
+    return g * needs(ctx)
+
+
+def needs(ctx):
+    return ctx.needs_input_grad[0]
+
+
+def catches(ctx, g):
+    try:
+        (x,) = ctx.saved_tensors
+    except RuntimeError:
+        x = 1
+    return g * x
+
+
+def asks_at_times(ctx, g):
+    if ctx.needs_input_grad[0]:
+        (x,) = ctx.saved_tensors
+        return g * x
+    return None
+
+
+def only_raises(ctx, g):
+    raise RuntimeError("not written yet")
+
+
+def wrapped(function):
+    def wrapper(ctx, *gradients):
+        with torch.enable_grad():
+            return function(ctx, *gradients)
+
+    return wrapper
+
+
+ASKS = [
+    asks, asks_within_a_block, asks_last, asks_in_both_branches, asks_through_a_helper,
+    asks_through_a_class, asks_and_puts_back, once_differentiable(asks), wrapped(asks),
+    lambda ctx, g: 2 * ctx.saved_tensors[0] * g,
+]  # fmt: skip
+NEVER = [never_asks, never_asks_through_a_helper, wrapped(never_asks)]
+UNREADABLE = [catches, asks_at_times, functools.partial(asks)]
+
+
+@pytest.mark.parametrize("returns", ASKS)
+def test_a_custom_function_that_asks_for_what_was_freed_fails(returns):
+    output = a_custom(saves=saves_its_input, returns=returns)(leaf()).sum()
+    assert autograd_graph(output).can_backward is True
+    assert works(output)
+    graph = autograd_graph(output)
+    assert graph.can_backward is False
+    assert "has freed what it saved" in graph.backward_error
+    assert not works(output)
+
+
+@pytest.mark.parametrize("returns", NEVER)
+def test_a_custom_function_that_never_asks_goes_backward_again(returns):
+    output = a_custom(saves=saves_its_input, returns=returns)(leaf()).sum()
+    for _ in range(2):
+        assert autograd_graph(output).can_backward is True
+        assert works(output)
+
+
+@pytest.mark.parametrize("returns", UNREADABLE)
+def test_of_a_custom_function_whose_code_does_not_tell_nothing_is_said(returns):
+    output = a_custom(saves=saves_its_input, returns=returns)(leaf()).sum()
+    assert autograd_graph(output).can_backward is True
+    assert works(output)
+    graph = autograd_graph(output)
+    assert graph.can_backward is None
+    assert "only running backward() can tell" in graph.backward_error
+
+
+def test_reading_a_custom_function_does_not_run_it():
+    calls = []
+
+    class Recorded(Function):
+        @staticmethod
+        def backward(ctx, g):
+            calls.append(g)
+            return unstash(ctx)
+
+    assert read_backward(Recorded) == ("always", False)
+    assert calls == []
+
+
+@story(works=False)
+def a_custom_function_that_only_raises():
+    return a_custom(saves=saves_nothing, returns=only_raises)(leaf()).sum()
+
+
+@story(works=False)
+def a_custom_function_without_a_backward():
+    class Forward(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+    return Forward.apply(leaf()).sum()
+
+
+@story(works=False)
+def a_custom_function_whose_output_changed():
+    y = a_custom(saves=saves_its_output, returns=asks)(leaf())
+    output = y.sum()
+    with torch.no_grad():
+        y.add_(1)
+    return output
+
+
+@story(works=True)
+def a_custom_function_that_saves_its_output():
+    return a_custom(saves=saves_its_output, returns=asks)(leaf()).sum()
+
+
+@story(works=True)
+def a_custom_function_that_saves_what_it_changed():
+    class Doubled(Function):
+        @staticmethod
+        def forward(ctx, x):
+            x.mul_(2)
+            ctx.mark_dirty(x)
+            ctx.save_for_backward(x)
+            return x
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * g * ctx.saved_tensors[0]
+
+    return Doubled.apply(inner()).sum()
+
+
+@story(works=True)
+def a_custom_function_whose_changed_input_it_never_asks_for():
+    x = inner()
+    output = a_custom(saves=saves_its_input, returns=never_asks)(x).sum()
+    with torch.no_grad():
+        x.add_(1)
+    return output
+
+
+def clearing():
+    return a_custom(
+        saves=saves_its_input, returns=asks, clear_saved_tensors_on_access=True
+    )(leaf()).sum()  # fmt: skip
+
+
+@story(works=True)
+def a_custom_function_that_clears_when_asked():
+    return clearing()
+
+
+@story(works=False)
+def a_custom_function_that_has_cleared():
+    output = clearing()
+    output.backward(retain_graph=True)
+    return output
+
+
+@story(works=False)
+def the_gradient_of_a_once_differentiable_function():
+    return of_the_gradient(
+        a_custom(saves=saves_its_input, returns=once_differentiable(asks)), leaf()
+    )
+
+
+@story(works=True)
+def the_gradient_of_a_custom_function():
+    return of_the_gradient(a_custom(saves=saves_its_input, returns=asks), leaf())
+
+
+# Operations of torch's library
+
+
+def a_library_square(with_backward, name):
+    @torch.library.custom_op(f"blitz_tests::{name}", mutates_args=())
+    def square(x: torch.Tensor) -> torch.Tensor:
+        return x * x
+
+    if with_backward:
+        square.register_autograd(
+            lambda ctx, g: 2 * ctx.saved_tensors[0] * g,
+            setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+        )
+    return square(leaf()).sum()
+
+
+@story(works=True)
+def a_library_operation():
+    return a_library_square(True, "first")
+
+
+@story(works=False)
+def a_library_operation_again():
+    output = a_library_square(True, "again")
+    output.backward()
+    return output
+
+
+@story(works=False)
+def a_library_operation_without_a_backward():
+    return a_library_square(False, "without")
+
+
+# No derivative
+
+
+@story(works=False)
+def igamma_by_its_first_input():
+    return torch.special.gammainc(leaf(), torch.ones(3)).sum()
+
+
+@story(works=True)
+def igamma_by_its_second_input():
+    return torch.special.gammainc(torch.ones(3), leaf()).sum()
+
+
+@story(works=False)
+def zeta_by_its_first_input():
+    return torch.special.zeta(leaf() + 2, torch.ones(3)).sum()
+
+
+@story(works=False)
+def zeta_of_a_number_by_its_first_input():
+    return torch.special.zeta(leaf() + 2, 2.0).sum()
+
+
+@story(works=True)
+def zeta_by_its_second_input():
+    return torch.special.zeta(2.0, leaf() + 1).sum()
+
+
+@story(works=False)
+def acosh_in_place():
+    return (leaf() + 2).acosh_().sum()
+
+
+@story(works=False)
+def the_gradient_of_hardsigmoid():
+    return of_the_gradient(nn.functional.hardsigmoid, leaf())
+
+
+@story(works=False)
+def the_gradient_of_cdist():
+    return of_the_gradient(torch.cdist, leaf(3, 2), leaf(2, 2))
+
+
+@story(works=True)
+def the_gradient_of_tanh():
+    return of_the_gradient(torch.tanh, leaf())
+
+
+# What cannot be foretold
+
+
+@story(works=None)
+def a_write_into_a_slice():
+    base = torch.zeros(3) + leaf()
+    base[0] = leaf(1).sum()
+    return base.sum()
+
+
+@story(works=None)
+def complex_eigenvectors():
+    return torch.linalg.eig(leaf(3, 3))[1].abs().sum()
+
+
+@story(works=True)
+def real_eigenvectors():
+    matrix = leaf(3, 3)
+    return torch.linalg.eigh(matrix + matrix.T)[1].sum()
+
+
+@story(works=False)
+def something_freed_beside_a_write_into_a_slice():
+    base = torch.zeros(3) + leaf()
+    base[0] = leaf(1).sum()
+    output = base.exp().sum()
+    output.backward()
+    return output
+
+
+@pytest.mark.parametrize(("build", "expected"), STORIES.values())
+def test_backward_is_foretold(build, expected):
+    output = build()
+    graph = autograd_graph(output)
+    assert graph.can_backward is expected, graph.backward_error
+    assert (graph.backward_error is None) is (expected is True)
+    if expected is not None:
+        assert works(output) is expected
+
+
+def test_released_memory_is_seen_without_touching_it():
+    # Not held against `backward()`, which reads where no memory is and ends the process.
+    h = inner()
+    output = (h * h).sum()
+    h.untyped_storage().resize_(4)
+    graph = autograd_graph(output)
+    assert graph.can_backward is False
+    assert "memory was released" in graph.backward_error
+    assert {saved[2:] for node in graph.nodes for saved in node.saved if saved.name == "self"} == {
+        (4, "changed")
+    }
+
+
+def test_an_expanded_tensor_has_all_its_memory():
+    output = (inner(1).expand(4) * leaf(4)).sum()
+    assert autograd_graph(output).can_backward is True
+    assert works(output)
+
+
+@pytest.mark.parametrize("mode", ["first", "again", "of the gradient"])
+def test_compiled_regions_are_foretold(mode):
+    compiled = torch.compile(lambda x: (x.sin() * x).sum(), backend="aot_eager")
+    output = of_the_gradient(compiled, leaf()) if mode == "of the gradient" else compiled(leaf())
+    if mode == "again":
+        output.backward()
+    said = autograd_graph(output).can_backward
+    assert said is works(output)
+    assert said is (mode == "first")
+
+
+def test_a_view_that_lost_its_graph_is_refused_with_the_way_out():
+    h = inner(4, 2)
+    part = h.split(2)[0]
+    with torch.no_grad():
+        h.mul_(2)
+    with pytest.raises(ValueError, match=r"view that has lost its graph.*Make the view anew"):
+        autograd_graph(part)
+    assert autograd_graph(h.split(2)[0]).can_backward is True
+
+
+# Which derivatives are missing
+
+
+def test_the_missing_derivatives_are_those_that_torch_says_are_not_implemented():
+    torchgen = pytest.importorskip("torchgen")
+    model = pytest.importorskip("torchgen.model")
+    source = Path(next(iter(torchgen.__path__))) / "packaged" / "autograd" / "derivatives.yaml"
+    missing = {}
+    for entry in yaml.safe_load(source.read_text("utf-8")):
+        schema = model.FunctionSchema.parse(entry["name"])
+        op = schema.name.name.base.strip("_")
+        formulas = {
+            argument.strip(): formula
+            for key, formula in [*entry.items(), *default_dispatch(entry)]
+            if isinstance(formula, str) and key != "name" and formula != "non_differentiable"
+            for argument in key.split(",")
+        }
+        slots = [argument for argument in schema.arguments.flat_all if argument.name in formulas]
+        node = "".join(word[:1].upper() + word[1:] for word in op.split("_")) + "Backward"
+        gone = tuple(
+            slot
+            for slot, argument in enumerate(slots)
+            if "not_implemented" in formulas[argument.name]
+        )
+        if gone:
+            missing.setdefault(node, []).append(() if len(gone) == len(slots) else gone)
+    ours = {}
+    for name, slots in NOT_IMPLEMENTED.items():
+        if hasattr(torch._C._functions, name):  # other versions of torch have other nodes
+            ours.setdefault(re.sub(r"\d+$", "", name), []).append(slots)
+    assert {name: sorted(slots) for name, slots in ours.items()} == {
+        name: sorted(slots) for name, slots in missing.items()
+    }
+
+
+def default_dispatch(entry):
+    return entry.get("dispatch", {}).get("Default", {}).items()
+
+
+# Nothing is touched
+
+
+@pytest.mark.parametrize("build", [story.values[0] for story in STORIES.values()])
+def test_looking_at_a_graph_changes_no_answer_of_backward(build):
+    looked, untouched = build(), build()
+    autograd_graph(looked)
+    autograd_graph(looked)
+    if build.__name__ != "a_library_operation_again":
+        assert works(looked) is works(untouched)
+
+
+def test_no_hook_runs_and_nothing_is_recomputed():
+    calls = []
+    with saved_tensors_hooks(lambda x: x, lambda x: calls.append("unpacked") or x):
+        packed = a_custom(saves=saves_its_input, returns=asks)(leaf()).exp()
+    recomputed = checkpoint(
+        lambda x: calls.append("forward") or x.sin().exp(), leaf(), use_reentrant=False
+    )
+    output = (packed + recomputed).sum()
+    output.register_hook(lambda g: calls.append("hook"))
+    assert calls == ["forward"]
+    assert autograd_graph(output).can_backward is True
+    assert calls == ["forward"]
+
+
+def test_a_graph_that_was_looked_at_keeps_nothing_alive():
+    x = inner()
+    output = a_custom(saves=saves_its_output, returns=asks)(x).exp().sum()
+    alive = weakref.ref(x)
+    graph = autograd_graph(output)
+    del x, output
+    assert alive() is None
+    assert graph.can_backward is True
+
+
+# A frozen model
+
+
+def test_a_frozen_model_whose_input_wants_the_gradient_has_a_graph():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).requires_grad_(False)
+    x = torch.ones(1, 3, requires_grad=True)
+    graph = autograd_graph(model(x).sum(), model)
+    assert [node.shape for node in graph.leaves] == [(1, 3)]
+    assert {node.module for node in graph.nodes} == {None}
+    assert graph.can_backward is True
+
+
+def test_a_model_that_was_frozen_in_the_forward_is_told_so_among_the_causes():
+    model = nn.Linear(3, 2).requires_grad_(False)
+    output = model(torch.ones(1, 3, requires_grad=True)).sum()
+    model.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"no gradient of output reaches its parameters.*frozen"):
+        autograd_graph(output, model)

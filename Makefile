@@ -1,6 +1,6 @@
 # `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks pictures docs imgs screenshots bench soak clean
+.PHONY: help lab test check notebooks pictures docs imgs screenshots bench soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -26,6 +26,16 @@ test: ## run every check: lint, types, tests, notebooks, browser
 	$(VENV)/mypy
 	$(VENV)/pytest -q -n 2 --dist loadfile
 	$(VENV)/pytest -q -n 2 --dist loadfile --nbval notebooks
+
+QUICK := $(addprefix tests/test_, architecture.py data.py extras.py gradients.py network.py \
+    notebook.py notebooks.py packaging.py public_names.py running.py shapes.py updates.py)
+
+check: ## lint, types and the quick tests, while you work
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/pytest -q -n 2 --dist loadfile -k "not strict_checker and not nbval_catches" $(QUICK)
 
 notebooks: ## run all notebooks afresh and store their outputs
 	@$(PYTHON) .ci/setup.py dev

@@ -71,3 +71,19 @@ def test_the_version_is_written_once():
 
 def test_the_package_says_that_it_is_typed():
     assert (Path(blitz_helpers.__file__).parent / "py.typed").exists()
+
+
+def test_the_citation_names_the_version():
+    assert f"version: {blitz_helpers.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.name
+)
+def test_a_workflow_runs_nothing_that_is_not_there(path):
+    targets = re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for line in re.findall(r"run: (.+)", path.read_text("utf-8")):
+        if line.startswith("make "):
+            assert line.removeprefix("make ") in targets
+        if line.startswith("bash "):
+            assert (ROOT / line.removeprefix("bash ")).exists()

@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from blitz_helpers._threads import SharedContext, warning_ignored
+from blitz_helpers._threads import SharedContext, WarningIgnored
 
 
 class Follower(Protocol):
@@ -83,29 +83,30 @@ def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
             follower.left(ended, output if ended is module else None)
 
 
-@contextmanager
-def _installed() -> Iterator[None]:
-    global _here
-    _here = _Running()  # what ran when the hooks were last removed has long ended
-    handles = []
-    with _not_compiling():
-        try:
-            handles.append(register_module_forward_pre_hook(_enter))
-            handles.append(register_module_forward_hook(_leave, always_call=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+class _Hooks(SharedContext):
+    """Torch's hooks for all modules, with whatever was compiled running uncompiled."""
+
+    _warning = WarningIgnored(r"Using `torch\.compile\(module\)` when there are global hooks")
+
+    def begin(self) -> None:
+        global _here
+        _here = _Running()  # what ran when the hooks were last removed has long ended
+        self._uncompiled = None
+        if "torch._dynamo" in sys.modules:  # without which nothing can have been compiled
+            self._uncompiled = torch.compiler.set_stance("force_eager")
+            self._uncompiled.__enter__()
+            self._warning.__enter__()
+        self._handles = (
+            register_module_forward_pre_hook(_enter),
+            register_module_forward_hook(_leave, always_call=True),
+        )
+
+    def end(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if self._uncompiled is not None:
+            self._warning.__exit__()
+            self._uncompiled.__exit__(None, None, None)
 
 
-@contextmanager
-def _not_compiling() -> Iterator[None]:
-    if "torch._dynamo" not in sys.modules:  # which nothing can have been compiled without
-        yield
-        return
-    of_our_hooks = r"Using `torch\.compile\(module\)` when there are global hooks"
-    with torch.compiler.set_stance("force_eager"), warning_ignored(of_our_hooks):
-        yield
-
-
-_hooks = SharedContext(_installed)
+_hooks = _Hooks()

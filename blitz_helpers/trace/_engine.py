@@ -30,7 +30,7 @@ from blitz_helpers.trace._field import (
     origin_of,
     set_origin,
 )
-from blitz_helpers.trace._guard import ModelState, global_state_kept, numpy_state_kept
+from blitz_helpers.trace._guard import StateGuard, global_state_kept, numpy_state_kept
 from blitz_helpers.trace._layout import META, new, without_data
 from blitz_helpers.trace._modules import device_of, paths_of, script_without_data, tensors_of
 from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
@@ -200,14 +200,14 @@ def _forward(
     changes: tuple[Change, ...] = (),
 ) -> ShapeTrace:
     """Run the forward pass once, for real if there is a reason to, with changes to its code."""
-    state = ModelState(modules)
-    tracer = _Tracer(modules, state, ran_for_real)
-    tracer.edit(changes)
-    own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
-    own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
-    if ran_for_real:
-        state.protect_values()
+    state = StateGuard(modules, (*inputs, *kwargs.values()))
     try:
+        tracer = _Tracer(modules, state, ran_for_real)
+        tracer.edit(changes)
+        own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
+        own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
+        if ran_for_real:
+            state.protect_values()
         for module in modules:
             tracer.prepare(module)
         with follow_modules(tracer), tracer, tracer.editing or nullcontext():
@@ -241,18 +241,20 @@ class _Tracer(TorchFunctionMode):
     """Answers the operations of one forward pass, and writes each down."""
 
     def __init__(
-        self, modules: dict[nn.Module, str], state: ModelState, ran_for_real: str | None
+        self, modules: dict[nn.Module, str], state: StateGuard, ran_for_real: str | None
     ) -> None:
         super().__init__()
         self.modules = modules
         self.state = state
         self.ran_for_real = ran_for_real
-        self.tensors = list(tensors_of(modules))
-        self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
-        self.own = {id(tensor) for tensor in self.tensors}
-        self.unused = {id(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)}
-        self.lazy = any(map(nn.parameter.is_lazy, self.tensors))
-        self.generator = torch.Generator().manual_seed(_SEED)
+        self.parameters, buffers = tensors_of(modules)
+        own = [*self.parameters, *buffers]
+        self.device = own[0].device if own else torch.device("cpu")
+        self.own = set(map(id, own))
+        self.unused = set(map(id, self.parameters))
+        self.theirs: dict[int, Tensor] = {}  # the user's, written to: they get no mark of ours
+        self.lazy = any(map(nn.parameter.is_lazy, own))
+        self.generator = torch.Generator().manual_seed(_SEED) if ran_for_real else None
         self.steps: list[ShapeStep] = []
         self.calls: list[tuple[Any, ...] | None] = []
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
@@ -388,7 +390,9 @@ class _Tracer(TorchFunctionMode):
         place, start = self.begun.pop()
         kind, depth = type(module).__name__, len(self.running) - 1
         steps = slice(start, len(self.steps))
-        self.calls[place] = (path, call, kind, depth, shape_of(output), steps)
+        with torch._C.DisableTorchFunction():  # a question that is not the model's
+            shape = shape_of(output)
+        self.calls[place] = (path, call, kind, depth, shape, steps)
 
     # Operations
 
@@ -465,20 +469,25 @@ class _Tracer(TorchFunctionMode):
         tensors: list[Tensor],
     ) -> Any:
         """Return what the operation gives, without data where there is none."""
+        target = _written_to(name, args, kwargs, tensors)
+        theirs = None if target is None else _not_ours(target)
+        if theirs is not None:
+            self.theirs[id(theirs)] = theirs
         if self.ran_for_real:
+            if theirs is not None:
+                self.state.protect(theirs)
             return func(*args, **kwargs)
         if func in VALUE_QUESTIONS:
             if all(map(has_values, tensors)) or not any(t.is_meta or is_stale(t) for t in tensors):
                 return func(*args, **kwargs)
             raise self.needs_values(name)
-        target = _written_to(name, args, kwargs, tensors)
-        if target is not None and known_origin(target) is None:
+        if target is not None and theirs is not None:
             if func == SET_DATA:
                 self.state.protect(target)
                 return func(*args, **kwargs)
             if not has_values(target):
                 return target  # a parameter, a buffer: its values play no part
-            self.state.protect(target)
+            self.state.protect(theirs)
         if func in MOVES:
             return self.move(func, args, kwargs)
         if call is not None:
@@ -613,7 +622,7 @@ class _Tracer(TorchFunctionMode):
             return
         number = len(self.steps)
         for tensor in made:
-            if id(tensor) not in self.own:
+            if id(tensor) not in self.own and id(tensor) not in self.theirs:
                 origin = None if call is None else call.origin(tensor, number)
                 if origin is None:
                     known = origin_of(tensor)
@@ -637,7 +646,8 @@ class _Tracer(TorchFunctionMode):
             if tensor._base is None and not any(map(is_, tensors, repeat(tensor))):
                 self.activation_bytes += tensor.nbytes
             nbytes += tensor.numel() * tensor.itemsize
-            tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
+            if id(tensor) not in self.theirs:
+                tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         first = made[0]
         arithmetic, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
         if macs and _vmapped():
@@ -657,8 +667,8 @@ class _Tracer(TorchFunctionMode):
         """Return what was written down so far."""
         parameters = [
             tensor
-            for tensor in (tensors_of(self.modules) if self.lazy else self.tensors)
-            if isinstance(tensor, nn.Parameter) and not nn.parameter.is_lazy(tensor)
+            for tensor in (tensors_of(self.modules)[0] if self.lazy else self.parameters)
+            if not (self.lazy and nn.parameter.is_lazy(tensor))
         ]
         return ShapeTrace(
             self.steps,
@@ -741,6 +751,12 @@ def _torch_layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] 
     values = frame.f_locals
     args = tuple(value for name, value in values.items() if name != "self")
     return values["self"], args, tensors_in(args)
+
+
+def _not_ours(tensor: Tensor) -> Tensor | None:
+    """Return the tensor whose memory this one shows, unless the trace made it."""
+    owner = tensor if tensor._base is None else tensor._base
+    return owner if known_origin(owner) is None else None
 
 
 def _written_to(

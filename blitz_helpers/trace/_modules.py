@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -30,26 +30,26 @@ def paths_of(model: nn.Module) -> dict[nn.Module, str]:
     return paths
 
 
-def tensors_of(modules: dict[nn.Module, str]) -> Iterator[Tensor]:
-    """Yield each parameter and buffer once."""
-    seen = set()
+def tensors_of(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters and the buffers, each once."""
+    parameters: dict[int, Tensor] = {}
+    buffers: dict[int, Tensor] = {}
     for module in modules:
         scripted = isinstance(module, torch.jit.ScriptModule)
-        own = (
-            [*module.parameters(), *module.buffers()]
-            if scripted
-            else [*module._parameters.values(), *module._buffers.values()]
-        )
-        for tensor in own:
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield tensor
+        for found, own in (
+            (parameters, module.parameters() if scripted else module._parameters.values()),
+            (buffers, module.buffers() if scripted else module._buffers.values()),
+        ):
+            for tensor in own:
+                if tensor is not None:
+                    found[id(tensor)] = tensor
+    return list(parameters.values()), list(buffers.values())
 
 
-def device_of(modules: dict[nn.Module, str]) -> torch.device:
+def device_of(modules: Iterable[nn.Module]) -> torch.device:
     """Return the device of the first parameter or buffer, the CPU if there is none."""
-    tensor = next(tensors_of(modules), None)
-    return torch.device("cpu") if tensor is None else tensor.device
+    parameters, buffers = tensors_of(modules)
+    return next((tensor.device for tensor in (*parameters, *buffers)), torch.device("cpu"))
 
 
 def script_without_data(script: Any) -> Any:

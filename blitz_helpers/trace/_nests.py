@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _SEQUENCES = (list, tuple)
+_PLAIN = frozenset({type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device})
 
 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
@@ -34,11 +35,13 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
     """Return the tensors among the values, and in the lists, tuples and dicts among them."""
     found = []
     for value in values:
+        if type(value) in _PLAIN:
+            continue
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, dict):
             found += tensors_in(value.values())
-        elif isinstance(value, _SEQUENCES) and type(value) is not torch.Size:
+        elif isinstance(value, _SEQUENCES):
             found += tensors_in(value)
     return found
 

@@ -1,0 +1,128 @@
+"""Whatever a model keeps, and wherever, a trace leaves nothing behind."""
+
+import contextlib
+import gc
+import importlib.util
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from state_zoo import KEEPERS, SHAPE
+
+from blitz_helpers import trace_shapes
+from blitz_helpers.trace import _engine, _guard
+
+ZOO = Path(__file__).with_name("state_zoo.py")
+each_keeper = pytest.mark.parametrize("name", [kind.__name__ for kind in KEEPERS])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept():
+    yield
+    assert not _guard._kept
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_alive():
+    """Nothing that the traces of all these tests made is alive after them."""
+    yield
+    gc.collect()
+    made = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    assert not [one for one in made if "_blitz_origin" in one.__dict__]
+
+
+def fresh_zoo():
+    """Return the zoo with globals and classes that no model has used yet."""
+    spec = importlib.util.spec_from_file_location("fresh_zoo", ZOO)
+    zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo)
+    return zoo
+
+
+def build(name):
+    torch.manual_seed(0)
+    return getattr(fresh_zoo(), name)()
+
+
+def outputs(model):
+    """Return what the next real forward passes give."""
+    x = torch.linspace(-1, 1, 16).view(SHAPE)
+    return [model(x).detach() for _ in range(2)]
+
+
+def assert_as_never_traced(model, name):
+    for mine, theirs in zip(outputs(model), outputs(build(name)), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@each_keeper
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_next_forward_passes_give_the_same_bits(name, times):
+    model = build(name)
+    for _ in range(times):
+        trace = trace_shapes(model, SHAPE)
+        assert trace.output_shape == SHAPE
+        assert (trace.ran_for_real is not None) == (name == "InAskedForValues")
+    assert_as_never_traced(model, name)
+
+
+@each_keeper
+def test_what_was_kept_before_is_kept_still(name):
+    model, never_traced = build(name), build(name)
+    for one in (model, never_traced):
+        outputs(one)
+    trace_shapes(model, SHAPE)
+    for mine, theirs in zip(outputs(model), outputs(never_traced), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@each_keeper
+@pytest.mark.parametrize("shared", [True, False], ids=["one model", "a model each"])
+def test_four_threads_at_once_leave_nothing(name, shared):
+    zoo = fresh_zoo()
+    models = []
+    for _ in range(1 if shared else 4):
+        torch.manual_seed(0)
+        models.append(getattr(zoo, name)())
+    barrier = threading.Barrier(4)
+
+    def trace(number):
+        barrier.wait(60)
+        for _ in range(3):
+            # Two passes at once through one model that keeps state can disturb each other.
+            with contextlib.suppress(RuntimeError) if shared else contextlib.nullcontext():
+                trace_shapes(models[number % len(models)], SHAPE)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(trace, range(4)))
+    assert_as_never_traced(models[0], name)
+
+
+@each_keeper
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_a_trace_that_is_stopped_at_any_operation_leaves_nothing(name, kind, monkeypatch):
+    model = build(name)
+    answer = _engine._Tracer.answer
+    stop_at, seen = 0, 0
+
+    def stopping(*args):
+        nonlocal seen
+        seen += 1
+        if seen == stop_at:
+            raise kind
+        return answer(*args)
+
+    monkeypatch.setattr(_engine._Tracer, "answer", stopping)
+    stopped = True
+    while stopped:
+        stop_at, seen = stop_at + 1, 0
+        try:
+            trace_shapes(model, SHAPE)
+            stopped = False
+        except kind:
+            pass
+    assert stop_at > 2
+    monkeypatch.undo()
+    assert_as_never_traced(model, name)

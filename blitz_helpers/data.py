@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def load_mnist(
         size: 28 leaves the images as they are; a larger even number adds the same border of
             background on all four sides.
         root: a folder with the original IDX files, gzipped or not, for the full 60,000 and 10,000.
+            ``train-images.idx3-ubyte``, with a dot, is found as well.
 
     Raises:
         ValueError: an unknown split, a size that does not work, or a damaged file.
@@ -123,9 +125,22 @@ def _idx_digits(root: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def _find(root: Path, name: str) -> Path:
-    for path in (root / name, root / f"{name}.gz"):
+    # Some copies write a dot for the second hyphen: train-images.idx3-ubyte.
+    dotted = name.replace("-idx", ".idx")
+    paths = [root / f"{each}{end}" for each in (name, dotted) for end in ("", ".gz")]
+    for path in paths:
         if path.is_file():
             return path
+    for path in paths:
+        if path.is_dir():
+            inside = ", ".join(sorted(file.name for file in path.iterdir())) or "nothing"
+            raise FileNotFoundError(
+                f"{path} is a folder, which holds {inside}. Put the file {name} in its place."
+            )
+        if path.is_symlink():
+            raise FileNotFoundError(f"{path} is a link to {path.readlink()}, where nothing is.")
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"root={str(root)!r} is a file. Name the folder that holds it.")
     raise FileNotFoundError(f"{root} holds neither {name} nor {name}.gz. Put one of them there.")
 
 
@@ -154,8 +169,13 @@ def _read_idx(path: Path, ndim: int) -> Tensor:
         )
     start = 4 + 4 * ndim
     shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    expected = start + torch.Size(shape).numel()
-    if len(data) != expected or expected == start:
+    if len(data) >= start and 0 in shape:
+        raise ValueError(
+            f"{path} says that it holds {'x'.join(map(str, shape))} bytes, which is nothing. "
+            "Fetch it again."
+        )
+    expected = start + math.prod(shape)  # of Python's numbers, which no header can overflow
+    if len(data) != expected:
         raise ValueError(
             f"{path} says that it holds {'x'.join(map(str, shape))} bytes, {expected} with its "
             f"header, but has {len(data)}. Fetch it again."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
+from blitz_helpers._run_file import is_finished, read_records
 
 if TYPE_CHECKING:
     import wandb
 
 _MODES = ("offline", "online", "disabled")
-_PATIENCE = 10.0  # seconds for the server to answer a reader who asked for it
-_NOT_JSON = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_PATIENCE = 10.0  # seconds for a server or a process to answer
 
 
 @contextmanager
@@ -39,7 +38,9 @@ def start_run(
     work, for want of a key or of a network, it says so in one line and goes on offline; where the
     folder cannot be written, in a temporary one. Of its own it collects and uploads nothing: no
     console output, code, git state, packages or machine data, only what is logged.
-    Hooks that ``run.watch`` or ``wandb.watch`` set are removed at the end.
+    Hooks that ``run.watch`` or ``wandb.watch`` set are removed at the end. A run of yours that is
+    open stays so, and stays ``wandb.run``; environment variables and ``sys.excepthook`` are left
+    as they were.
 
     Args:
         project: the group of runs that this one belongs to.
@@ -62,10 +63,31 @@ def start_run(
     if chosen not in _MODES:
         source = "WANDB_MODE" if mode is None else "mode"
         raise ValueError(f"{source}={chosen!r} does not exist. Use one of {', '.join(_MODES)}.")
-    # Else wandb reports its own errors to its makers. It reads this when it is first imported.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    with _nothing_left_behind():
+        run, where = _open(
+            chosen, project, config, name, Path(dir or os.environ.get("WANDB_DIR", ""))
+        )
+    print(f"Tracked {where}.")
+    exit_code = 1
+    try:
+        yield run
+        exit_code = 0
+    finally:
+        # Before the end: hooks would outlive the run, and fail in a later backward.
+        run.unwatch()
+        run.finish(exit_code=exit_code)
+        if run.offline:
+            _wait_for(_run_file(Path(run.dir)))
+
+
+def _open(
+    chosen: str, project: str, config: Mapping[str, Any] | None, name: str | None, parent: Path
+) -> tuple[wandb.Run, str]:
+    """Return a new run, and in words where it is tracked."""
     wandb = require("wandb", extra="tracking")
-    folder, trouble = _writable(Path(dir or os.environ.get("WANDB_DIR", "")))
+    # Or the login would print, too.
+    process = wandb.setup(wandb.Settings(silent=True) if chosen == "online" else None)
+    folder, trouble = _writable(parent)
     settings = wandb.Settings(
         silent=True,  # what it prints differs from one front end to the next, and from run to run
         console="off",
@@ -74,7 +96,8 @@ def start_run(
         x_disable_machine_info=True,
         x_save_requirements=False,
         init_timeout=_PATIENCE,
-        reinit="finish_previous",
+        # Beside a run that the user has open; else `wandb.run`, `wandb.log` and so on are ours.
+        reinit="create_new" if process.most_recent_active_run else "default",
     )
 
     init = partial(
@@ -88,7 +111,6 @@ def start_run(
     run = None
     if chosen == "online":
         try:
-            wandb.setup(wandb.Settings(silent=True))
             if not wandb.login(prompt=False, verify=False):
                 raise wandb.errors.UsageError("no API key is set; `wandb login` sets it")
             run = init(mode="online")
@@ -103,16 +125,23 @@ def start_run(
         where = f"offline, in {folder / 'wandb'}: nothing is uploaded"
     else:
         where = "nowhere: the mode is disabled"
-    print("; ".join([f"Tracked {where}", *trouble]) + ".")
+    return run, "; ".join([where, *trouble])
 
-    exit_code = 1
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Put back what wandb changes in the process, from its import on: variables and hooks."""
+    before = dict(os.environ)
+    hooks = sys.excepthook, sys.exit
+    # Else wandb reports its own errors to its makers. It reads this when it is first imported.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
-        yield run
-        exit_code = 0
+        yield
     finally:
-        # Before the end: hooks would outlive the run, and fail in a later backward.
-        run.unwatch()
-        run.finish(exit_code=exit_code)
+        sys.excepthook, sys.exit = hooks
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            if name not in before:
+                del os.environ[name]
 
 
 class LoggedRun(list[dict[str, Any]]):
@@ -135,42 +164,35 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
     """Return what was logged to an offline run: one dict for each step, oldest first.
 
     The run's settings and summary are attributes of what is returned. Each dict has the logged
-    values under their names, and ``_step``, ``_runtime`` (seconds) and ``_timestamp``. Floats are
-    exactly those that were logged. A histogram, picture or table is a dict that says under
-    ``_type`` what it is.
+    values under their names, nested as they were logged, and ``_step``, ``_runtime`` (seconds)
+    and ``_timestamp``. Floats are exactly those that were logged. A histogram, picture or table is
+    a dict that says under ``_type`` what it is. The file of a run that was killed may end within a
+    record: what stands before it is returned, with a warning.
 
     Args:
         path: ``run.dir`` of the run, the folder that holds it, or the ``.wandb`` file in that.
 
     Raises:
         FileNotFoundError: there is no run.
-        ValueError: the file cannot be read.
+        ValueError: the file is no run, or damaged.
         ImportError: wandb is not installed.
     """
-    require("wandb", extra="tracking")
-    file = _run_file(Path(path))
-    with tempfile.TemporaryDirectory() as scratch:  # where the reader puts its own log
-        quiet = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": scratch}
-        # wandb's own reader: the format of the file is not documented.
-        reader = subprocess.run(
-            [sys.executable, "-m", "wandb", "leet", "inspect", "--json", file.resolve()],
-            capture_output=True,
-            encoding="utf-8",
-            env={**os.environ, **quiet},
-        )
-    records = [json.loads(line) for line in reader.stdout.splitlines()]
-    if reader.returncode or not records:
-        reason = (reader.stderr.strip().splitlines() or ["it is empty"])[-1]
-        raise ValueError(f"{file} is no run that wandb can read: {reason}")
-    rows = [_row(record["history"]["item"]) for record in records if record["type"] == "history"]
-    config: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
-    for record in records:
-        # The first settings come with the record of the run, later ones by themselves.
-        config |= record.get("run", record).get("config", {}).get("update", {})
-        summary |= record.get("summary", {}).get("update", {})
-    config.pop("_wandb", None)
-    return LoggedRun(rows, config, _row(summary))
+    with _nothing_left_behind():
+        require("wandb", extra="tracking")
+        rows, config, summary = read_records(_run_file(Path(path)))
+    return LoggedRun(rows, config, summary)
+
+
+def _wait_for(file: Path) -> None:
+    """Wait until wandb's own process has written all of a run that is over."""
+    deadline = time.monotonic() + _PATIENCE
+    size = -1
+    while time.monotonic() < deadline:
+        if file.stat().st_size != size:
+            size = file.stat().st_size
+            if is_finished(file):
+                return
+        time.sleep(0.005)
 
 
 def _writable(parent: Path) -> tuple[Path, list[str]]:
@@ -192,20 +214,3 @@ def _run_file(path: Path) -> Path:
         if len(found) == 1:
             return found[0]
     raise FileNotFoundError(f"{path} holds no run. Give run.dir, or a folder offline-run-... .")
-
-
-def _row(item: dict[str, Any]) -> dict[str, Any]:
-    """Put together what the reader spreads over ``name._type``, ``name.bins`` and so on.
-
-    >>> _row({"loss": "NaN", "w.b._type": "histogram", "w.b.bins": [0, 1]})
-    {'loss': nan, 'w.b': {'_type': 'histogram', 'bins': [0, 1]}}
-    """
-    media = [key.removesuffix("._type") for key in item if key.endswith("._type")]
-    row: dict[str, Any] = {}
-    for key, value in item.items():
-        owner = next((name for name in media if key.startswith(f"{name}.")), None)
-        if owner is not None:
-            row.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = value
-        else:
-            row[key] = _NOT_JSON.get(value, value) if isinstance(value, str) else value
-    return row

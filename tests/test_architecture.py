@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "_randomness": {"_reach"},
     "_reach": set(),
     "_nudging": set(),
+    "_run_file": {"_extras"},
     "_statistics": set(),
     "_tables": set(),
     "_threads": set(),
@@ -47,7 +48,7 @@ MAY_IMPORT = {
         "_randomness",
         "_reach",
     },
-    "tracking": {"_extras"},
+    "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
     "exercises": {"notebook", "shapes"},

@@ -149,6 +149,43 @@ def test_a_missing_folder_is_named(tmp_path):
         load_mnist("train", root=tmp_path / "nowhere")
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_with_what_it_holds(root):
+    """As Kaggle's copy of the digits has it."""
+    name = "train-images-idx3-ubyte"
+    data = (root / name).read_bytes()
+    (root / name).unlink()
+    (root / name).mkdir()
+    (root / name / name).write_bytes(data)
+    with pytest.raises(FileNotFoundError, match=rf"{name} is a folder, which holds {name}\. Put"):
+        load_mnist("train", root=root)
+    moved = (root / name / name).rename(root / "moved")
+    (root / name).rmdir()
+    moved.rename(root / name)  # what the message advises
+    assert len(load_mnist("train", root=root)) == 5
+
+
+@pytest.mark.parametrize("folders_too", [False, True])
+def test_names_with_a_dot_are_found(root, folders_too):
+    expected = load_mnist("train", root=root).tensors
+    for path in list(root.iterdir()):
+        path.rename(root / path.name.replace("-idx", ".idx"))
+        if folders_too:
+            path.mkdir()
+    assert all(map(torch.equal, load_mnist("train", root=root).tensors, expected))
+
+
+def test_a_link_to_nothing_is_named(root):
+    (root / "train-labels-idx1-ubyte").unlink()
+    (root / "train-labels-idx1-ubyte").symlink_to("gone")
+    with pytest.raises(FileNotFoundError, match="is a link to gone, where nothing is"):
+        load_mnist("train", root=root)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(root):
+    with pytest.raises(NotADirectoryError, match=r"is a file\. Name the folder that holds it"):
+        load_mnist("train", root=root / "train-labels-idx1-ubyte")
+
+
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
@@ -158,6 +195,14 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, lambda data: data[:-1], r"says that it holds 5x28x28 bytes, 3936 .* has 3935"),
         (IMAGES, lambda data: data + b"\0", r"says that it holds 5x28x28 bytes, 3936 .* has 3937"),
         (IMAGES, lambda data: data[:6], "says that it holds"),
+        (IMAGES, lambda data: data[:4] + b"\xff" * 12 + data[16:], "4294967295x4294967295x"),
+        # 2**31 * 2**31 * 4 numbers are 2**64, which 64 bits count as none.
+        (
+            IMAGES,
+            lambda data: data[:4] + b"\x80\0\0\0" * 2 + b"\0\0\0\4",
+            "2147483648x2147483648x4",
+        ),
+        (IMAGES, lambda data: data[:4] + bytes(4) + data[8:16], "0x28x28 bytes, which is nothing"),
         (IMAGES, lambda data: b"", "begins with nothing, not with 00 00 08 03"),
         (IMAGES, lambda data: b"<!DOCTYPE html>", "begins with 3c 21 44 4f, not with 00 00 08 03"),
         (IMAGES, lambda data: gzip.compress(data)[:-20], "cannot be unpacked"),

@@ -4,9 +4,11 @@ import http.server
 import math
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,101 @@ def test_what_is_no_run_is_named(tmp_path):
     (tmp_path / "run-1.wandb").write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"run-1\.wandb is no run that wandb can read"):
         read_run(tmp_path)
+
+
+def test_every_key_comes_back_as_it_was_logged_beside_histograms_and_nested_ones():
+    logged = {
+        "w.norm": 5.0, "w._type": "mine", "w.bins": 1, "nan": "NaN", "none": None,
+        "layers": {"fc1": {"norm": 1.5, "b.c": 2}}, "list": [1, 2.5], "ä\n": "ß",
+    }  # fmt: skip
+    with start_run() as run:
+        run.log({"w": wandb.Histogram(np_histogram=([1, 2], [0.0, 0.5, 1.0]))} | logged)
+    (row,) = read_run(run.dir)
+    histogram = row.pop("w")
+    assert histogram == {"_type": "histogram", "bins": [0, 0.5, 1], "values": [1, 2]}
+    assert {key: value for key, value in row.items() if not key.startswith("_")} == logged
+
+
+@pytest.fixture
+def long_run():
+    """Return the file of a run that fills more than one block, and its rows."""
+    with start_run() as run:
+        for number in range(100):
+            run.log({"x": number, "long": "y" * 900})
+    (file,) = Path(run.dir).parent.glob("*.wandb")
+    assert file.stat().st_size > 2 * 32 * 1024
+    return file, list(read_run(file))
+
+
+def test_a_run_longer_than_a_block_comes_back_whole(long_run):
+    _, rows = long_run
+    assert [row["x"] for row in rows] == list(range(100))
+
+
+def test_any_changed_byte_is_found_or_changes_nothing(long_run):
+    file, rows = long_run
+    good = file.read_bytes()
+    draw = random.Random(0)
+    found = 0
+    for _ in range(60):
+        bad = bytearray(good)
+        bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+        file.write_bytes(bad)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                same = list(read_run(file)) == rows
+            except ValueError:
+                same, found = True, found + 1
+        assert same or caught
+    assert found > 50
+
+
+def test_the_file_of_a_killed_run_gives_what_it_holds_and_a_warning(long_run):
+    file, rows = long_run
+    file.write_bytes(file.read_bytes()[:50_000])
+    with pytest.warns(UserWarning, match="ends in the middle of a record: the run was killed"):
+        read = read_run(file)
+    assert 0 < len(read) < 100
+    assert list(read) == rows[: len(read)]
+
+
+def test_a_run_that_the_user_has_open_goes_on_beside_ours(tmp_path):
+    quiet = wandb.Settings(silent=True, console="off")
+    mine = wandb.init(mode="offline", project="mine", dir=tmp_path, settings=quiet)
+    with start_run() as ours:
+        ours.log({"x": 1})
+        assert wandb.run is mine
+        mine.log({"y": 1})
+        with start_run() as inner:
+            inner.log({"z": 3})
+    mine.log({"y": 2})
+    mine.finish()
+    assert [row["x"] for row in read_run(ours.dir)] == [1]
+    assert [row["z"] for row in read_run(inner.dir)] == [3]
+
+
+LEFT_BEHIND = """
+import os, sys
+from blitz_helpers import read_run, start_run
+os.environ["WANDB_NOTES"] = "mine"
+sys.excepthook = hook = lambda *_: None
+leave, before = sys.exit, dict(os.environ)
+for _ in range(2):
+    with start_run() as run:
+        run.log({"x": 1})
+        assert (sys.excepthook, sys.exit, dict(os.environ)) == (hook, leave, before), "within"
+    read_run(run.dir)
+    assert (sys.excepthook, sys.exit, dict(os.environ)) == (hook, leave, before), "after"
+"""
+
+
+def test_hooks_and_environment_variables_are_as_they_were():
+    subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=True,
+    )
 
 
 def test_without_wandb_the_error_names_the_extra(monkeypatch):

@@ -1,0 +1,114 @@
+"""The file of an offline run of Weights & Biases, read record by record."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+from blitz_helpers._extras import require
+
+_START = b":W&B\xe1\xbe\x00"  # which file it is, a magic number, and version 0
+_BLOCK = 32 * 1024
+_HEADER = 7  # a checksum of 4 bytes, a length of 2, and the kind of piece
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Return what was logged, a dict for each step, and the run's settings and summary.
+
+    A file that ends within a record gives what stands before it, and a warning.
+
+    Raises:
+        ValueError: it is no such file, or damaged: a checksum does not fit.
+    """
+    records, is_cut_off = _records(file)
+    if is_cut_off:
+        warnings.warn(
+            f"{file} ends in the middle of a record: the run was killed, or the file is cut off. "
+            "What was logged before that is there.",
+            stacklevel=3,
+        )
+    if not records:
+        raise ValueError(f"{file} is no run that wandb can read: it holds no record.")
+    record_type = _record_type()
+    rows: list[dict[str, Any]] = []
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    for data in records:
+        record = record_type.FromString(data)
+        match record.WhichOneof("record_type"):
+            case "history":
+                rows.append({})
+                _put(record.history.item, rows[-1])
+            case "run":  # the first settings come with it, later ones by themselves
+                _put(record.run.config.update, config)
+            case "config":
+                _put(record.config.update, config)
+            case "summary":
+                _put(record.summary.update, summary)
+    config.pop("_wandb", None)
+    return rows, config, summary
+
+
+def is_finished(file: Path) -> bool:
+    """Return whether the file holds all of a run; wandb goes on writing when a run is over."""
+    try:
+        records, _ = _records(file)
+    except (OSError, ValueError):  # not there yet, or not its first bytes
+        return False
+    return bool(records) and _record_type().FromString(records[-1]).HasField("exit")
+
+
+def _record_type() -> Any:
+    return require("wandb.proto.wandb_internal_pb2", extra="tracking").Record
+
+
+def _records(file: Path) -> tuple[list[bytes], bool]:
+    """Return the records of a file, and whether it ends within another one.
+
+    Source: LevelDB, "Log format", with the CRC-32 of zlib, as wandb 0.31 writes it.
+    """
+    data = file.read_bytes()
+    if not data.startswith(_START):
+        raise ValueError(f"{file} is no run that wandb can read: it begins otherwise.")
+    records: list[bytes] = []
+    pieces, at = b"", len(_START)
+    while at < len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _HEADER:  # too little for a piece: padding
+            at += left
+            continue
+        checksum, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 6], "little")
+        end = at + _HEADER + length
+        if end > len(data) and end - at <= left:
+            return records, True
+        kind_and_piece = data[at + 6 : end]
+        fits = zlib.crc32(kind_and_piece).to_bytes(4, "little") == checksum
+        kind = kind_and_piece[0] if fits else 0
+        begins = kind in (_WHOLE, _FIRST)
+        if kind not in (_WHOLE, _FIRST, _MIDDLE, _LAST) or begins == bool(pieces):
+            raise ValueError(
+                f"{file} is damaged at byte {at:,} of {len(data):,}: what stands there does not "
+                "fit its checksum. Use another copy of it."
+            )
+        pieces += kind_and_piece[1:]
+        if kind in (_WHOLE, _LAST):
+            records.append(pieces)
+            pieces = b""
+        at = end
+    return records, bool(pieces)
+
+
+def _put(items: Any, into: dict[str, Any]) -> None:
+    """Put the values of a record into a dict, nested as they were given."""
+    for item in items:
+        *outer, last = item.nested_key or [item.key]
+        inner = into
+        for key in outer:
+            if not isinstance(inner.get(key), dict):
+                inner[key] = {}
+            inner = inner[key]
+        inner[last] = json.loads(item.value_json)

@@ -81,8 +81,11 @@ def test_the_lowest_point_is_marked_where_it_lies_within_the_picture():
     assert star.tolist() == pytest.approx([0, 0], abs=0.02)
 
 
-def test_a_lowest_point_on_the_edge_is_not_marked():
-    assert "lowest point" not in lines_by_label(plot_descent(lambda w: w[0], {"SGD": PATH}))
+@pytest.mark.parametrize("bottom", [(0, -99), (0, 99), (-99, 0), (99, 0)])
+def test_a_lowest_point_outside_the_picture_is_not_marked(bottom):
+    path = torch.cat([PATH, -PATH])
+    ax = plot_descent(lambda w: (w[0] - bottom[0]) ** 2 + (w[1] - bottom[1]) ** 2, {"SGD": path})
+    assert "lowest point" not in lines_by_label(ax)
 
 
 def test_words_say_where_a_path_leads_and_how_often_each_weight_turns_back():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -235,11 +235,13 @@ class _Search:
         own = dims_of(x)[dim]
         views: list[Candidate | Sides] = []
         if wants is not None:
-            views += self.moved(x, dim, wants)
             views += self.flattened(x, dim, wants)
+            views += [] if views else self.moved(x, dim, wants)
             views += self.unmixed(x, dim)
             if wants == 1 and misfit.noun == "channels" and dim == 0 and x.dim() > 1:
                 views += self.at(x, Transform("unsqueeze", (1,)), 4)
+            elif misfit.noun == "channels" and dim == 0 and x.dim() == 2:
+                views += self.images(x, 3, wants)
             yield from views
         # What stands elsewhere is not to be made here as well.
         doubtful = bool(views) and own.step is None
@@ -306,8 +308,7 @@ class _Search:
         for start in range(1, dim):
             if prod(x.shape[start:]) == wants:
                 yield from self.at(x, Transform("flatten", (start,)), 4)
-        if x.dim() > 1 and prod(x.shape) == wants:
-            yield from self.at(x, Transform("flatten", (0,)), 40, batch=True)
+                return
 
     def unmixed(self, x: Tensor, dim: int) -> Found:
         """Yield the view that keeps the batch in the place of one that mixed it in."""
@@ -382,6 +383,8 @@ class _Search:
         axes = self.all_sides(given.shape, axes, places)
 
         def fits_side(side: int) -> bool:
+            if 8 * side < given.shape[axes[0]]:
+                return False  # a size for which hardly anything is left
             try:
                 return fits([_size_for(size, own, side) for size, own in owns])
             except ValueError:
@@ -549,15 +552,22 @@ class _Search:
             if x.dim() == y.dim():
                 yield from self.turned(x, y, late)
                 yield from self.grown(x, y, self.differing(x, y))
-        if odd.dim() == model.dim():
-            yield from self.levelled(odd, model, self.differing(odd, model))
+        yield from self.levelled(odd, model, self.differing(odd, model))
+        if odd.dim() == model.dim() and odd.dim() > 2:
+            for x, y in ((odd, model), (model, odd)):
+                yield from self.window_settings(x, y)
 
     def differing(self, x: Tensor, y: Tensor) -> list[int]:
-        """Return the dimensions in which two tensors may not differ, and do."""
+        """Return the dimensions of ``x`` that do not go with those of ``y``."""
         joined = self.failure.step.op.startswith(("cat", "conc", "stack"))
-        pairs = enumerate(zip(x.shape, y.shape, strict=True))
         free = self.misfit.dim if joined else None
-        return [i for i, (p, q) in pairs if p != q and i != free and (joined or 1 not in (p, q))]
+        lead = max(0, x.dim() - y.dim())
+        pairs = zip(x.shape[lead:], y.shape[max(0, y.dim() - x.dim()) :], strict=True)
+        return [
+            i
+            for i, (p, q) in enumerate(pairs, start=lead)
+            if p != q and i != free and (joined or 1 not in (p, q))
+        ]
 
     def widened(self, x: Tensor, y: Tensor) -> Found:
         """Yield new dimensions of a tensor that has fewer than the one it meets."""
@@ -587,17 +597,20 @@ class _Search:
     def levelled(self, x: Tensor, y: Tensor, differ: list[int]) -> Found:
         """Yield inputs for which two tensors become equal in the sides that differ."""
         moving: list[tuple[Tensor, int]] = []
+        places: list[int] = []
         fixed: dict[int, set[int]] = {}
         for dim in differ:
             for one in (x, y):
-                if known_origin(one) is not None and _input_axes(dims_of(one)[dim]):
-                    moving.append((one, dim))
+                own = dim - x.dim() + one.dim()
+                if known_origin(one) is not None and _input_axes(dims_of(one)[own]):
+                    moving.append((one, own))
+                    places.append(dim)
                 else:
-                    fixed.setdefault(dim, set()).add(one.shape[dim])
+                    fixed.setdefault(dim, set()).add(one.shape[own])
 
         def agree(sizes: list[int]) -> bool:
             seen = {dim: set(of) for dim, of in fixed.items()}
-            for (_, dim), size in zip(moving, sizes, strict=True):
+            for dim, size in zip(places, sizes, strict=True):
                 seen.setdefault(dim, set()).add(size)
             return all(len(of) == 1 for of in seen.values())
 
@@ -605,11 +618,41 @@ class _Search:
             yield from self.sides(moving, agree, 10)
         for dim in differ:
             for one, other in ((x, y), (y, x)):
+                own, wants = dim - x.dim() + one.dim(), other.shape[dim - x.dim() + other.dim()]
                 if known_origin(one) is None:
-                    yield from self.parameter(one, dim, other.shape[dim])
+                    yield from self.parameter(one, own, wants)
                     continue
-                yield from self.maker(one, dim, other.shape[dim], rank=12)
-                yield from self.other_input(one, dim, other.shape[dim])
+                yield from self.maker(one, own, wants, rank=12)
+                yield from self.other_input(one, own, wants)
+
+    def window_settings(self, x: Tensor, y: Tensor) -> Found:
+        """Yield the strides and paddings of layers with which ``x`` keeps the sides of ``y``."""
+        sides = tuple(y.shape[2:])
+        number = step_of(x)
+        while number is not None and 0 <= number < len(self.failure.steps):
+            step = self.failure.steps[number]
+            shape = step.output_shape
+            if isinstance(shape, tuple) and shape[2:] == sides:
+                return
+            module = self.part(step.module)
+            if step.op.startswith(("conv", "max_pool", "avg_pool")) and step.module:
+                yield from self.kept_sides(step.module, module)
+            number = step.inputs[0] if step.inputs else None
+
+    def kept_sides(self, path: str, module: Any) -> Found:
+        """Yield the settings with which a window keeps the sides of its input."""
+        kernel, stride = (getattr(module, name, None) for name in ("kernel_size", "stride"))
+        if not isinstance(kernel, tuple) or not isinstance(stride, tuple):
+            return
+        name = self.name_of(path)
+        if set(stride) != {1}:
+            change = sets(path, name, stride=(1,) * len(stride))
+            yield Candidate(9, replace(change, text=f"stride=1 in {name}"))
+        padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
+        if padding != module.padding and all(k % 2 for k in kernel):
+            change = sets(path, name, padding=padding)
+            value = padding[0] if len(set(padding)) == 1 else padding
+            yield Candidate(9, replace(change, text=f"padding={value} in {name}"))
 
     def other_input(self, x: Tensor, dim: int, size: int) -> Found:
         """Yield another input of the size that the rest has."""
@@ -649,8 +692,7 @@ class _Search:
         ndim = x.dim() - 2
         own = len(self.operands()) > 1
         channels = 1 in differ and ndim >= 1
-        strides = [x.shape[d] // y.shape[d] if y.shape[d] and x.shape[d] % y.shape[d] == 0 else 0
-                   for d in range(2, x.dim())]  # fmt: skip
+        strides = [-(-x.shape[d] // max(1, y.shape[d])) for d in range(2, x.dim())]
         if not own:
             return
         if channels and 1 <= ndim <= 3:
@@ -696,7 +738,7 @@ class _Search:
             yield from self.at(mask, Transform("transpose", (0, 1)), 6)
         if mask.dim() == 3:
             yield from self.at(mask, Transform("unsqueeze", (1,)), 5)
-        number = self.input_number(mask)
+        number = next((dim.input[0] for dim in dims_of(mask) if dim.input is not None), None)
         given = None if number is None else self.failure.given[number]
         if given is not None and given.argument is not None and given.shape == tuple(mask.shape):
             rows, keys = scores[0].shape[-2], scores[1].shape[-2]
@@ -814,7 +856,11 @@ class _Search:
             where = "on the input" if len(self.failure.given) == 1 else f"on the input {given.name}"
             ndim = len(given.shape)
             views: list[tuple[int, Transform, bool]] = []
-            if ndim in (1, 3) or (ndim == 2 and max(given.shape) <= 4 * min(given.shape)):
+            alone = any(
+                step.op.startswith("conv") and step.input_shapes[:1] == (given.shape,)
+                for step in self.failure.steps
+            )
+            if ndim in (1, 3) or alone or (ndim == 2 and max(given.shape) <= 4 * min(given.shape)):
                 rank = 9 if self.misfit.kind == "rank" else 26
                 views.append((rank, Transform("unsqueeze", (0,)), True))
             if ndim == 4 and (given.shape[3] <= 4 or len(set(given.shape[2:])) > 1):

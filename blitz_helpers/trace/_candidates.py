@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
-from blitz_helpers.trace._failures import Failure, place_name
+from blitz_helpers.trace._failures import Failure, Given, place_name
 from blitz_helpers.trace._field import Dim, dims_of, known_origin, origin_of
 from blitz_helpers.trace._layers import makes, sets, takes
 from blitz_helpers.trace._op import Misfit
@@ -147,6 +147,12 @@ class _Search:
             return f"on the one of {shape_text(tuple(x.shape))}"
         return f"on the input {self.failure.given[number].name}"
 
+    def an_input(self, given: Given) -> str:
+        """Return what to call another input in its place."""
+        if len(self.failure.given) == 1:
+            return "an input"
+        return f"an input {given.name}" if given.name.isidentifier() else f"input {given.name}"
+
     def input_name(self, number: int) -> str:
         """Return what to call an input in code."""
         name = self.failure.given[number].name
@@ -221,7 +227,8 @@ class _Search:
         ndim = len(self.failure.given[number].shape)
         if self.misfit.noun == "channels":
             return axis == dim
-        return axis == ndim - 1 and ndim <= 3
+        attends = self.misfit.noun.startswith("features in")
+        return axis == ndim - 1 and (ndim <= 3 or attends)
 
     # By kind
 
@@ -236,7 +243,8 @@ class _Search:
         views: list[Candidate | Sides] = []
         if wants is not None:
             views += self.flattened(x, dim, wants)
-            views += [] if views else self.moved(x, dim, wants)
+            if not views and misfit.noun != "inner":
+                views += self.moved(x, dim, wants)
             views += self.unmixed(x, dim)
             if wants == 1 and misfit.noun == "channels" and dim == 0 and x.dim() > 1:
                 views += self.at(x, Transform("unsqueeze", (1,)), 4)
@@ -256,6 +264,8 @@ class _Search:
         if not doubtful:
             yield from self.input_size(x, dim, wants)
             yield from self.fitting(x, dim, wants)
+        if misfit.noun.startswith("rows"):
+            yield from self.other_input(x, dim, wants)
         if misfit.noun == "inner" and misfit.others:
             yield from self.product(x, misfit.others[0])
 
@@ -306,6 +316,8 @@ class _Search:
         if dim != x.dim() - 1:
             return
         for start in range(1, dim):
+            if any(self.is_batch(x, other) for other in range(start, x.dim())):
+                continue
             if prod(x.shape[start:]) == wants:
                 yield from self.at(x, Transform("flatten", (start,)), 4)
                 return
@@ -354,7 +366,7 @@ class _Search:
             return
         noun = self.misfit.noun if self.misfit.noun in ("channels", "features") else "features"
         plural = noun if wants != 1 else noun[:-1]
-        which = "an input" if len(self.failure.given) == 1 else f"an input {given.name}"
+        which = self.an_input(given)
         text = f"{which} of {wants} {plural}"
         yield Candidate(25, Resize(given.argument, ((axis, wants),), text))
 
@@ -390,7 +402,7 @@ class _Search:
             except ValueError:
                 return False
 
-        which = "an input" if len(self.failure.given) == 1 else f"an input {given.name}"
+        which = self.an_input(given)
         noun = f"{which} of length {{}}" if len(axes) == 1 else f"{which} of {{}} pixels a side"
         at = next((i for i in axes if i in {axis for _, axis in used}), axes[0])
         yield Sides(rank, given.argument, axes, given.shape[at], fits_side, noun)
@@ -399,16 +411,17 @@ class _Search:
         self, shape: tuple[int, ...], axes: tuple[int, ...], places: Sequence[tuple[Tensor, int]]
     ) -> tuple[int, ...]:
         """Return all spatial axes of an image of which some are known."""
-        found = set(axes)
-        for x, _ in places:
-            for own in dims_of(x):
-                for number, axis in _input_axes(own):
-                    if axis and len(shape) - axis <= 3 and number == 0:
-                        found.add(axis)
-        untouched = all(origin_of(x).untouched for x, _ in places)
         if len(shape) > 3:
             return tuple(range(2, len(shape)))
-        return axes if untouched else tuple(sorted(found))
+        found = set(axes)
+        for x, _ in places:
+            slid = [
+                own for own in dims_of(x) if own.axis is not None and own.axis.chain is not None
+            ]
+            found |= {axis for own in slid for _, axis in _input_axes(own) if axis}
+        if len(shape) == 3 and self.failure.step.op.endswith("2d"):
+            found = {1, 2}  # one image without its batch
+        return tuple(sorted(found))
 
     def rank(self) -> Found:
         """Yield views with the number of dimensions that is wanted."""
@@ -437,11 +450,9 @@ class _Search:
             for dim in range(x.dim() - 1, -1, -1):
                 if shape[dim] == 1:
                     yield from self.at(x, Transform("squeeze", (dim,)), 6, batch=dim == 0)
-            for start in range(1, x.dim() - 1):
-                if x.dim() - start + start >= max(misfit.wants):
-                    yield from self.at(x, Transform("flatten", (start,)), 10)
-            for start, stop in pairwise(range(1, x.dim())):
-                yield from self.at(x, Transform("flatten", (start, stop)), 14)
+            start = max(misfit.wants) - 1
+            if self.failure.step.op == "batch_norm" or channels is not None:
+                yield from self.at(x, Transform("flatten", (start,)), 10)
 
     def is_picture(self, x: Tensor) -> bool:
         """Return whether the last two dimensions look like the sides of one picture."""
@@ -511,9 +522,12 @@ class _Search:
         if x.dim() > 1 and len(asked) == 2:
             text = f"x.flatten(1) in the place of {op}"
             yield Candidate(3, CodeChange(number, op, ("call",), Transform("flatten", (1,)), text))
-        rest = prod(size for size in asked[1:] if size > 0)
-        if -1 not in asked[1:] and x.dim() > 1:
-            yield from self.maker(x, x.dim() - 1, rest, rank=6)
+        last = x.dim() - 1
+        if last > 0 and -1 not in asked[last:] and asked[1:last] == tuple(x.shape[1:last]):
+            rest = prod(asked[last:])
+            yield from self.maker(x, last, rest, rank=6)
+        if x.dim() > 1 and -1 not in asked[1:]:
+            rest = prod(asked[1:])
             places = [(x, dim) for dim in range(1, x.dim())]
             yield from self.sides(places, lambda sizes: prod(sizes) == rest, 8)
 
@@ -546,10 +560,14 @@ class _Search:
         odd, model = _odd_one(tensors, misfit.dim)
         if odd is None or model is None:
             return
+        if isinstance(self.failure.module, nn.MultiheadAttention):
+            flag = not self.failure.module.batch_first
+            yield Candidate(4, sets(self.failure.step.module, "", batch_first=flag))
+        meets = "attention" not in self.failure.step.op
         for late, (x, y) in enumerate(((odd, model), (model, odd))):
             if x.dim() < y.dim():
                 yield from self.widened(x, y)
-            if x.dim() == y.dim():
+            if x.dim() == y.dim() and meets:
                 yield from self.turned(x, y, late)
                 yield from self.grown(x, y, self.differing(x, y))
         yield from self.levelled(odd, model, self.differing(odd, model))
@@ -571,16 +589,22 @@ class _Search:
 
     def widened(self, x: Tensor, y: Tensor) -> Found:
         """Yield new dimensions of a tensor that has fewer than the one it meets."""
-        lacking = y.dim() - x.dim()
-        full = (None, None)
-        if tuple(x.shape) == tuple(y.shape[: x.dim()]):
-            items: tuple[Any, ...] = (*(full,) * x.dim(), *(None,) * lacking)
-            yield from self.at(x, Transform("index", items), 3)
-        if lacking == 1:
-            for place in range(1, x.dim() + 1):
-                shape = (*x.shape[:place], 1, *x.shape[place:])
-                if all(p in (1, q) or q == 1 for p, q in zip(shape, y.shape, strict=True)):
-                    yield from self.at(x, Transform("unsqueeze", (place,)), 4)
+        found = []
+        for places in combinations(range(y.dim()), x.dim()):
+            sizes = [y.shape[place] for place in places]
+            if all(p in (1, q) or q == 1 for p, q in zip(x.shape, sizes, strict=True)):
+                exact = sum(p == q for p, q in zip(x.shape, sizes, strict=True))
+                found.append((places[0] != 0, -exact, places))
+        for late, (_, _, places) in enumerate(sorted(found)[:3]):
+            items = tuple((None, None) if at in places else None for at in range(y.dim()))
+            if items[y.dim() - x.dim() :] == ((None, None),) * x.dim():
+                continue  # as it is aligned already
+            while len(items) > 1 and items[-1] == (None, None):
+                items = items[:-1]
+            view = Transform("index", items)
+            if items.count(None) == 1:
+                view = Transform("unsqueeze", (items.index(None),))
+            yield from self.at(x, view, 3 + late)
 
     def turned(self, x: Tensor, y: Tensor, late: int) -> Found:
         """Yield the order of dimensions in which two tensors agree."""
@@ -623,7 +647,8 @@ class _Search:
                     yield from self.parameter(one, own, wants)
                     continue
                 yield from self.maker(one, own, wants, rank=12)
-                yield from self.other_input(one, own, wants)
+                if own or x.dim() == y.dim():
+                    yield from self.other_input(one, own, wants)
 
     def window_settings(self, x: Tensor, y: Tensor) -> Found:
         """Yield the strides and paddings of layers with which ``x`` keeps the sides of ``y``."""
@@ -660,10 +685,11 @@ class _Search:
         if number is None:
             return
         given = self.failure.given[number]
-        if given.argument is not None and (number or dim):
+        plain = number or (dim and len(given.shape) < 4 and self.misfit.kind != "unequal")
+        if given.argument is not None and plain:
             shape = list(given.shape)
             shape[dim] = size
-            text = f"an input {given.name} of {shape_text(tuple(shape))}"
+            text = f"{self.an_input(given)} of {shape_text(tuple(shape))}"
             rank = 16 if number else 19
             yield Candidate(rank, Resize(given.argument, ((dim, size),), text), batch=dim == 0)
 
@@ -816,7 +842,7 @@ class _Search:
         for number, given in enumerate(self.failure.given):
             for axis, size in enumerate(given.shape):
                 if axis and size == worst + 1 and given.argument is not None and size > rows:
-                    which = "an input" if len(self.failure.given) == 1 else f"an input {given.name}"
+                    which = self.an_input(given)
                     noun = f"{which} of length {{}}"
                     yield Sides(
                         6 + number, given.argument, (axis,), size, lambda s: s <= rows, noun
@@ -839,7 +865,14 @@ class _Search:
         x = self.misfit.others[0] if self.misfit.others else self.misfit.tensor
         if x is not None and x.dim() == 3:
             yield from self.at(x, Transform("transpose", (0, 1)), 6)
-        state = self.misfit.tensor
+        state, wants = self.misfit.tensor, self.misfit.wants
+        number = None if state is None else self.input_number(state)
+        if state is not None and number is not None and wants and len(wants) == state.dim():
+            given = self.failure.given[number]
+            sizes = tuple((d, n) for d, n in enumerate(wants) if n != state.shape[d])
+            if given.argument is not None:
+                text = f"{self.an_input(given)} of {shape_text(wants)}"
+                yield Candidate(5, Resize(given.argument, sizes, text))
         if state is not None and state.dim() == 2:
             yield from self.at(state, Transform("unsqueeze", (0,)), 7)
         if state is not None and state.dim() == 3:
@@ -867,6 +900,13 @@ class _Search:
                 views.append((41, Transform("permute", (0, 3, 1, 2)), False))
             if ndim == 3:
                 views.append((42, Transform("transpose", (1, 2)), False))
+            for other in self.failure.given[1:]:
+                alike = len(other.shape) == ndim and other.shape[:1] != given.shape[:1]
+                if alike and other.argument is not None and other.shape:
+                    shape = shape_text((given.shape[0], *other.shape[1:]))
+                    text = f"{self.an_input(other)} of {shape}"
+                    resize = Resize(other.argument, ((0, given.shape[0]),), text)
+                    yield Candidate(43, resize)
             if given.shape[:1] == (1,) and ndim > 1:
                 views.append((44, Transform("squeeze", (0,)), True))
             for rank, transform, batch in views:

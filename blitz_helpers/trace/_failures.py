@@ -148,10 +148,12 @@ def _read_state(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | N
     found = re.search(r"xpected hidden.*?size [\[(](.*?)[\])], got [\[(](.*?)[\])]", text)
     if found:
         words = f"got a hidden state of ({found[2]}), wants ({found[1]})"
+        wants = tuple(int(one) for one in re.findall(r"\d+", found[1]))
     else:
+        wants = None
         words = f"got {shape_text(tuple(tensors[0].shape))}: {text.split('. ')[0].rstrip('.')}"
     state = tensors[1] if len(tensors) > 1 else tensors[0]
-    return Misfit("batch", words, state, noun="state", others=tensors[:1])
+    return Misfit("batch", words, state, None, None, wants, "state", tensors[:1])
 
 
 def _read_average(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
@@ -271,13 +273,17 @@ def whence(failure: Failure) -> str:
             said.append(_made(failure, x))
             continue
         said += [_source(failure, x.shape[place], dims_of(x)[place]) for place in places]
-    if misfit.kind == "size" and misfit.others and failure.step.module:
-        said.append(f"the weights of {failure.step.module} want {misfit.wants}")
+    if misfit.kind == "size" and any(known_origin(t) is None for t in misfit.others):
+        said.append(f"the weights of {failure.name} want {misfit.wants}")
     said = [one for one in dict.fromkeys(said) if one]
     if not said:
         return ""
     text = "; ".join(said)
     return f" {text[0].upper()}{text[1:]}."
+
+
+def _who(step: ShapeStep) -> str:
+    return f"`{step.module}`" if step.module else step.op
 
 
 def _made(failure: Failure, x: Tensor) -> str:
@@ -288,7 +294,7 @@ def _made(failure: Failure, x: Tensor) -> str:
     if number < 0:
         return f"{shape} is an input"
     step = failure.steps[number]
-    return f"{step.module or step.op} made the {shape}"
+    return f"{_who(step)} made the {shape}"
 
 
 def _source(failure: Failure, size: int, dim: Dim) -> str:
@@ -302,7 +308,7 @@ def _source(failure: Failure, size: int, dim: Dim) -> str:
         return f"{size} {verb} dimension {axis} of {which}"
     if dim.step is not None and dim.step < len(failure.steps):
         step = failure.steps[dim.step]
-        return f"{step.module or step.op} made the {size}"
+        return f"{_who(step)} made the {size}"
     if dim.parts:
         return f"{size} is {'*'.join(str(one) for one, _ in dim.parts)}"
     return ""

@@ -38,7 +38,8 @@ def sets(path: str, where: str, **settings: Any) -> LayerChange:
 def _change(path: str, settings: Settings, shapes: Shapes, where: str) -> LayerChange | None:
     if not settings:
         return None
-    named = ", ".join(f"{key}={value}" for key, value in settings if key != "head_dim")
+    shown = settings[:1] if settings[0][0] == "embed_dim" else settings  # the rest follows from it
+    named = ", ".join(f"{key}={value}" for key, value in shown)
     return LayerChange(path, settings, shapes, named + (f" in {where}" if where else ""))
 
 
@@ -103,15 +104,15 @@ def _attention_taking(
         shapes: Shapes = (("in_proj_weight", (3 * size, size)),)
         if module.in_proj_bias is not None:
             shapes += (("in_proj_bias", (3 * size,)),)
+        shapes += (("out_proj.weight", (size, size)),)
+        if module.out_proj.bias is not None:
+            shapes += (("out_proj.bias", (size,)),)
         settings = (("embed_dim", size), ("kdim", size), ("vdim", size))
         return (*settings, ("head_dim", size // module.num_heads)), shapes
     name = "kdim" if noun.endswith("key") else "vdim"
-    other = "vdim" if name == "kdim" else "kdim"
-    sizes = {name: size, other: getattr(module, other)}
     if module._qkv_same_embed_dim:
         return (), ()
-    weights = {"kdim": "k_proj_weight", "vdim": "v_proj_weight"}
-    return ((name, size),), ((weights[name], (embed, sizes[name])),)
+    return ((name, size),), ((f"{name[0]}_proj_weight", (embed, size)),)
 
 
 def _making(module: nn.Module | None, size: int) -> tuple[Settings, Shapes]:

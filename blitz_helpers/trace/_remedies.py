@@ -112,7 +112,10 @@ class LayerChange:
     def apply_to(self, model: nn.Module, data: bool) -> Undo:
         """Change the model in place, the new weights with or without data; return the undoing."""
         module = model.get_submodule(self.path)
-        stores: list[dict[str, Any]] = [module.__dict__, module._parameters, module._buffers]
+        owners = {name: module.get_submodule(name.rpartition(".")[0]) for name, _ in self.shapes}
+        stores: list[dict[str, Any]] = [module.__dict__]
+        for owner in {module, *owners.values()}:
+            stores += [owner._parameters, owner._buffers]
         before = [dict(store) for store in stores]
 
         def undo() -> None:
@@ -120,9 +123,10 @@ class LayerChange:
                 store.clear()
                 store.update(content)
 
-        for name, shape in self.shapes:
+        for full, shape in self.shapes:
+            owner, name = owners[full], full.rpartition(".")[2]
             store: dict[str, Any] = (
-                module._parameters if name in module._parameters else module._buffers
+                owner._parameters if name in owner._parameters else owner._buffers
             )
             old = store[name]
             if shape is None or old is None:

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -67,9 +68,10 @@ def conv_net(draw):
     channels = one_of(draw, 1, 3, 4)
     batch = draw.randint(2, 6)
     breaks = (
-        "size size in_features in_channels out_channels norm no_flatten flatten_all channels_last "
-        "input_channels no_batch extra_dim dtype layer_dtype flat_input view"
-    ).split()
+        *("size", "size", "in_features", "in_channels", "out_channels", "norm", "no_flatten"),
+        *("flatten_all", "channels_last", "input_channels", "no_batch", "extra_dim", "dtype"),
+        *("layer_dtype", "flat_input", "view"),
+    )
     broken = draw.choice(breaks)
     widths = [draw.randint(5, 12) for _ in range(draw.randint(1, 3))]
     with_norm = broken == "norm" or draw.random() < 0.4
@@ -187,7 +189,7 @@ def mlp(draw):
     sizes.append(5)
     layers, undo = [], ""
     at = draw.randrange(1, len(sizes) - 1)
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         if broken == "in_features" and i == at:
             a, undo = other(draw, a), rf"^in_features={a}$"
         if broken == "out_features" and i == at - 1:

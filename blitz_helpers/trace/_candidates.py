@@ -94,6 +94,7 @@ class _Search:
             "table": self.table,
             "average": self.average,
             "batch": self.state,
+            "guard": self.guard,
         }
         kind = kinds.get(self.misfit.kind)
         if kind is not None:
@@ -199,7 +200,7 @@ class _Search:
     def is_batch(self, x: Tensor, dim: int) -> bool:
         """Return whether a dimension holds the batch."""
         own = dims_of(x)[dim]
-        return own.input == (0, 0) and x.dim() > 1
+        return own.input is not None and own.input[1] == 0 and x.dim() > 1
 
     def is_side(self, x: Tensor, dim: int) -> bool:
         """Return whether windows slide along a dimension."""
@@ -373,7 +374,7 @@ class _Search:
     def fitting(self, x: Tensor, dim: int, wants: int) -> Found:
         """Yield the sizes of the input that give the dimension the size that is wanted."""
         own = dims_of(x)[dim]
-        if own.parts or (own.axis is not None and own.axis.chain is not None):
+        if _is_computed(own):
             yield from self.sides([(x, dim)], lambda sizes: sizes[0] == wants, 22)
 
     def sides(
@@ -430,6 +431,8 @@ class _Search:
             return
         lacking, shape = max(misfit.wants) - x.dim(), tuple(x.shape)
         channels = misfit.channels
+        if channels is None:
+            channels = getattr(self.failure.module, "num_features", None)
         if lacking > 0:
             yield from self.images(x, max(misfit.wants), channels)
             if channels is not None and x.dim() == 2 and shape[1] == channels:
@@ -451,7 +454,7 @@ class _Search:
                 if shape[dim] == 1:
                     yield from self.at(x, Transform("squeeze", (dim,)), 6, batch=dim == 0)
             start = max(misfit.wants) - 1
-            if self.failure.step.op == "batch_norm" or channels is not None:
+            if self.failure.step.op.startswith("BatchNorm1"):
                 yield from self.at(x, Transform("flatten", (start,)), 10)
 
     def is_picture(self, x: Tensor) -> bool:
@@ -638,7 +641,8 @@ class _Search:
                 seen.setdefault(dim, set()).add(size)
             return all(len(of) == 1 for of in seen.values())
 
-        if moving:
+        fixed_by_weights = not origin_of(x).depends or not origin_of(y).depends
+        if fixed_by_weights or any(_is_computed(dims_of(one)[own]) for one, own in moving):
             yield from self.sides(moving, agree, 10)
         for dim in differ:
             for one, other in ((x, y), (y, x)):
@@ -719,9 +723,12 @@ class _Search:
         own = len(self.operands()) > 1
         channels = 1 in differ and ndim >= 1
         strides = [-(-x.shape[d] // max(1, y.shape[d])) for d in range(2, x.dim())]
-        if not own:
+        past = dims_of(x)[1] if x.dim() > 1 else None
+        if not own or not origin_of(x).depends:
             return
-        if channels and 1 <= ndim <= 3:
+        if channels and (
+            2 <= ndim <= 3 or (ndim == 1 and past is not None and past.step is not None)
+        ):
             halved = [-(-x.shape[d] // s) == y.shape[d] if s else False
                       for d, s in zip(range(2, x.dim()), strides, strict=True)]  # fmt: skip
             if all(halved):
@@ -784,32 +791,27 @@ class _Search:
     def targets(self) -> Found:
         """Yield what brings scores and classes together."""
         scores, target = self.misfit.others[:2]
-        full: Any = (None, None)
-        if scores.dim() > 2 and tuple(target.shape) == tuple(scores.shape[:-1]):
-            if scores.dim() == 3:
-                yield from self.at(scores, Transform("transpose", (1, 2)), 4)
-            else:
-                order = (0, scores.dim() - 1, *range(1, scores.dim() - 1))
-                yield from self.at(scores, Transform("permute", order), 4)
-        for dim in range(target.dim()):
-            if target.shape[dim] == 1:
-                yield from self.at(target, Transform("squeeze", (dim,)), 5)
-        if target.dim() == scores.dim() and target.shape == scores.shape:
-            yield from self.at(target, Transform("to", (scores.dtype,)), 6)
-            yield from self.at(target, Transform("argmax", (1,)), 7)
-        if target.dim() > 1 and scores.dim() == 2 and target.numel() == scores.shape[0]:
+        turned = scores.dim() > 2 and tuple(target.shape) == tuple(scores.shape[:-1])
+        if turned and scores.dim() == 3:
+            yield from self.at(scores, Transform("transpose", (1, 2)), 4)
+        elif turned:
+            order = (0, scores.dim() - 1, *range(1, scores.dim() - 1))
+            yield from self.at(scores, Transform("permute", order), 4)
+        ones = [dim for dim in range(target.dim()) if target.shape[dim] == 1]
+        for dim in ones:
+            yield from self.at(target, Transform("squeeze", (dim,)), 5)
+        if not ones and scores.dim() == 2 and target.numel() == scores.shape[0]:
             yield from self.at(target, Transform("flatten", ()), 6)
-        if scores.dim() > 2 and scores.dim() == target.dim() + 1:
+        wants = (scores.shape[0], *scores.shape[2:]) if scores.dim() > 1 else ()
+        number = self.input_number(target)
+        if turned or ones or len(wants) != target.dim():
+            return
+        if target.dim() > 2:
             size = tuple(target.shape[1:])
             yield from self.at(scores, Transform("interpolate", (size,)), 9)
-            number = self.input_number(target)
-            given = None if number is None else self.failure.given[number]
-            if given is not None and given.argument is not None:
-                sizes = tuple(enumerate(scores.shape[2:], start=1))
-                shape = (scores.shape[0], *scores.shape[2:])
-                text = f"a target of {shape_text(tuple(shape))}"
-                yield Candidate(8, Resize(given.argument, sizes, text))
-        del full
+        if number is not None and (argument := self.failure.given[number].argument) is not None:
+            sizes = tuple((d, n) for d, n in enumerate(wants) if n != target.shape[d])
+            yield Candidate(8, Resize(argument, sizes, f"a target of {shape_text(wants)}"))
 
     def dtype(self) -> Found:
         """Yield conversions of what came in, or of the layer."""
@@ -837,6 +839,8 @@ class _Search:
             text = f"num_embeddings={worst + 1}"
             settings = (("num_embeddings", worst + 1),)
             yield Candidate(5, LayerChange(path, settings, (("weight", shape),), text))
+        if self.misfit.others and self.misfit.noun == "classes" and worst > 0:
+            yield from self.maker(self.misfit.others[0], 1, worst + 1, rank=5)
         if ids is None:
             return
         for number, given in enumerate(self.failure.given):
@@ -878,6 +882,19 @@ class _Search:
         if state is not None and state.dim() == 3:
             yield from self.at(state, Transform("transpose", (0, 1)), 8)
 
+    def guard(self) -> Found:
+        """Yield the input that a program was exported for."""
+        dim, wants = self.misfit.got, self.misfit.wants
+        for given in self.failure.given:
+            if given.argument is None or given.name != self.misfit.noun or dim >= len(given.shape):
+                continue
+            image = dim > 1 and len(given.shape) > 3
+            axes = tuple(i for i in range(2, len(given.shape))) if image else (dim,)
+            sizes = tuple((axis, wants) for axis in axes)
+            words = f"of {wants} pixels a side" if image else f"of {wants} in dimension {dim}"
+            text = f"{self.an_input(given)} {words}"
+            yield Candidate(3, Resize(given.argument, sizes, text), batch=dim == 0)
+
     # For every kind
 
     def usual(self) -> Found:
@@ -896,13 +913,16 @@ class _Search:
             if ndim in (1, 3) or alone or (ndim == 2 and max(given.shape) <= 4 * min(given.shape)):
                 rank = 9 if self.misfit.kind == "rank" else 26
                 views.append((rank, Transform("unsqueeze", (0,)), True))
-            if ndim == 4 and (given.shape[3] <= 4 or len(set(given.shape[2:])) > 1):
+            if ndim == 4 and _has_channels_last(given.shape):
                 views.append((41, Transform("permute", (0, 3, 1, 2)), False))
             if ndim == 3:
                 views.append((42, Transform("transpose", (1, 2)), False))
             for other in self.failure.given[1:]:
-                alike = len(other.shape) == ndim and other.shape[:1] != given.shape[:1]
-                if alike and other.argument is not None and other.shape:
+                if (
+                    other.shape[:1] != given.shape[:1]
+                    and other.argument is not None
+                    and other.shape
+                ):
                     shape = shape_text((given.shape[0], *other.shape[1:]))
                     text = f"{self.an_input(other)} of {shape}"
                     resize = Resize(other.argument, ((0, given.shape[0]),), text)
@@ -912,9 +932,32 @@ class _Search:
             for rank, transform, batch in views:
                 text = f"{transform.text(name)} {where}"
                 yield Candidate(rank, InputChange(given.argument, transform, text), batch)
+        if self.failure.sealed:
+            yield from self.guesses()
         module, path = self.failure.module, self.failure.step.module
         if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and self.misfit.kind != "batch":
             yield Candidate(45, sets(path, "", batch_first=not module.batch_first))
+
+    def guesses(self) -> Found:
+        """Yield the sides that images often have, for code that nothing is known of."""
+        given = self.failure.given[0] if self.failure.given else None
+        if given is None or given.argument is None or len(given.shape) < 3:
+            return
+        axes = tuple(range(2, len(given.shape)))
+        noun = "an input of length {}" if len(axes) == 1 else "an input of {} pixels a side"
+        side = given.shape[axes[0]]
+        for size in sorted({28, 32, 64, 96, 224, 256} - {side}, key=lambda n: abs(n - side)):
+            yield Sides(70, given.argument, axes, side, _only(size), noun)
+
+
+def _only(size: int) -> Callable[[int], bool]:
+    return lambda side: side == size
+
+
+def _has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Return whether the sizes are those of images whose channels stand last."""
+    high, wide, last = shape[1:]
+    return (last <= 4 < min(high, wide)) or (high == last != wide)
 
 
 def step_of(x: Tensor) -> int | None:
@@ -944,13 +987,20 @@ def _input_axes(dim: Dim) -> set[tuple[int, int]]:
     """Return the axes of inputs that decide the size of a dimension."""
     if dim.input is not None and (dim.axis is not None):
         return {dim.input}
-    return {axis for _, part in dim.parts for axis in _input_axes(part)}
+    return {axis for _, part in (*dim.parts, *dim.summed) for axis in _input_axes(part)}
+
+
+def _is_computed(dim: Dim) -> bool:
+    """Return whether the size of a dimension is more than that of an axis of an input."""
+    return bool(dim.parts or dim.summed) or (dim.axis is not None and dim.axis.chain is not None)
 
 
 def _size_for(size: int, dim: Dim, side: int) -> int:
     """Return the size of a dimension for an input of ``side``."""
     if dim.axis is not None and dim.input is not None and dim.input[1] > 0:
         return dim.axis.size_for(side)
+    if dim.summed:
+        return sum(_size_for(one, part, side) for one, part in dim.summed)
     if dim.parts:
         return prod(_size_for(one, part, side) for one, part in dim.parts)
     return size

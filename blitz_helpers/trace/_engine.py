@@ -444,7 +444,7 @@ class _Tracer(TorchFunctionMode):
             raise self.needs_values(name) from error
         if not about_shapes(error):
             return
-        if self.ran_for_real and call is not None:
+        if call is not None and not isinstance(error, Misfit):
             try:  # torch's words say less than our own
                 call.check()
                 call.output()

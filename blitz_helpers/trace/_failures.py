@@ -68,7 +68,7 @@ def place_name(path: str, module: nn.Module | None, op: str) -> str:
     """Return what to call a step in a message: a number alone would read as a count."""
     if not path:
         return op
-    if path.isdigit() and module is not None:
+    if path.replace(".", "").isdigit() and module is not None:
         return f"{type(module).__name__} {path}"
     own = module is not None and type(module).__module__.startswith("torch.nn")
     return path if own or module is None else f"{path} ({op})"
@@ -102,7 +102,11 @@ def misfit_of(
     if isinstance(error, Misfit):
         return error
     text = str(error)
-    for read in (_read_rank, _read_features, _read_state, _read_average, _read_view, _read_meeting):
+    readers = (
+        *(_read_rank, _read_features, _read_channels, _read_product, _read_state, _read_average),
+        *(_read_view, _read_meeting, _read_guard),
+    )
+    for read in readers:
         misfit = read(text, step, tensors)
         if misfit is not None:
             return misfit
@@ -110,8 +114,9 @@ def misfit_of(
         misfit = _read_dtype(module, tensors)
         if misfit is not None:
             return misfit
-    reason = text.strip().split("\n")[0].rstrip(".")
-    got = " and ".join(map(shape_text, step.input_shapes))
+    inner = re.findall(r"(?:\w+Error: )+(.*)", text)  # as TorchScript's hold the one that it met
+    reason = (inner[-1] if inner else text.strip().split("\n")[0]).rstrip(".")
+    got = " and ".join(map(shape_text, step.input_shapes)) or "what it does not take"
     return Misfit("other", f"got {got}: {reason}", tensors[0] if tensors else None)
 
 
@@ -140,6 +145,36 @@ def _read_features(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit 
         got, wants = int(found[1]), int(found[2])
     words = f"got {got} features, wants {wants}"
     return Misfit("size", words, tensors[0], -1, got, wants, "features") if tensors else None
+
+
+def _read_channels(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
+    found = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    for x in tensors if found else ():
+        wants, got = int(found[1]), int(found[2])  # type: ignore[index]  # it was found
+        if x.dim() > 1 and x.shape[1] == got:
+            words = f"got {got} channels, wants {wants}"
+            return Misfit("size", words, x, 1, got, wants, "channels")
+    return None
+
+
+def _read_product(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
+    found = re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", text)
+    found = found or re.search(r"reduction dim, but got \[\d+, (\d+)\] X \[(\d+), \d+\]", text)
+    if not found or not tensors:
+        return None
+    got, wants = int(found[1]), int(found[2])
+    own = tensors[0] if tensors[0].dim() and tensors[0].shape[-1] == got else None
+    words = f"got {got} features, wants {wants}"
+    return Misfit("size", words, own, None if own is None else -1, got, wants, "features")
+
+
+def _read_guard(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
+    found = re.search(r"Guard failed: (\w+)\.size\(\)\[(\d+)\] == (\d+)", text)
+    if not found:
+        return None
+    name, dim, wants = found[1], int(found[2]), int(found[3])
+    words = f"was exported for {wants} in dimension {dim} of the input {name}"
+    return Misfit("guard", words, None, None, dim, wants, name)
 
 
 def _read_state(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
@@ -268,7 +303,7 @@ def whence(failure: Failure) -> str:
             places = [misfit.dim]
         elif misfit.kind == "unequal":
             sizes = zip(*(t.shape for t in misfit.others), strict=False)
-            places = [i for i, each in enumerate(sizes) if len(set(each)) > 1 and i < x.dim()]
+            places = [i for i, each in enumerate(sizes) if len(set(each) - {1}) > 1 and i < x.dim()]
         else:
             said.append(_made(failure, x))
             continue

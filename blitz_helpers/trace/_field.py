@@ -71,13 +71,14 @@ class Dim(NamedTuple):
 
     ``axis`` is set where it is spatial. ``input`` is the number of an input tensor and which of its
     axes this is; ``step`` the number of the step that made it; ``parts`` the sizes and dimensions
-    that a view multiplied.
+    that a view multiplied, ``summed`` those that a join added.
     """
 
     axis: Axis | None = None
     input: tuple[int, int] | None = None
     step: int | None = None
     parts: tuple[tuple[int, Dim], ...] = ()
+    summed: tuple[tuple[int, Dim], ...] = ()
 
 
 UNKNOWN = Dim()

@@ -39,7 +39,7 @@ def _change(path: str, settings: Settings, shapes: Shapes, where: str) -> LayerC
     if not settings:
         return None
     shown = settings[:1] if settings[0][0] == "embed_dim" else settings  # the rest follows from it
-    named = ", ".join(f"{key}={value}" for key, value in shown)
+    named = ", ".join(f"{key}={value}" for key, value in shown if key[0] != "_")
     return LayerChange(path, settings, shapes, named + (f" in {where}" if where else ""))
 
 
@@ -111,7 +111,9 @@ def _attention_taking(
         return (*settings, ("head_dim", size // module.num_heads)), shapes
     name = "kdim" if noun.endswith("key") else "vdim"
     if module._qkv_same_embed_dim:
-        return (), ()
+        both = (("kdim", size), ("vdim", size), ("_qkv_same_embed_dim", False))
+        apart = (("in_proj_weight", None), ("q_proj_weight", (embed, embed)))
+        return both, (*apart, ("k_proj_weight", (embed, size)), ("v_proj_weight", (embed, size)))
     return ((name, size),), ((f"{name[0]}_proj_weight", (embed, size)),)
 
 

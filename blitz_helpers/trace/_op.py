@@ -12,7 +12,17 @@ from torch import Tensor
 from blitz_helpers.trace._field import Origin
 
 Kind = Literal[
-    "size", "rank", "window", "numbers", "unequal", "dtype", "table", "average", "batch", "other"
+    "size",
+    "rank",
+    "window",
+    "numbers",
+    "unequal",
+    "dtype",
+    "table",
+    "average",
+    "batch",
+    "guard",
+    "other",
 ]
 
 
@@ -24,7 +34,8 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
             many or too few dimensions. ``"window"``: a side is too small. ``"numbers"``: a view
             holds another count of numbers. ``"unequal"``: tensors that meet differ. ``"dtype"``.
             ``"table"``: an index is past the end. ``"average"``: one value alone is normalised.
-            ``"batch"``: the batches of two tensors differ. ``"other"``: none of these.
+            ``"batch"``: the batches of two tensors differ. ``"guard"``: an exported program is for
+            another size. ``"other"``: none of these.
         tensor: the operand that does not fit.
         dim: which of its dimensions does not, from 0.
         got: what there is: a size, a count of dimensions, a dtype.

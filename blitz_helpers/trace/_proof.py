@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blitz_helpers.trace._candidates import Candidate, Sides, candidates
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._records import ShapeTrace
-from blitz_helpers.trace._remedies import Arguments, Change, Remedy, Resize, is_shape
+from blitz_helpers.trace._remedies import Arguments, Change, InputChange, Remedy, Resize, is_shape
 
 # The search is counted, not timed, so that the same input gives the same message everywhere.
 _TRACES, _STEPS = 24, 20_000
@@ -59,6 +59,8 @@ class _Proof:
             for candidate in candidates(following, self.model)[:6]:
                 if self.spent or found:
                     break
+                if _views_twice(changes[0], candidate):
+                    continue
                 remedy = self.proven(changes, text, candidate, following, batch)
                 if remedy is not None:
                     found.append(remedy)
@@ -176,7 +178,7 @@ class _Proof:
             outside = [low - 1] if low > 1 else []
             outside += [] if open_end else [high + 1]
             if any(passes(one) is True for one in outside):
-                break
+                return sides.change(size, sides.words(self.felt(passes, size)))
             if open_end:
                 return sides.change(size, sides.words(f"at least {low}"))
             if low < high:
@@ -186,6 +188,22 @@ class _Proof:
                 return sides.change(size, sides.words(f"a multiple of {step}"))
             break
         return sides.change(size, sides.words(str(size)))
+
+    @staticmethod
+    def felt(passes: Callable[[int], Any], size: int) -> str:
+        """Return the range around a size in words, its ends found by trying one after the other."""
+        ends = []
+        for step in (-1, 1):
+            end = size
+            while abs(end - size) < 4 and end + step > 0 and passes(end + step) is True:
+                end += step
+            ends.append(end)
+        low, high = ends
+        if size - low == 4 and passes(1) is True:
+            return f"at most {high}" if high - size < 4 else f"{size}"
+        if size - low == 4 or high - size == 4:
+            return f"{size}"  # and others: where they end was not tried
+        return f"{low} to {high}" if low < high else f"{size}"
 
     # The batch
 
@@ -206,8 +224,9 @@ class _Proof:
             if isinstance(grown, ShapeTrace):
                 if _rows(outputs, _shapes(grown.output_shape), size):
                     return True
-            elif any(one[:1] == (size,) for one in outputs):
-                return True  # a model for this batch alone
+            elif grown is not None and grown.misfit.kind in ("numbers", "batch"):
+                # A model for this batch alone, by a view or a state of fixed sizes.
+                return any(one[:1] == (size,) for one in outputs)
         return False
 
     @property
@@ -215,6 +234,13 @@ class _Proof:
         """Whether the batch may stand second, as recurrent layers and attention have it."""
         kinds = nn.RNNBase | nn.MultiheadAttention
         return any(isinstance(m, kinds) and not m.batch_first for m in self.model.modules())
+
+
+def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
+    """Return whether two views of one input would follow each other."""
+    second = None if isinstance(candidate, Sides) else candidate.change
+    both = isinstance(first, InputChange) and isinstance(second, InputChange)
+    return both and "to" not in (first.transform.name, second.transform.name)  # type: ignore[union-attr]  # both are
 
 
 def _both(one: Sides, other: Sides) -> Callable[[int], bool]:

@@ -129,16 +129,18 @@ class LayerChange:
                 owner._parameters if name in owner._parameters else owner._buffers
             )
             old = store[name]
-            if shape is None or old is None:
+            if shape is None:
                 store[name] = None
                 continue
+            new = old is None
+            old = next(module.parameters()) if old is None else old
             if not data:  # nobody reads the values, so that the memory is never touched
                 made = torch.empty(shape, dtype=old.dtype, device=old.device)
             else:
                 made = fresh(shape, old)
             if data and "var" in name:
                 made = torch.ones_like(made)
-            keep = isinstance(old, nn.Parameter)
+            keep = new or isinstance(old, nn.Parameter)
             store[name] = nn.Parameter(made, requires_grad=False) if keep else made
         for name, value in self.settings:
             setattr(module, name, value)

@@ -56,12 +56,11 @@ class Cat(Op):
         if len(parts) == 1 or len(origin.dims) != output.dim():
             return origin
         joined = origin.dims[dim]
+        summed = tuple([(part.shape[dim], dims_of(part)[dim]) for part in parts])
+        made = Dim(joined.axis, step=step, summed=summed)
         if joined.axis is not None and not origin.untouched:
             # Joined along the sides that the windows slide over.
-            return without_trail(
-                origin, (*origin.dims[:dim], Dim(step=step), *origin.dims[dim + 1 :])
-            )
-        made = Dim(joined.axis, step=step)
+            return without_trail(origin, (*origin.dims[:dim], made, *origin.dims[dim + 1 :]))
         return origin._replace(dims=(*origin.dims[:dim], made, *origin.dims[dim + 1 :]))
 
 

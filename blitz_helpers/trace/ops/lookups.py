@@ -14,15 +14,15 @@ from blitz_helpers.trace._op import Misfit, Op, op
 from blitz_helpers.trace._standins import has_values
 
 
-def _check_indices(ids: Tensor, rows: int, others: tuple[Tensor, ...], least: int = 0) -> None:
+def _check_indices(ids: Tensor, rows: int, others: tuple[Tensor, ...], noun: str = "rows") -> None:
     """Refuse indices past either end of a table of so many rows, where their values are known."""
     if not has_values(ids) or not ids.numel() or ids.dtype == torch.bool:
         return
     largest, smallest = int(ids.max()), int(ids.min())
-    if largest >= rows or smallest < least:
+    if largest >= rows or smallest < 0:
         worst = largest if largest >= rows else smallest
-        text = f"got index {worst} for a table of {rows} rows, 0 to {rows - 1}"
-        raise Misfit("table", text, ids, None, worst, rows, "rows", others)
+        text = f"got index {worst}, wants one of {rows} {noun}, 0 to {rows - 1}"
+        raise Misfit("table", text, ids, None, worst, rows, noun, others)
 
 
 @op("embedding", F, torch)
@@ -109,7 +109,7 @@ class _ClassLoss(Op):
             raise wrong_dtype(target, torch.int64, (x,), "a target")
         classes = x.shape[1] if x.dim() > 1 else x.shape[0]
         if has_values(target):
-            _check_indices(target[target != self.ignored], classes, (x,))
+            _check_indices(target[target != self.ignored], classes, (x,), "classes")
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         return without_trail(origin_of(self.input), (Dim(step=step),) * output.dim())

@@ -78,7 +78,7 @@ def conv_net(draw):
     layers, inside, out = [], channels, side
     convs, norms = [], []
     for width in widths:
-        kernel, padding = draw.choice((2, 3, 3, 5)), draw.choice((0, 1))
+        kernel, padding = draw.choice((2, 3, 3, 5) if out > 5 else (1,)), draw.choice((0, 1))
         convs.append(len(layers))
         layers.append((conv, [inside, width, kernel], {"padding": padding}))
         out = out + 2 * padding - kernel + 1
@@ -86,7 +86,7 @@ def conv_net(draw):
             norms.append(len(layers))
             layers.append((norm, [width], {}))
         layers.append((nn.ReLU, [], {}))
-        if out >= 6:
+        if out >= 8:
             layers.append((pool, [2], {}))
             out //= 2
         inside = width

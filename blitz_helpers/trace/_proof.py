@@ -224,10 +224,16 @@ class _Proof:
             if isinstance(grown, ShapeTrace):
                 if _rows(outputs, _shapes(grown.output_shape), size):
                     return True
-            elif grown is not None and grown.misfit.kind in ("numbers", "batch"):
+            elif grown is not None and grown.misfit.kind in self.fixed:
                 # A model for this batch alone, by a view or a state of fixed sizes.
                 return any(one[:1] == (size,) for one in outputs)
         return False
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The failures that one sample more may come to in a good model."""
+        alone = len(self.failure.given) < 2  # other inputs may hold the batch elsewhere
+        return ("numbers", "batch", "guard") if alone else ("numbers", "batch", "guard", "unequal")
 
     @property
     def recurrent(self) -> bool:

@@ -917,7 +917,7 @@ class _Search:
                 views.append((41, Transform("permute", (0, 3, 1, 2)), False))
             if ndim == 3:
                 views.append((42, Transform("transpose", (1, 2)), False))
-            for other in self.failure.given[1:]:
+            for other in self.failure.given[1:] if given.shape else ():
                 if (
                     other.shape[:1] != given.shape[:1]
                     and other.argument is not None

@@ -664,6 +664,87 @@ def test_a_forward_in_another_thread_is_labelled(net):
     assert {node.module for node in graph.nodes if node.op == "relu"} == {""}
 
 
+def in_thread(function):
+    """Return what a function gives when it runs in a thread of its own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+ACTIVATIONS = ("sigmoid", "tanh")
+
+
+def layers():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Sigmoid())
+
+
+def test_the_labels_of_one_thread_are_not_put_on_the_nodes_of_another():
+    model = layers()
+    with label_modules(model):
+        model(torch.ones(1, 3))
+    # Its numbers are those that other modules had in this thread.
+    output = in_thread(lambda: model[3](model[0](torch.ones(1, 3))))
+    assert {node.module for node in autograd_graph(output).nodes} == {None}
+    assert node_of(autograd_graph(output, model), "sigmoid").module is None
+
+
+def test_labels_hold_in_whichever_thread_the_graph_is_looked_at():
+    model = layers()
+
+    def forward(*places):
+        h = torch.ones(1, 3)
+        with label_modules(model):
+            for place in places:
+                h = model[place](h)
+        return h
+
+    outputs = [in_thread(lambda: forward(0, 1, 2, 3)), in_thread(lambda: forward(0, 3))]
+    outputs.append(forward(0, 1))
+    modules = [
+        [node.module for node in autograd_graph(output, model).nodes if node.op in ACTIVATIONS]
+        for output in outputs
+    ]
+    assert modules == [["3", "1"], ["3"], ["1"]]
+    looked = in_thread(lambda: autograd_graph(outputs[0], model))
+    assert node_of(looked, "sigmoid").module == "3"
+
+
+def test_what_is_computed_from_a_labelled_output_in_another_thread_is_not_labelled():
+    model = layers()
+    with label_modules(model):
+        output = model(torch.ones(1, 3))
+    later = in_thread(lambda: output.exp().sin().cos().exp().sin().cos().sum())
+    graph = autograd_graph(later, model)
+    assert {node.module for node in graph.nodes if node.op in ("exp", "sin", "cos")} == {None}
+    assert node_of(graph, "sigmoid").module == "3"
+
+
+def test_after_a_forward_that_was_interrupted_nothing_is_labelled(net):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with label_modules(net):
+        before = net.conv1(torch.ones(1, 1, 32, 32))
+        handle = net.fc3.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt), label_modules(net):
+            net(torch.ones(1, 1, 32, 32))
+        handle.remove()
+    graph = autograd_graph(before.relu().sum(), net)
+    assert node_of(graph, "relu").module is None
+    assert node_of(graph, "convolution").module == "conv1"
+
+
+def test_labels_end_with_the_graph(net):
+    with label_modules(net):
+        output = net(torch.ones(1, 1, 32, 32))
+    mark = weakref.ref(output.grad_fn.metadata["blitz_helpers.labels"][0])
+    assert mark() is not None
+    del output
+    assert mark() is None
+
+
 # What it looks like
 
 

@@ -125,6 +125,35 @@ def test_a_hundred_thousand_steps_that_live_until_the_interpreter_ends():
     assert_survived(run(PROGRAM, "100000", "main", "exit-never"))
 
 
+LABELLED = """
+import threading, torch
+from torch import nn
+from blitz_helpers import autograd_graph, label_modules
+
+def look(walks):
+    cell, h = nn.Linear(2, 2), torch.ones(1, 2)
+    with label_modules(cell):
+        for step in range(10_000):
+            h = cell(h).sin()
+    if walks:
+        nodes = autograd_graph(h, cell).nodes
+        assert {node.module for node in nodes if node.op == "addmm"} == {""}
+        del nodes
+    del h
+
+threading.stack_size(512 * 1024)
+for walks in (False, True):
+    thread = threading.Thread(target=look, args=(walks,))
+    thread.start()
+    thread.join()
+print("alive")
+"""
+
+
+def test_a_deep_graph_that_was_labelled_is_let_go_of_looked_at_or_not():
+    assert_survived(run(LABELLED))
+
+
 INTERRUPTED = """
 import threading, torch
 from blitz_helpers.graph import _walk

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakSet, ref
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from blitz_helpers._running import follow_modules, running_modules
+from blitz_helpers.graph._release import free_apart
 
 
-class _Labels:
-    """Which module was running from which sequence number on, in one thread."""
+class Labels:
+    """Which module of a model was running from which sequence number on, in one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: ReferenceType[nn.Module]) -> None:
+        self.model = model
         self._starts: list[int] = []
         self._modules: list[str | None] = []
 
     def note(self, module: str | None) -> None:
         """Note that ``module`` runs from here on."""
         now: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # not in `__all__`
-        if self._starts and now < self._starts[-1]:
-            # A new thread under the number of an old one, counting from 0.
-            self._starts.clear()
-            self._modules.clear()
         if self._starts and now == self._starts[-1]:
             self._modules[-1] = module
         else:
@@ -36,29 +35,85 @@ class _Labels:
             self._modules.append(module)
 
     def running_at(self, sequence_nr: int) -> str | None:
+        """Return the module that ran when the node of this number was made."""
         place = bisect_right(self._starts, sequence_nr) - 1
         return None if place < 0 else self._modules[place]
 
 
-# Sequence numbers count within a thread, so each thread has its own labels.
-_labels: WeakKeyDictionary[nn.Module, dict[int, _Labels]] = WeakKeyDictionary()
+class _Mark:
+    """Says at a node that a module made that node, and its inputs, under these labels.
+
+    Sequence numbers count within a thread, and no node knows its thread: this tells.
+    """
+
+    __slots__ = ("__weakref__", "labels", "sequence_nr")
+
+    def __init__(self, labels: Labels, sequence_nr: int) -> None:
+        self.labels = labels
+        self.sequence_nr = sequence_nr
+
+
+_KEY = "blitz_helpers.labels"
+_marks: WeakSet[_Mark] = WeakSet()  # each lives as long as its node
+_marks_lock = threading.Lock()
 
 
 class _Labeller:
     """Notes for each thread which module of one model runs when."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = ref(model)
         self._paths = {module: path for path, module in model.named_modules()}
-        self._threads = _labels.setdefault(model, {})
+        self._here = threading.local()
 
     def entered(self, module: nn.Module) -> None:
         if module in self._paths:
-            inner = (self._paths.get(one) for one in reversed(running_modules()))
-            path = next((path for path in inner if path is not None), None)
-            self._threads.setdefault(threading.get_ident(), _Labels()).note(path)
+            self._note_inner()
 
-    def left(self, module: nn.Module, _output: Any) -> None:
-        self.entered(module)  # what runs now is the module around it
+    def left(self, module: nn.Module, output: Any) -> None:
+        if module in self._paths:
+            labels = self._note_inner()
+            for tensor in _tensors(output):
+                if tensor.grad_fn is not None:
+                    _mark(tensor.grad_fn, labels)
+
+    def end(self) -> None:
+        """Note that no module runs any more, in case one was interrupted."""
+        labels: Labels | None = getattr(self._here, "labels", None)
+        if labels is not None:
+            labels.note(None)
+
+    def _note_inner(self) -> Labels:
+        labels: Labels | None = getattr(self._here, "labels", None)
+        if labels is None:
+            labels = self._here.labels = Labels(self._model)
+        inner = (self._paths.get(one) for one in reversed(running_modules()))
+        labels.note(next((path for path in inner if path is not None), None))
+        return labels
+
+
+def _mark(node: Node, labels: Labels) -> None:
+    marks: list[_Mark] = node.metadata.setdefault(_KEY, [])  # type: ignore[attr-defined]  # a dict, stubbed wrongly
+    if any(mark.labels is labels for mark in marks):
+        return
+    mark = _Mark(labels, node._sequence_nr())
+    marks.append(mark)
+    with _marks_lock:
+        _marks.add(mark)
+    free_apart(node)  # Python has seen it now
+
+
+def _tensors(output: object) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, tuple | list):
+        for value in output:
+            yield from _tensors(value)
+    elif hasattr(output, "__dataclass_fields__"):
+        yield from _tensors(vars(output))
 
 
 @contextmanager
@@ -66,7 +121,8 @@ def label_modules(model: nn.Module) -> Iterator[None]:
     """Note which module runs when, so that the graph of a forward pass inside has it on each node.
 
     Nothing is attached to the model: global forward hooks watch it, and are gone afterwards. The
-    notes last as long as the model.
+    notes last as long as the graph: an entry in torch's ``node.metadata``, at the nodes that made
+    the outputs of modules, leads to them. They hold in whichever thread the graph is looked at.
 
     Raises:
         TypeError: ``model`` is no module.
@@ -80,32 +136,59 @@ def label_modules(model: nn.Module) -> Iterator[None]:
     [('tanh', '1'), ('addmm', '0')]
     """
     require_module(model)
-    with follow_modules(_Labeller(model)):
-        yield
+    labeller = _Labeller(model)
+    try:
+        with follow_modules(labeller):
+            yield
+    finally:
+        labeller.end()
 
 
-def labels_of(model: nn.Module | None) -> list[_Labels]:
-    """Return what was noted in this thread while ``model`` ran, or any model."""
-    # Its references, since other threads may add a model meanwhile.
-    models = [ref() for ref in _labels.keyrefs()] if model is None else [model]
-    here = threading.get_ident()
-    found = []
-    for labelled in models:
-        threads = {} if labelled is None else _labels.get(labelled, {})
-        if here in threads:
-            found.append(threads[here])
-        elif len(threads) == 1:
-            found.extend(threads.values())
-    return found
+class FoundLabels:
+    """The labels that apply to each node of one graph."""
 
+    def __init__(self, model: nn.Module | None) -> None:
+        with _marks_lock:
+            marks = list(_marks)
+        self._numbers = {
+            mark.sequence_nr for mark in marks if model is None or mark.labels.model() is model
+        }
+        self._model = model
 
-def module_running(labels: list[_Labels], sequence_nr: int) -> str | None:
-    """Return the module that ran when the node of this number was made, if one of them knows."""
-    for label in labels:
-        module = label.running_at(sequence_nr)
-        if module is not None:
-            return module
-    return None
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    def modules(
+        self, nodes: list[Node], slots: list[list[int]], order: list[int]
+    ) -> list[str | None]:
+        """Return by place the module that ran when each node was made, if that was noted.
+
+        Args:
+            nodes: of the graph.
+            slots: the places of the nodes that feed each, -1 for none.
+            order: the places, each before those of the nodes that feed it.
+        """
+        above: list[tuple[Labels, ...]] = [()] * (len(nodes) + 1)
+        modules: list[str | None] = [None] * (len(nodes) + 1)
+        for place in order:
+            node = nodes[place]
+            number = node._sequence_nr()
+            labels = above[place]
+            if number in self._numbers:
+                own = [mark.labels for mark in node.metadata.get(_KEY, ())]  # type: ignore[attr-defined]  # a dict, stubbed wrongly
+                if self._model is not None:
+                    own = [each for each in own if each.model() is self._model]
+                labels = tuple(dict.fromkeys((*own, *labels)))
+            if not labels:
+                continue
+            running = (each.running_at(number) for each in labels)
+            modules[place] = next((module for module in running if module is not None), None)
+            for source in slots[place]:
+                if not above[source]:
+                    above[source] = labels
+                elif above[source] is not labels:
+                    above[source] = tuple(dict.fromkeys((*above[source], *labels)))
+        return modules
 
 
 def require_module(model: object) -> None:

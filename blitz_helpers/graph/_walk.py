@@ -23,7 +23,7 @@ from blitz_helpers.graph._backward import (
 )
 from blitz_helpers.graph._functions import read_backward
 from blitz_helpers.graph._graph import AutogradGraph
-from blitz_helpers.graph._labels import labels_of, module_running
+from blitz_helpers.graph._labels import FoundLabels
 from blitz_helpers.graph._modules import VIEWS, owner, parameters_of, require_a_name
 from blitz_helpers.graph._nodes import GraphNode, NamedTensor, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
@@ -86,8 +86,9 @@ def autograd_graph(
 
 def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) -> AutogradGraph:
     known = parameters_of(model)
-    labels = labels_of(model)
+    labels = FoundLabels(model)
     nodes, slots, order, depths = _discover(roots)
+    running = labels.modules(nodes, slots, order) if labels else [None] * len(nodes)
     # Sources first: they have a number and owners when a node that they feed asks for them.
     numbers: list[int | None] = [None] * (len(nodes) + 1)
     owners: list[list[str] | None] = [None] * (len(nodes) + 1)
@@ -131,8 +132,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
                 if owned is not None:
                     feeding.append(owned)
             inputs = tuple(filled)
-            if labels:
-                module = module_running(labels, node._sequence_nr())
+            module = running[place]
             if feeding:
                 if is_view:
                     owners[place] = feeding[0]

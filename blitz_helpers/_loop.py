@@ -90,6 +90,7 @@ class Loop:
 
     def _train_on(self, batch: tuple[Tensor, Tensor]) -> None:
         record = self._record
+        self._log.flush()  # what hooks log in this step's backward must not join the step before
         if self.trained_on is not None:
             self._clear_gradients()  # before the forward pass, which needs their room
         logits, labels = answer(self._model, batch)

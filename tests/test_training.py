@@ -168,6 +168,15 @@ def test_a_run_gets_each_step_once_and_the_evaluation_with_the_last_of_an_epoch(
     assert [run[index]["val/accuracy"] for index in with_evaluation] == list(history.val_accuracies)
 
 
+def test_what_hooks_log_in_a_backward_joins_the_step_that_it_belongs_to(dataset):
+    run, model, loader = Log(), make_model(), make_loader(dataset)
+    rows_before = []
+    first = next(iter(model.parameters()))
+    first.register_hook(lambda _: rows_before.append(len(run)))
+    fit(model, loader, STEPS["sgd"](), epochs=2, val_loader=loader, run=run)
+    assert rows_before == list(range(10))
+
+
 def test_fit_trains_in_training_mode_and_leaves_modes_as_they_were(dataset):
     model = make_model()
     model.eval()

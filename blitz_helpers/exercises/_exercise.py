@@ -130,8 +130,8 @@ def exercise(
     """Make an exercise of a function that raises :class:`Wrong` on a wrong answer.
 
     Args:
-        wants: what an answer is: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``, or
-            ``FunctionType`` for anything that can be called.
+        wants: what an answer is: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``, ``Tensor``
+            (in float32, also from a list), or ``FunctionType`` for anything that can be called.
         question: Markdown, shown where the exercise is shown.
         hints: one after the other, each says a little more.
         solution: code that leaves a right answer in ``answer``.
@@ -165,13 +165,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def expect_tensor(got: Any, wanted: Tensor, tried: str, tolerance: float = 1e-5) -> None:
-    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape and the numbers wanted."""
+def expect_shape(got: Any, shape: tuple[int, ...], tried: str) -> None:
+    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape wanted."""
     if not isinstance(got, Tensor):
         raise Wrong(f"{tried} should give a tensor, but gives {shown(got)}.")
-    if got.shape != wanted.shape:
-        shapes = f"{tuple(wanted.shape)}, but gives {tuple(got.shape)}"
-        raise Wrong(f"{tried} should give the shape {shapes}.")
+    if got.shape != shape:
+        raise Wrong(f"{tried} should give the shape {shape}, but gives {tuple(got.shape)}.")
+
+
+def expect_tensor(got: Any, wanted: Tensor, tried: str, tolerance: float = 1e-5) -> None:
+    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape and the numbers wanted."""
+    expect_shape(got, tuple(wanted.shape), tried)
     if not torch.allclose(got.double(), wanted.double(), rtol=tolerance, atol=tolerance):
         raise Wrong(f"{tried} should give {shown(wanted)}, but gives {shown(got)}.")
 
@@ -222,17 +226,23 @@ def _text(answer: Any) -> str:
     return answer.strip()
 
 
+def _numbers(answer: Any) -> Tensor:
+    return torch.as_tensor(answer, dtype=torch.float32).detach().clone()
+
+
 _CONVERTED: dict[type, Callable[[Any], Any]] = {
     int: _whole,
     float: float,
     tuple: _sizes,
     str: _text,
+    Tensor: _numbers,
 }
 _NAMES = {
     int: "A whole number",
     float: "A number",
     tuple: "A tuple of whole numbers, such as (1, 6, 30, 30),",
     str: "A text in quotes",
+    Tensor: "A tensor of numbers",
 }
 
 

@@ -6,7 +6,7 @@ from types import FunctionType
 import torch
 from torch import nn
 
-from blitz_helpers.exercises._exercise import Wrong, attempt, exercise, page
+from blitz_helpers.exercises._exercise import Wrong, attempt, exercise, expect_shape, page
 from blitz_helpers.shapes import conv_output_size, pool_output_size
 
 
@@ -125,14 +125,12 @@ def mended_reader(answer: nn.Module) -> None:
         digits = torch.randn(batch, 1, 28, 28, generator=generator)
         with torch.no_grad():
             scores = attempt(answer, digits)
-        tried = f"{batch} digits of 1x28x28"
-        if not isinstance(scores, torch.Tensor) or scores.shape != (batch, 10):
-            came_out = tuple(scores.shape) if isinstance(scores, torch.Tensor) else scores
-            raise Wrong(f"{tried} should give the shape ({batch}, 10), but give {came_out}.")
+        tried = f"A batch of {batch} digits of 1x28x28"
+        expect_shape(scores, (batch, 10), tried)
         with torch.no_grad():
             alone = torch.cat([attempt(answer, digit[None]) for digit in digits])
         if not torch.allclose(scores, alone, atol=1e-4):
-            raise Wrong(f"{tried} get other scores together than alone: something mixes them.")
+            raise Wrong(f"{tried} gets other scores together than alone: something mixes them.")
 
 
 @exercise(

@@ -1,15 +1,19 @@
 """Whatever a model keeps, and wherever, a trace leaves nothing behind."""
 
 import contextlib
+import functools
 import gc
 import importlib.util
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from state_zoo import KEEPERS, SHAPE
+from torch import nn
 
 from blitz_helpers import trace_shapes
 from blitz_helpers.trace import _engine, _guard
@@ -126,3 +130,102 @@ def test_a_trace_that_is_stopped_at_any_operation_leaves_nothing(name, kind, mon
     assert stop_at > 2
     monkeypatch.undo()
     assert_as_never_traced(model, name)
+
+
+class Cached(nn.Module):
+    """Its mask is cached by `functools.lru_cache`, which cannot be put back."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return y * scale_of(y)
+
+
+@functools.lru_cache
+def scale_of(y):
+    return y.mean()
+
+
+ELSEWHERE = {}
+HELD = SimpleNamespace(lists=[ELSEWHERE])
+
+
+def held_by_a_cache(y):
+    scale_of(y)
+
+
+def elsewhere(name):
+    """Return a global of this module that no code names, so that the trace does not find it."""
+    return vars(sys.modules[__name__])[name]
+
+
+def held_by_a_global(y):
+    elsewhere("ELSEWHERE")["y"] = y
+
+
+def held_by_a_generator(y):
+    def produce():
+        yield y
+        yield y
+
+    generators = elsewhere("HELD").lists
+    generators.append(produce())
+    next(generators[-1])
+
+
+@pytest.mark.parametrize(
+    ("hold", "holder"),
+    [
+        (held_by_a_cache, r"the cache of scale_of\(\)"),
+        (held_by_a_global, r"ELSEWHERE of test_trace_state"),
+        (held_by_a_generator, r"produce\(\)"),
+    ],
+)
+def test_a_tensor_that_is_held_elsewhere_is_reported_and_says_so_when_it_is_used(hold, holder):
+    calls = []
+
+    def hook(module, args, output):
+        if not calls:
+            hold(output)
+
+    model = nn.Linear(8, 8)
+    model.register_forward_hook(hook)
+    try:
+        with pytest.warns(UserWarning, match=f"still held by .*{holder}"):
+            trace_shapes(model, SHAPE)
+        left = [one for one in gc.get_objects() if type(one).__name__ == "_Survivor"]
+        assert {tuple(one.shape) for one in left} <= {(2, 8), ()}
+        with pytest.raises(
+            RuntimeError, match=f"has no data: trace_shapes made it, and .*{holder}"
+        ):
+            left[0] + 1
+        with pytest.raises(RuntimeError, match="has no data"):
+            torch.cat([torch.zeros(2, 8), left[0]])
+        assert "meta" in repr(left[0])
+    finally:
+        scale_of.cache_clear()
+        ELSEWHERE.clear()
+        del HELD.lists[1:]
+        left = None
+
+
+def test_a_cached_tensor_does_not_disturb_the_next_trace():
+    model = Cached()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="scale_of"):
+            assert trace_shapes(model, SHAPE).output_shape == SHAPE
+    scale_of.cache_clear()
+    assert model(torch.zeros(SHAPE)).shape == SHAPE
+    scale_of.cache_clear()
+
+
+def test_values_that_a_forward_pass_would_cache_too_are_no_survivors():
+    positions = functools.lru_cache(torch.arange)
+    model = nn.Linear(8, 8)
+    model.register_forward_pre_hook(lambda *_: [positions(8)].clear())
+    trace_shapes(model, SHAPE)
+    assert positions(8).tolist() == list(range(8))
+    positions.cache_clear()

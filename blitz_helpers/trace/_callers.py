@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ def calling_line() -> str:
     while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def line_of(error: Exception) -> str:
+    """Return file and line of the innermost call on an error's way that is neither's."""
+    lines = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if _is_callers(frame.filename)
+    ]
+    return lines[-1]
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import repeat
 from math import prod
 from numbers import Integral, Real
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
 from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
-from blitz_helpers.trace._callers import TORCH, called_by_torch, calling_line
+from blitz_helpers.trace._callers import TORCH, called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import (
     Origin,
     guessed,
@@ -32,7 +30,14 @@ from blitz_helpers.trace._field import (
 )
 from blitz_helpers.trace._guard import StateGuard, global_state_kept, numpy_state_kept
 from blitz_helpers.trace._layout import META, new, without_data
-from blitz_helpers.trace._modules import device_of, paths_of, script_without_data, tensors_of
+from blitz_helpers.trace._modules import (
+    device_of,
+    paths_of,
+    prepare,
+    script_without_data,
+    tensors_of,
+    tracing,
+)
 from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind
 from blitz_helpers.trace._operations import (
@@ -51,10 +56,14 @@ from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._standins import (
     SMALL_INTEGERS,
     SMALL_NUMBERS,
+    NoStridesError,
     has_values,
     is_stale,
+    is_strided,
     stripped,
 )
+from blitz_helpers.trace._survivors import SurvivorsDisarmed, note_made
+from blitz_helpers.trace._unstrided import macs_of, made_by_torch_nested, nbytes_of
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._failures import Failure
@@ -90,25 +99,38 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     '(32 - 3 + 2*0)/1 + 1 = 30'
     """
     _check_model(model, inputs, kwargs)
+    with global_state_kept(), SurvivorsDisarmed() as survivors:
+        trace = _traced(model, inputs, kwargs)
+    if survivors.holders:
+        holders = "; ".join(survivors.holders)
+        warnings.warn(
+            f"After the trace, tensors without data are still held by {holders}. "
+            "They raise an error where they are used: remove them before the model runs.",
+            stacklevel=2,
+        )
+    return trace
+
+
+def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeTrace:
+    """Return the trace of a forward pass that runs for real only if it has to."""
     modules = paths_of(model)
-    with global_state_kept():
+    try:
+        return _forward(model, modules, inputs, kwargs, None)
+    except _FailedError as failed:
+        raise _explained(failed, model, inputs, kwargs, None) from failed.__cause__
+    except _NeedsValues as need:
+        reason = need.reason
+        device = device_of(modules)
+        if device.type == "meta":
+            raise ValueError(
+                f"{reason}, and a model on the meta device has no values. "
+                "Use model.to_empty(device='cpu'), with weights, to run it for real."
+            ) from None
+    with numpy_state_kept:
         try:
-            return _forward(model, modules, inputs, kwargs, None)
+            return _forward(model, modules, inputs, kwargs, reason)
         except _FailedError as failed:
-            raise _explained(failed, model, inputs, kwargs, None) from failed.__cause__
-        except _NeedsValues as need:
-            reason = need.reason
-            device = device_of(modules)
-            if device.type == "meta":
-                raise ValueError(
-                    f"{reason}, and a model on the meta device has no values. "
-                    "Use model.to_empty(device='cpu'), with weights, to run it for real."
-                ) from None
-        with numpy_state_kept:
-            try:
-                return _forward(model, modules, inputs, kwargs, reason)
-            except _FailedError as failed:
-                raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
+            raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
 
 
 def _explained(
@@ -201,21 +223,27 @@ def _forward(
 ) -> ShapeTrace:
     """Run the forward pass once, for real if there is a reason to, with changes to its code."""
     state = StateGuard(modules, (*inputs, *kwargs.values()))
+    outer = tracing.tracer
     try:
-        tracer = _Tracer(modules, state, ran_for_real)
+        tracer = tracing.tracer = _Tracer(modules, state, ran_for_real)
         tracer.edit(changes)
         own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
         own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
         if ran_for_real:
             state.protect_values()
         for module in modules:
-            tracer.prepare(module)
+            prepare(module)
         with follow_modules(tracer), tracer, tracer.editing or nullcontext():
             output = model(*own_inputs, **own_kwargs)
         return tracer.trace(shape_of(output))
     except ShapeError:
         raise
     except Exception as error:
+        if not ran_for_real and made_by_torch_nested(error):
+            where = line_of(error)
+            raise _NeedsValues(
+                f"a nested tensor asks for values in the model at {where}"
+            ) from error
         failed = _torch_layer_error(error)
         if failed:
             layer, args, tensors = failed
@@ -226,7 +254,12 @@ def _forward(
         error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
         raise
     finally:
-        state.restore()
+        tracing.tracer = outer
+        try:
+            state.restore()
+        except BaseException:  # Ctrl-C in the middle of it
+            state.restore()
+            raise
 
 
 def _is_shape(value: Any) -> bool:
@@ -252,7 +285,6 @@ class _Tracer(TorchFunctionMode):
         self.device = own[0].device if own else torch.device("cpu")
         self.own = set(map(id, own))
         self.unused = set(map(id, self.parameters))
-        self.theirs: dict[int, Tensor] = {}  # the user's, written to: they get no mark of ours
         self.lazy = any(map(nn.parameter.is_lazy, own))
         self.generator = torch.Generator().manual_seed(_SEED) if ran_for_real else None
         self.steps: list[ShapeStep] = []
@@ -263,6 +295,7 @@ class _Tracer(TorchFunctionMode):
         self.thread = get_ident()
         self.activation_bytes = 0
         self.muted = False
+        self.stand_ins: dict[int, Tensor] = {}
         self.given: list[tuple[int | str | None, tuple[int, ...], torch.dtype]] = []
         self.argument: int | str | None = None
         self.number = -1
@@ -292,7 +325,8 @@ class _Tracer(TorchFunctionMode):
         """Write down that a tensor is an input."""
         set_origin(tensor, input_origin(device, tensor.dim(), len(self.given)))
         tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
-        self.given.append((self.argument, tuple(tensor.shape), tensor.dtype))
+        note_made((tensor,))
+        self.given.append((self.argument, shape_of(tensor), tensor.dtype))
 
     def stand_in(self, shape: tuple[int, ...]) -> Tensor:
         """Return the float32 tensor that a shape stands for."""
@@ -306,41 +340,26 @@ class _Tracer(TorchFunctionMode):
 
     def input(self, tensor: Tensor) -> Tensor:
         """Return what stands for an input tensor, so that the input itself is never written to."""
+        if id(tensor) in self.stand_ins:  # it was passed twice
+            return self.stand_ins[id(tensor)]
         if self.ran_for_real:
             if tensor.is_meta:
                 raise ValueError(
                     f"{self.ran_for_real}, and an input on the meta device has no values."
                 )
             copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        elif not is_strided(tensor):
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise _NeedsValues(f"a {kind} input has part of its shape among its values")
         elif tensor.dtype.is_floating_point or tensor.dtype.is_complex or not has_values(tensor):
             copy = without_data(tensor)
         else:
             copy = tensor.clone()
         self.arrived(copy, tensor.device)
+        self.stand_ins[id(tensor)] = copy
         return copy
 
     # Modules
-
-    def prepare(self, module: nn.Module) -> None:
-        """Make a module that needs it ready to be traced; the state guard undoes it."""
-        if module._compiled_call_impl is not None:
-            module.__dict__["_compiled_call_impl"] = None
-        if isinstance(module, torch.jit.ScriptModule):
-            module.__dict__["forward"] = partial(self.run_script, module)
-        elif isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-            stores: list[dict[str, Any]] = [module._parameters, module._buffers]
-            for store in stores:
-                for name, tensor in store.items():
-                    if tensor is not None and nn.parameter.is_lazy(tensor):
-                        kind: Any = type(tensor)
-                        store[name] = kind(
-                            requires_grad=tensor.requires_grad,
-                            device=tensor.device,
-                            dtype=tensor.dtype,
-                        )
-            module.__dict__["initialize_parameters"] = partial(
-                self.materialise, module.initialize_parameters
-            )
 
     def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Give a lazy module its parameters; nobody typed the operations that this takes."""
@@ -440,7 +459,9 @@ class _Tracer(TorchFunctionMode):
 
         if isinstance(error, ShapeError | _WrongDeviceError):
             return
-        if not self.ran_for_real and NEEDS_DATA.search(str(error)):
+        if not self.ran_for_real and (
+            isinstance(error, NoStridesError) or NEEDS_DATA.search(str(error))
+        ):
             raise self.needs_values(name) from error
         if not about_shapes(error):
             return
@@ -471,8 +492,6 @@ class _Tracer(TorchFunctionMode):
         """Return what the operation gives, without data where there is none."""
         target = _written_to(name, args, kwargs, tensors)
         theirs = None if target is None else _not_ours(target)
-        if theirs is not None:
-            self.theirs[id(theirs)] = theirs
         if self.ran_for_real:
             if theirs is not None:
                 self.state.protect(theirs)
@@ -620,14 +639,24 @@ class _Tracer(TorchFunctionMode):
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
+        # Only a pass that runs for real meets sparse and nested tensors.
+        strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         number = len(self.steps)
-        for tensor in made:
-            if id(tensor) not in self.own and id(tensor) not in self.theirs:
-                origin = None if call is None else call.origin(tensor, number)
-                if origin is None:
-                    known = origin_of(tensor)
-                    origin = guessed(tensors, tensor, number) if tensors else known
-                set_origin(tensor, origin)
+        # What went in without an origin and comes out again is the model's own, or the user's.
+        ours = [
+            tensor
+            for tensor in made
+            if known_origin(tensor) is not None or not any(map(is_, tensors, repeat(tensor)))
+        ]
+        note_made(ours)
+        for tensor in ours:
+            origin = None if call is None or not strided else call.origin(tensor, number)
+            if not strided:
+                origin = Origin(tensor.device, depends=True)
+            elif origin is None:
+                known = origin_of(tensor)
+                origin = guessed(tensors, tensor, number) if tensors else known
+            set_origin(tensor, origin)
         if self.muted or id(made[0]) in self.own or (not tensors and called_by_torch()):
             return
         params = 0
@@ -636,25 +665,29 @@ class _Tracer(TorchFunctionMode):
             key = id(tensor)
             if key not in self.own:
                 if known_origin(tensor) is not None:
-                    shapes.append(tuple(tensor.shape))
+                    shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
                     sources.append(getattr(tensor, "_blitz_step", -1))
             elif key in self.unused:
                 self.unused.remove(key)
                 params += tensor.numel()
         nbytes = 0
         for tensor in made:
+            size = tensor.numel() * tensor.itemsize if strided else nbytes_of(tensor)
             if tensor._base is None and not any(map(is_, tensors, repeat(tensor))):
-                self.activation_bytes += tensor.nbytes
-            nbytes += tensor.numel() * tensor.itemsize
-            if id(tensor) not in self.theirs:
-                tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
+                self.activation_bytes += size
+            nbytes += size
+        for tensor in ours:
+            tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         first = made[0]
-        arithmetic, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
+        if strided:
+            arithmetic, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
+        else:
+            arithmetic, macs = (), macs_of(call, first)
         if macs and _vmapped():
             macs *= _vmapped()
         path, turn, _ = self.running[-1]
         field = origin_of(first).receptive_field
-        shape = tuple(output.shape) if first is output else shape_of(output)
+        shape = tuple(output.shape) if first is output and strided else shape_of(output)
         self.numbers.append(self.number)
         self.steps.append(
             ShapeStep(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from blitz_helpers.trace._layout import without_data
 
@@ -63,3 +66,64 @@ def script_without_data(script: Any) -> Any:
             if tensor is not None:
                 twin.setattr(name, without_data(tensor))
     return twin
+
+
+class Tracer(Protocol):
+    """What runs the modules that cannot be traced as they are."""
+
+    def run_script(self, module: Any, *args: Any) -> Any:
+        """Run a scripted module."""
+
+    def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Give a lazy module its parameters."""
+
+
+class _Tracing(threading.local):
+    """The tracer at work in one thread."""
+
+    def __init__(self) -> None:
+        self.tracer: Tracer | None = None
+
+
+tracing = _Tracing()
+
+
+def prepare(module: nn.Module) -> None:
+    """Make a module that needs it ready to be traced; the state guard undoes it.
+
+    Another thread may be tracing the module too, or running it: it is the thread that calls the
+    module that decides what happens.
+    """
+    if module._compiled_call_impl is not None:
+        module.__dict__["_compiled_call_impl"] = None
+    if isinstance(module, torch.jit.ScriptModule):
+        module.__dict__["forward"] = partial(_run_script, module)
+    elif isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        if "initialize_parameters" in module.__dict__:  # prepared by another thread
+            return
+        stores: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for store in stores:
+            for name, tensor in store.items():
+                if tensor is not None and nn.parameter.is_lazy(tensor):
+                    kind: Any = type(tensor)
+                    store[name] = kind(
+                        requires_grad=tensor.requires_grad,
+                        device=tensor.device,
+                        dtype=tensor.dtype,
+                    )
+        module.__dict__["initialize_parameters"] = partial(
+            _materialise, module.initialize_parameters
+        )
+
+
+def _run_script(module: Any, *args: Any) -> Any:
+    if tracing.tracer is None:
+        return module._c._get_method("forward")(*args)
+    return tracing.tracer.run_script(module, *args)
+
+
+def _materialise(initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    if tracing.tracer is None:
+        initialize(*args, **kwargs)
+    else:
+        tracing.tracer.materialise(initialize, *args, **kwargs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any
 
 import torch
@@ -14,20 +16,37 @@ _PLAIN = frozenset({type(None), bool, int, float, str, torch.Size, torch.dtype, 
 
 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Return the value with ``function`` applied to each tensor in it."""
+    """Return the value with ``function`` applied to each tensor in it.
+
+    Lists, tuples, dictionaries and dataclasses that hold tensors are copied, as what they are.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
         items = [mapped(function, item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, list):
+        if all(map(is_, items, value)):
+            return value
+        # What `torch.max` returns can only be made by its type; a user's type may take anything.
+        return (
+            type(value)(items) if hasattr(value, "n_fields") else tuple.__new__(type(value), items)
+        )
+    if type(value) is list:
         return [mapped(function, item) for item in value]
-    if isinstance(value, dict):
-        return type(value)({key: mapped(function, item) for key, item in value.items()})
+    if type(value) is dict:
+        return {key: mapped(function, item) for key, item in value.items()}
+    again: Any
+    if isinstance(value, list | dict):
+        again = copy.copy(value)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            again[key] = mapped(function, item)
+        return again
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        changes = {name: mapped(function, getattr(value, name)) for name in names}
-        return dataclasses.replace(value, **changes)
+        again = copy.copy(value)
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):
+                item = mapped(function, getattr(value, field.name))
+                object.__setattr__(again, field.name, item)  # it may be frozen
+        return again
     return value
 
 
@@ -47,9 +66,12 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def shape_of(value: Any) -> Any:
-    """Return the shapes of the tensors in ``value``, nested as they are; ``None`` for the rest."""
+    """Return the shapes of the tensors in ``value``, nested as they are; ``None`` for the rest.
+
+    A nested tensor has the shapes of its parts.
+    """
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return tuple(map(shape_of, value.unbind())) if value.is_nested else tuple(value.shape)
     if isinstance(value, dict):
         return {key: shape_of(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from blitz_helpers.trace._layout import without_data
@@ -10,9 +11,26 @@ from blitz_helpers.trace._layout import without_data
 SMALL_INTEGERS, SMALL_NUMBERS = 1 << 16, 64
 
 
+class NoStridesError(NotImplementedError):
+    """A sparse or nested tensor has part of its shape among its values."""
+
+
+def is_strided(tensor: Tensor) -> bool:
+    """Whether sizes and strides are all that there is to know of the tensor but its values."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
 def stripped(tensor: Tensor) -> Tensor:
-    """Return the tensor without its data."""
-    return tensor if tensor.is_meta else without_data(tensor)
+    """Return the tensor without its data.
+
+    Raises:
+        NoStridesError: the tensor is sparse or nested.
+    """
+    if tensor.is_meta:
+        return tensor
+    if not is_strided(tensor):
+        raise NoStridesError(f"a tensor of layout {tensor.layout} has no strides")
+    return without_data(tensor)
 
 
 def is_stale(tensor: Tensor) -> bool:
@@ -22,7 +40,7 @@ def is_stale(tensor: Tensor) -> bool:
 
 def has_values(tensor: Tensor) -> bool:
     """Whether the values of a tensor are there and small enough to compute with."""
-    if tensor.is_meta or is_stale(tensor):
+    if tensor.is_meta or is_stale(tensor) or tensor.is_nested:
         return False
     dtype = tensor.dtype
     whole = not (dtype.is_floating_point or dtype.is_complex)

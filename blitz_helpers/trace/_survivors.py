@@ -1,0 +1,162 @@
+"""Tensors without data that are alive after the trace that made them.
+
+What a model keeps is put back (see ``_guard``), but a cache of ``functools.lru_cache``, another
+thread, or a library may hold a tensor too. Such a tensor says what it is when it is used, and the
+trace warns of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blitz_helpers.trace._field import known_origin
+from blitz_helpers.trace._nests import tensors_in
+from blitz_helpers.trace._operations import PLAIN_QUESTIONS
+from blitz_helpers.trace._standins import is_stale
+
+_OURS = str(Path(__file__).parent)
+_LEVELS = 8  # of holders that hold holders
+
+
+class _Tracing(threading.local):
+    """Whether this thread is tracing."""
+
+    depth = 0
+
+
+_here = _Tracing()
+_lock = threading.Lock()
+_traces = 0  # at work, in all threads
+_made: list[weakref.ref[Tensor]] = []  # by all of them
+
+
+def note_made(tensors: Iterable[Tensor]) -> None:
+    """Remember, without keeping them alive, the tensors that a trace has made."""
+    _made.extend(map(weakref.ref, tensors))
+
+
+class SurvivorsDisarmed:
+    """A context after which tensors without data say what they are when they are used.
+
+    ``holders`` tells who holds them. Where traces overlap, the last one looks for all: till then
+    what they share is not put back.
+    """
+
+    def __init__(self) -> None:
+        self.holders: list[str] = []
+
+    def __enter__(self) -> SurvivorsDisarmed:
+        global _traces
+        with _lock:
+            _traces += 1
+        _here.depth += 1
+        return self
+
+    def __exit__(self, kind: object, *raised: object) -> None:
+        global _traces
+        _here.depth -= 1
+        with _lock:
+            _traces -= 1
+            if _traces:
+                return
+            made = _made.copy()
+            _made.clear()
+        if kind is None and _alive(made):
+            gc.collect()  # the model may have made cycles
+        left = _alive(made)
+        for tensor in left:
+            # While an error is on its way, the frames of the model hold what they worked with.
+            holder = _holder_of(tensor, left) if kind is None and len(self.holders) < 3 else ""
+            if holder and holder not in self.holders:
+                self.holders.append(holder)
+            tensor.__class__ = _Survivor
+            tensor._blitz_holder = holder  # type: ignore[attr-defined]  # of `_Survivor`
+
+
+class _Survivor(Tensor):
+    """A tensor without data, after the trace that made it."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in PLAIN_QUESTIONS or _here.depth:  # shapes are all that a trace asks
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        tensors = tensors_in((*args, *(kwargs or {}).values()))
+        held_by = [getattr(one, "_blitz_holder", "") for one in tensors]
+        holder = next(filter(None, held_by), "something")
+        raise RuntimeError(
+            f"This tensor has no data: trace_shapes made it, and {holder} kept it. "
+            "Remove it there, and compute it anew."
+        )
+
+
+def _alive(made: list[weakref.ref[Tensor]]) -> list[Tensor]:
+    """Return the tensors that are alive and not what the model itself would have made."""
+    return [tensor for ref in made if (tensor := ref()) is not None and not _is_true(tensor)]
+
+
+def _is_true(tensor: Tensor) -> bool:
+    """Whether the tensor has the values, on the device, that a real forward pass gives it."""
+    origin = known_origin(tensor)
+    if origin is None or tensor.is_meta or is_stale(tensor):
+        return False
+    return not origin.depends and origin.device == tensor.device
+
+
+def _holder_of(tensor: Tensor, ours: list[Tensor]) -> str:
+    """Return in words what keeps the tensor alive."""
+    nearest = ""
+    seen = {id(ours)}
+    level: list[Any] = [tensor]
+    for _ in range(_LEVELS):
+        seen.update(map(id, level))
+        holders = [one for one in gc.get_referrers(*level) if id(one) not in seen]
+        level = [one for one in holders if one is not level and not _is_our_frame(one)]
+        for one in level:
+            name = _name_of(one, seen)
+            if name:
+                return name
+            if not nearest and type(one) not in _NAMELESS:
+                nearest = f"a {type(one).__qualname__} object"
+        if not level:
+            break
+    return nearest or "an object that has no name"
+
+
+_NAMELESS = {dict, list, tuple, set, types.CellType, types.FrameType, weakref.ref}
+
+
+def _name_of(holder: Any, held: set[int]) -> str:
+    """Return what users call a holder, ``""`` where it has no name of its own."""
+    if isinstance(holder, functools._lru_cache_wrapper):
+        name = holder.__qualname__
+        return f"the cache of {name}() ({name}.cache_clear() empties it)"
+    if isinstance(holder, types.FunctionType | types.GeneratorType):
+        return f"{holder.__qualname__}()"
+    if isinstance(holder, types.FrameType):
+        return f"{holder.f_code.co_qualname}(), which is still running"
+    if isinstance(holder, type):
+        return f"the class {holder.__qualname__}"
+    if isinstance(holder, dict) and isinstance(holder.get("__name__"), str):
+        module = sys.modules.get(holder["__name__"])
+        if module is not None and vars(module) is holder:
+            names = [name for name, value in list(holder.items()) if id(value) in held]
+            return f"{' and '.join(names) or 'a global'} of {module.__name__}"
+    return ""
+
+
+def _is_our_frame(holder: Any) -> bool:
+    return isinstance(holder, types.FrameType) and holder.f_code.co_filename.startswith(_OURS)

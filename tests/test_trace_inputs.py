@@ -1,5 +1,7 @@
 """Whatever a model takes is traced as what it is, and is afterwards as it was."""
 
+import copy
+import pickle
 from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
 from dataclasses import InitVar, dataclass, field
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from blitz_helpers import trace_shapes
+from blitz_helpers import DivergenceError, History, ShapeError, trace_shapes
 
 
 class Call(nn.Module):
@@ -171,3 +173,31 @@ def test_a_sparse_input_of_a_model_without_data_is_refused():
     model = Call(lambda a: a.to_dense()).to("meta")
     with pytest.raises(ValueError, match=r"sparse_coo input .* model on the meta device"):
         trace_shapes(model, torch.eye(8).to_sparse())
+
+
+def error_of(function, kind):
+    with pytest.raises(kind) as caught:
+        function()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "again",
+    [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],
+    ids=["copied", "copied deeply", "pickled"],
+)
+def test_errors_and_traces_can_be_copied_and_cross_a_process(again):
+    history = History((2.3,), (), ())
+    for error in (
+        error_of(lambda: trace_shapes(nn.Linear(8, 4), (2, 9)), ShapeError),
+        DivergenceError("The loss is NaN.", 3, ("fc.weight",), history),
+    ):
+        error.add_note("in a worker")
+        twin = again(error)
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert str(vars(twin)) == str(vars(error))
+        assert twin.__notes__ == ["in a worker"]
+    trace = trace_shapes(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), (2, 8))
+    assert str(again(trace)) == str(trace)
+    assert str(again(trace.by_module())) == str(trace.by_module())

@@ -537,4 +537,5 @@ class ShapeError(RuntimeError):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.trace, self.step, self.remedies, self.hint)
+        given = (str(self), self.trace, self.step, self.remedies, self.hint)
+        return type(self), given, vars(self)

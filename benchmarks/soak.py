@@ -67,6 +67,12 @@ def networks_pass(python: str, seed: int, count: int) -> bool:
     return passes(f"seed {seed:3}: networks {first} to {first + count - 1}", fuzz)
 
 
+def remedies_pass(python: str, seed: int, count: int) -> bool:
+    first = seed * count
+    breaking = [python, "tests/breaking.py", "--start", str(first), "--count", str(count)]
+    return passes(f"seed {seed:3}: broken networks {first} to {first + count - 1}", breaking)
+
+
 def operations_pass(python: str, seed: int) -> bool:
     operations = [python, "tests/operations.py", "--seed", str(seed)]
     return passes(f"seed {seed:3}: the graphs of all of torch's operations", operations)
@@ -100,13 +106,15 @@ def main() -> None:
         for seed in range(options.seed, options.seed + options.rounds):
             failed["networks"] += not networks_pass(options.python, seed, options.count)
             tried["networks"] += 1
+            failed["remedies"] += not remedies_pass(options.python, seed, options.count)
+            tried["remedies"] += 1
             failed["operations"] += not operations_pass(options.python, seed)
             tried["operations"] += 1
             failed["series"] += not series_passes(options.python, seed)
             tried["series"] += 1
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.")
-    for what in ("networks", "operations", "series"):
+    for what in ("networks", "remedies", "operations", "series"):
         print(f"{what}: {tried[what] - failed[what]} of {tried[what]} rounds passed")
     sys.exit(failed.total() > 0 or tried["series"] < options.rounds)
 

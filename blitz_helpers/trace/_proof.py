@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._candidates import Candidate, Sides, candidates
+from blitz_helpers.trace._candidates import candidates
+from blitz_helpers.trace._clues import Candidate, Sides
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._records import ShapeTrace
 from blitz_helpers.trace._remedies import Arguments, Change, InputChange, Remedy, Resize, is_shape

@@ -136,7 +136,7 @@ def usual_slips(clues: Clues) -> Found:
                 text = f"{clues.an_input(other)} of {shape}"
                 resize = Resize(other.argument, ((0, given.shape[0]),), text)
                 yield Candidate(43, resize)
-        if given.shape[:1] == (1,) and ndim > 1:
+        if given.shape[:1] == (1,) and (ndim == 3 or clues.misfit.kind == "rank"):
             views.append((44, Transform("squeeze", (0,)), True))
         for rank, transform, batch in views:
             text = f"{transform.text(name)} {where}"

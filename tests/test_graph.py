@@ -185,7 +185,7 @@ def test_can_backward_foretells_what_backward_does(tensors, history):
 
 
 def test_operations_have_the_names_that_torch_calls_them_by():
-    from blitz_helpers.graph._walk import _op
+    from blitz_helpers.graph._kinds import op_of
 
     ops = {
         name.removeprefix("aten::").partition(".")[0]
@@ -196,7 +196,7 @@ def test_operations_have_the_names_that_torch_calls_them_by():
         stem = re.sub(r"Backward\d*$", "", python_name)
         if stem == python_name or "Backward" in stem:
             continue
-        op = _op(python_name)
+        op = op_of(python_name)
         assert {op, f"_{op}", f"{op}_forward", f"{op}_"} & ops or _is_decomposed(stem, ops), op
 
 

@@ -196,7 +196,7 @@ def check_leaf(where: str, leaf: Tensor, shape: tuple[int, ...] | None) -> Obsta
     if not leaf.is_leaf:
         return Obstacle(
             True,
-            f"{where} is no leaf any more: it was changed in place by an operation that is part "
+            f"{where} is not a leaf any more: it was changed in place by an operation that is part "
             "of a graph. Run the forward pass again.",
         )
     grad = leaf.grad

@@ -1,4 +1,4 @@
-"""Which module was running when a node was made."""
+"""Note which module runs when, and find for a node the module that made it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def label_modules(model: nn.Module) -> Iterator[None]:
     the outputs of modules, leads to them. They hold in whichever thread the graph is looked at.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is not a module.
 
     >>> import torch
     >>> from blitz_helpers import autograd_graph, label_modules

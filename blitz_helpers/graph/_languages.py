@@ -1,4 +1,4 @@
-"""A folded graph in the languages that draw it: Mermaid and Graphviz's DOT."""
+"""Write a folded graph in languages that draw it: Mermaid and Graphviz's DOT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from blitz_helpers.graph._fold import Box, FoldedGraph
 
-# Told apart with every common kind of colour blindness, the text dark on each.
+# These stay distinct with every common kind of colour blindness, and dark text reads on each.
 _FILLS = {"operation": "#F0E442", "leaf": "#56B4E9", "freed": "#C8C8C8"}
 _TEXT = "#222222"
 

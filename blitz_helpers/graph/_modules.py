@@ -1,4 +1,4 @@
-"""Whose a node is: the parameter of a leaf, the module of an operation."""
+"""Find the owner of a node: the parameter behind a leaf, the module behind an operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parameters_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
     """Return by the ``id`` of each parameter its first dotted name and the modules that own it.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is not a module.
     """
     known: dict[int, tuple[str, list[str]]] = {}
     if model is None:
@@ -55,9 +55,9 @@ def owner(feeding: list[list[str]]) -> str:
 
 
 def require_a_name(model: nn.Module) -> None:
-    """Raise a ``ValueError`` where a model of which nothing was found must have left something.
+    """Raise a ``ValueError`` if a model that owns nothing in a graph cannot have computed it.
 
-    A frozen parameter leaves no leaf, so a model that has one may well have computed the output.
+    A frozen parameter has no leaf, so a model that has one may well have computed the output.
     """
     kind = type(model).__name__
     parameters = list(model.parameters())

@@ -1,4 +1,4 @@
-"""What a graph is made of: nodes, the edges between them, and the tensors that nodes save."""
+"""The parts of a graph: nodes, the edges between them, and the tensors that nodes save."""
 
 from __future__ import annotations
 

@@ -1,33 +1,22 @@
-"""From a tensor to the nodes behind it, in time and memory linear in their number."""
+"""Walk from a tensor to the nodes behind it, in time and memory linear in their number."""
 
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from torch import Tensor, UntypedStorage, nn
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._backward import (
-    Check,
-    Obstacle,
-    check_custom,
-    check_leaf,
-    check_of,
-    check_saved,
-    decisive,
-)
-from blitz_helpers.graph._functions import read_backward
+from blitz_helpers.graph._backward import Obstacle, check_leaf, check_saved, decisive
 from blitz_helpers.graph._graph import AutogradGraph
+from blitz_helpers.graph._kinds import kinds, learn_kind
 from blitz_helpers.graph._labels import FoundLabels
-from blitz_helpers.graph._modules import VIEWS, owner, parameters_of, require_a_name
+from blitz_helpers.graph._modules import owner, parameters_of, require_a_name
 from blitz_helpers.graph._nodes import GraphNode, NamedTensor, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
-from blitz_helpers.graph._saved import Reading, SavedReader, read_custom, saved_reader
+from blitz_helpers.graph._saved import Reading
 from blitz_helpers.graph._tensors import Named, find_named, name_leaves, read_named
 
 
@@ -101,7 +90,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
         number -= 1
         numbers[place] = number
         node = nodes[place]
-        name, op, is_view, read_saved, check = _kinds.get(type(node)) or _learn_kind(node)
+        name, op, is_view, read_saved, check = kinds.get(type(node)) or learn_kind(node)
         metadata = node._input_metadata
         try:
             shape = tuple(metadata[0].shape) if metadata else None
@@ -208,10 +197,11 @@ def _grad_fn(tensor: Tensor, where: str) -> Node:
 
 
 def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int], list[int]]:
-    """Return the nodes, roots first, and by their places in that list the rest.
+    """Return the nodes, roots first, and three lists that refer to them by their places.
 
-    That is: what feeds the slots of each node, an order by depth, and the depth of each node. An
-    empty slot is fed from place -1, which is one more at the end of a list.
+    For each node the places of the nodes that feed its slots; all places ordered by depth; and the
+    depth of each node. An empty slot has the place -1: a list that is looked up by it has one more
+    element at its end.
     """
     nodes = list(roots)
     places = {root: place for place, root in enumerate(roots)}
@@ -255,53 +245,3 @@ def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int]
             free_apart(node)
         raise
     return nodes, slots, order, depths
-
-
-# The same for all nodes of one Python type: name, operation, whether that is a view, what reads
-# the saved tensors, and what looks for obstacles. A plain tuple, since a named one is unpacked far
-# more slowly.
-_Kind: TypeAlias = tuple[str, str, bool, SavedReader | None, Check | None]
-
-# torch's own types last for ever; those of custom functions may be made by the thousand.
-_kinds: dict[type[Node], _Kind] = {}
-_custom_kinds: WeakKeyDictionary[type[Node], _Kind] = WeakKeyDictionary()
-
-
-def _learn_kind(node: Node) -> _Kind:
-    """Return the kind of a node whose type is not in ``_kinds``, and put it there if it may be."""
-    python_type = type(node)
-    if issubclass(python_type, BackwardCFunction):
-        kind = _custom_kinds.get(python_type)
-        if kind is None:
-            name = node.name()
-            code = read_backward(node._forward_cls)
-            kind = (name, _BACKWARD.sub("", name) or name, False, read_custom, check_custom(code))
-            _custom_kinds[python_type] = kind
-        return kind
-    name = _QUALIFIERS.sub("", node.name())
-    op = _op(name)
-    has_own_type = name == python_type.__name__  # else one that only C++ knows: they share a type
-    kind = (name, op, op in VIEWS, saved_reader(python_type), check_of(name, has_own_type))
-    if has_own_type:
-        _kinds[python_type] = kind
-    return kind
-
-
-_QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")
-_BACKWARD = re.compile(r"Backward\d*$")
-# What follows a digit goes on with the word: a single capital (Pool2D, R2C), and what is on the
-# other side of a 2 (Col2Im, Deg2Rad); and Xlog1Py.
-_WORD = re.compile(r"[A-Z][a-z]*(?:2[A-Z][a-z]+|1Py|\d+(?:[A-Z](?![a-z]))?)*|[a-z]+|\d+[A-Z]")
-
-
-def _op(name: str) -> str:
-    """Return the operation behind a node's name, as one calls it.
-
-    >>> _op("MaxPool2DWithIndicesBackward0")
-    'max_pool2d_with_indices'
-    """
-    stem = _BACKWARD.sub("", name)
-    if not stem.isidentifier():
-        return name
-    stem = stem.replace("GridSampler", "GridSampler_")  # grid_sampler_2d, unlike pool2d
-    return "_".join(_WORD.findall(stem)).lower()

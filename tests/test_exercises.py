@@ -257,6 +257,22 @@ def test_the_random_state_the_answer_and_its_inputs_stay_as_they_were():
     assert given.sum() == 0
 
 
+def test_gradients_are_copied_too():
+    layer, w = nn.Linear(2, 1), torch.ones(2, requires_grad=True)
+    layer.weight.grad, w.grad = torch.full((1, 2), 3.0), torch.full((2,), 4.0)
+
+    def overwriting(layer, w):
+        found = layer.weight.grad.clone(), w.grad.clone(), layer.bias.grad
+        layer.zero_grad(set_to_none=False)
+        w.grad.zero_()
+        return found
+
+    of_layer, of_w, none = _exercise.attempt(overwriting, layer, w)
+    assert none is None
+    assert torch.equal(of_layer, layer.weight.grad)
+    assert torch.equal(of_w, w.grad)
+
+
 def test_nothing_of_the_package_imports_the_exercises():
     for path in PACKAGE.parent.rglob("*.py"):
         if PACKAGE not in path.parents:

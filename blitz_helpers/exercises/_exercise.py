@@ -147,10 +147,24 @@ def attempt(function: Callable[..., Any], *inputs: Any) -> Any:
         Wrong: it raised an error; says which, on which line, and what it was called with.
     """
     try:
-        return function(*copy.deepcopy(inputs))
+        return function(*_copies(inputs))
     except Exception as error:
         tried = ", ".join(map(shown, inputs))
         raise Wrong(f"{_told_of(error)}\nIt was called with {tried}.") from error
+
+
+def _copies(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    copies = copy.deepcopy(inputs)
+    for given, copied in zip(_leaves(inputs), _leaves(copies), strict=True):
+        if given.grad is not None:  # a copy of a parameter comes without
+            copied.grad = given.grad.clone()
+    return copies
+
+
+def _leaves(inputs: tuple[Any, ...]) -> list[Tensor]:
+    modules = [each for each in inputs if isinstance(each, nn.Module)]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return parameters + [each for each in inputs if isinstance(each, Tensor)]
 
 
 def shown(value: Any) -> str:
@@ -161,6 +175,8 @@ def shown(value: Any) -> str:
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"
+    if isinstance(value, FunctionType):
+        return "a function"
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 

@@ -3,10 +3,11 @@
 usage: python benchmarks/soak.py [--rounds 20] [--count 250] [--seed 0] [--python PYTHON]
 
 Each round has a seed. It tries its own random networks, then what is foretold of the graphs of all
-of torch's operations, then runs nbval over the notebooks in random order, on one thread or two,
-with plain or AVX2 kernels, on idle cores or busy ones. `--rounds 1 --seed 7` is the round of seed 7
-again; `--python` names the interpreter of another environment, with another torch. Ctrl-C stops and
-sums up. Nothing is written into the repository.
+of torch's operations, trainings that are stopped and resumed, and two processes of which one is
+killed; then it runs nbval over the notebooks in random order, on one thread or two, with plain or
+AVX2 kernels, on idle cores or busy ones. `--rounds 1 --seed 7` is the round of seed 7 again;
+`--python` names the interpreter of another environment, with another torch. Ctrl-C stops and sums
+up. Nothing is written into the repository.
 """
 
 import argparse
@@ -78,6 +79,23 @@ def operations_pass(python: str, seed: int) -> bool:
     return passes(f"seed {seed:3}: the graphs of all of torch's operations", operations)
 
 
+def trainings_pass(python: str, seed: int) -> bool:
+    ten, one = seed * 10, seed
+    program = [python, "benchmarks/soak_training.py"]
+    return all(
+        [
+            passes(
+                f"seed {seed:3}: trainings {ten} to {ten + 9} stopped and resumed",
+                [*program, f"--start={ten}", "--resumed=10", "--killed=0"],
+            ),
+            passes(
+                f"seed {seed:3}: two processes, one killed",
+                [*program, f"--start={one}", "--resumed=0", "--killed=1"],
+            ),
+        ]
+    )
+
+
 def series_passes(python: str, seed: int) -> bool:
     draw = random.Random(seed)
     notebooks = sorted(str(path) for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb"))
@@ -110,11 +128,13 @@ def main() -> None:
             tried["remedies"] += 1
             failed["operations"] += not operations_pass(options.python, seed)
             tried["operations"] += 1
+            failed["trainings"] += not trainings_pass(options.python, seed)
+            tried["trainings"] += 1
             failed["series"] += not series_passes(options.python, seed)
             tried["series"] += 1
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.")
-    for what in ("networks", "remedies", "operations", "series"):
+    for what in ("networks", "remedies", "operations", "trainings", "series"):
         print(f"{what}: {tried[what] - failed[what]} of {tried[what]} rounds passed")
     sys.exit(failed.total() > 0 or tried["series"] < options.rounds)
 

@@ -238,7 +238,8 @@ def main() -> None:
             good = sum(
                 trial(seed, Path(name)) for seed in range(options.start, options.start + count)
             )
-            print(f"{good} of {count} {what} ended as those that nothing happened to", flush=True)
+            if count:
+                print(f"{good} of {count} {what} ended as those that nothing happened to")
             failed += count - good
     sys.exit(failed > 0)
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,8 @@ def start_run(
         run.unwatch()
         run.finish(exit_code=exit_code)
         if run.offline:
-            _wait_for(_run_file(Path(run.dir)))
+            with suppress(OSError):  # the folder may be gone, which is no error of the run
+                _wait_for(_run_file(Path(run.dir)))
 
 
 def _open(
@@ -139,8 +140,12 @@ def _nothing_left_behind() -> Iterator[None]:
         yield
     finally:
         sys.excepthook, sys.exit = hooks
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            if name not in before:
+        for name in {**before, **os.environ}:
+            if not name.startswith("WANDB_"):
+                continue
+            if name in before:
+                os.environ[name] = before[name]
+            else:
                 del os.environ[name]
 
 

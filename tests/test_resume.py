@@ -170,6 +170,15 @@ def test_dropout_is_the_one_that_would_have_come(tmp_path):
     assert_resumes(tmp_path, make=lambda: make_model().insert(2, nn.Dropout(0.5)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_dropout_on_a_gpu_is_the_one_that_would_have_come(tmp_path):
+    def make():
+        torch.cuda.manual_seed(1)
+        return make_model().insert(2, nn.Dropout(0.5)).cuda()
+
+    assert_resumes(tmp_path, make=make, step=RULES["bound by name"])
+
+
 def test_a_generator_that_the_model_holds_goes_on(tmp_path):
     class Jitter(nn.Module):
         def __init__(self):

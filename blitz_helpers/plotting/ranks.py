@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ _TITLE, _SHARD, _OWN, _EXCHANGE, _MEAN, _BOTTOM = 2.04, 1.68, 1.06, 0.8, 0.1, 0.
 _BARS = 0.42  # height of a bar chart
 
 
+@same_for_all
 def plot_ranks(
     images: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], ax: Axes | None = None
 ) -> Axes:

@@ -1,6 +1,6 @@
 # `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help lab test check notebooks pictures docs imgs screenshots bench soak clean
+.PHONY: help lab test check notebooks pictures docs imgs photographs screenshots bench soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -53,6 +53,10 @@ docs: ## build the site of all pages and the reference, into docs/build/html
 imgs: ## draw everything in imgs/ anew
 	@$(PYTHON) .ci/setup.py dev
 	$(VENV)/python imgs/draw.py
+
+photographs: ## photograph what the README shows, with the system's browser
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python imgs/photograph.py
 
 screenshots: ## photograph every notebook in JupyterLab, in both themes, into screenshots/
 	@$(PYTHON) .ci/setup.py dev

@@ -1,4 +1,4 @@
-"""Photograph, in a headless browser, what the README shows: a trace's table and a page in JupyterLab.
+"""Photograph, in a headless browser, what the README shows: a trace and a page in JupyterLab.
 
 usage: python imgs/photograph.py
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
+from blitz_helpers._threads import WarningIgnored
 from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
 from blitz_helpers.trace._callers import TORCH, called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import (
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from blitz_helpers.trace._remedies import Change, Editing
 
 _SEED = 0
+_TRIED = WarningIgnored("")  # all that is said while something is only tried
 
 
 def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:
@@ -166,8 +168,7 @@ def _explained(
             return None
 
     failure = failed.failure
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is only tried
+    with _TRIED:
         remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
     hint = _failures.hint_of(remedies)
     message = _failures.message(failure, hint)
@@ -643,11 +644,11 @@ class _Tracer(TorchFunctionMode):
         strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         number = len(self.steps)
         # What went in without an origin and comes out again is the model's own, or the user's.
-        ours = [
-            tensor
-            for tensor in made
-            if known_origin(tensor) is not None or not any(map(is_, tensors, repeat(tensor)))
-        ]
+        fresh = [tensor for tensor in made if not any(map(is_, tensors, repeat(tensor)))]
+        if len(fresh) == len(made):
+            ours = made
+        else:
+            ours = [*fresh, *[tensor for tensor in made if known_origin(tensor) is not None]]
         note_made(ours)
         for tensor in ours:
             origin = None if call is None or not strided else call.origin(tensor, number)
@@ -672,10 +673,10 @@ class _Tracer(TorchFunctionMode):
                 params += tensor.numel()
         nbytes = 0
         for tensor in made:
-            size = tensor.numel() * tensor.itemsize if strided else nbytes_of(tensor)
-            if tensor._base is None and not any(map(is_, tensors, repeat(tensor))):
-                self.activation_bytes += size
-            nbytes += size
+            nbytes += tensor.numel() * tensor.itemsize if strided else nbytes_of(tensor)
+        for tensor in fresh:
+            if tensor._base is None:
+                self.activation_bytes += tensor.nbytes if strided else nbytes_of(tensor)
         for tensor in ours:
             tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         first = made[0]

@@ -199,10 +199,13 @@ class KeptModule:
         tensors: list[Tensor | None] = []
         for name, value in self.attributes.items():
             kind = type(value)
-            if kind in LEAVES or (kind is tuple and LEAVES.issuperset(map(type, value))):
+            if kind in LEAVES:
                 continue
             if name in _TORCHS_OWN and not value:
                 self.empty.append(value)
+            elif kind is tuple:
+                # Most hold the sizes of a kernel and the like.
+                self.inside += [item for item in value if type(item) not in LEAVES]
             elif name in _TREE and isinstance(value, dict):
                 self.filled.append((value, value.copy()))
                 if name != "_modules":

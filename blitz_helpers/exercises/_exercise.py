@@ -146,10 +146,15 @@ def attempt(function: Callable[..., Any], *inputs: Any) -> Any:
     Raises:
         Wrong: it raised an error; says which, on which line, and what it was called with.
     """
+    return attempt_in_place(function, *_copies(inputs))
+
+
+def attempt_in_place(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Do as :func:`attempt` does, with the inputs themselves: the code is meant to change them."""
+    tried = ", ".join(map(shown, inputs))
     try:
-        return function(*_copies(inputs))
+        return function(*inputs)
     except Exception as error:
-        tried = ", ".join(map(shown, inputs))
         raise Wrong(f"{_told_of(error)}\nIt was called with {tried}.") from error
 
 

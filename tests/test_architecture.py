@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
-    "exercises": {"notebook", "shapes"},
+    "exercises": {"data", "notebook", "shapes", "training", "updates"},
     "train": {"_extras", "data", "network", "tracking", "training", "updates"},
 }
 

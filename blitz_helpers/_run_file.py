@@ -75,7 +75,8 @@ def _records(file: Path) -> tuple[list[bytes], bool]:
     if not data.startswith(_START):
         raise ValueError(f"{file} is no run that wandb can read: it begins otherwise.")
     records: list[bytes] = []
-    pieces, at = b"", len(_START)
+    started: bytes | None = None  # of a record; a first piece at the end of a block is empty
+    at = len(_START)
     while at < len(data):
         left = _BLOCK - at % _BLOCK
         if left < _HEADER:  # too little for a piece: padding
@@ -89,17 +90,17 @@ def _records(file: Path) -> tuple[list[bytes], bool]:
         fits = zlib.crc32(kind_and_piece).to_bytes(4, "little") == checksum
         kind = kind_and_piece[0] if fits else 0
         begins = kind in (_WHOLE, _FIRST)
-        if kind not in (_WHOLE, _FIRST, _MIDDLE, _LAST) or begins == bool(pieces):
+        if kind not in (_WHOLE, _FIRST, _MIDDLE, _LAST) or begins == (started is not None):
             raise ValueError(
                 f"{file} is damaged at byte {at:,} of {len(data):,}: what stands there does not "
                 "fit its checksum. Use another copy of it."
             )
-        pieces += kind_and_piece[1:]
+        started = (started or b"") + kind_and_piece[1:]
         if kind in (_WHOLE, _LAST):
-            records.append(pieces)
-            pieces = b""
+            records.append(started)
+            started = None
         at = end
-    return records, bool(pieces)
+    return records, started is not None
 
 
 def _put(items: Any, into: dict[str, Any]) -> None:

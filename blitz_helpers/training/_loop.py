@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blitz_helpers._evaluation import Loader, answer
-from blitz_helpers._history import Record
-from blitz_helpers._processes import mean_over_processes
-from blitz_helpers._progress import Progress
+from blitz_helpers.training._evaluation import Loader, answer
+from blitz_helpers.training._history import Record
+from blitz_helpers.training._processes import mean_over_processes
+from blitz_helpers.training._progress import Progress
 
 
 class Run(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers._reach import reachable
+from blitz_helpers.training._reach import reachable
 
 _SIMPLE = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
 # Numpy's dtypes whose values Python's own numbers hold exactly.

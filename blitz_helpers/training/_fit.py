@@ -1,4 +1,4 @@
-"""The training loop, its checkpoints and its record, and how well a network answers."""
+"""Train a model: one epoch after another, with a record, checkpoints, and a clean end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from blitz_helpers._checkpoint import Checkpoints, check_writable
-from blitz_helpers._evaluation import Evaluation as Evaluation
-from blitz_helpers._evaluation import Loader, check_batches, mode, unwrapped
-from blitz_helpers._evaluation import evaluate as evaluate
-from blitz_helpers._history import History as History
-from blitz_helpers._history import Record
-from blitz_helpers._loop import Log, Loop, NotFiniteError, Run
-from blitz_helpers._memory import Memory
-from blitz_helpers._processes import from_all, from_first, rank
-from blitz_helpers._progress import Progress
-from blitz_helpers._randomness import RandomStates
-from blitz_helpers._reach import reachable
+from blitz_helpers.training._checkpoint import Checkpoints, check_writable
+from blitz_helpers.training._evaluation import Loader, check_batches, evaluate, mode, unwrapped
+from blitz_helpers.training._history import History, Record
+from blitz_helpers.training._loop import Log, Loop, NotFiniteError, Run
+from blitz_helpers.training._memory import Memory
+from blitz_helpers.training._processes import from_all, from_first, rank
+from blitz_helpers.training._progress import Progress
+from blitz_helpers.training._randomness import RandomStates
+from blitz_helpers.training._reach import reachable
 
 
 class DivergenceError(FloatingPointError):

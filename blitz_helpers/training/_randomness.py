@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from blitz_helpers._reach import reachable
+from blitz_helpers.training._reach import reachable
 
 
 class _Source(NamedTuple):

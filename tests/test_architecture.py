@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
-    "exercises": {"data", "notebook", "shapes", "training", "updates"},
+    "exercises": {"data", "network", "notebook", "shapes", "training", "updates"},
     "train": {"_extras", "data", "network", "tracking", "training", "updates"},
 }
 

@@ -155,7 +155,8 @@ def attempt_in_place(function: Callable[..., Any], *inputs: Any) -> Any:
     try:
         return function(*inputs)
     except Exception as error:
-        raise Wrong(f"{_told_of(error)}\nIt was called with {tried}.") from error
+        called = f"\nIt was called with {tried}." if inputs else ""
+        raise Wrong(f"{_told_of(error)}{called}") from error
 
 
 def _copies(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -126,7 +126,7 @@ def status(answer: FunctionType) -> None:
         got = attempt(answer, parameter)
         if got != wanted:
             taken = "`None` is not zero. " if entries is None and got == "zero" else ""
-            raise Wrong(f'{taken}A gradient {told} should give "{wanted}", but gives {shown(got)}.')
+            raise Wrong(f"{taken}A gradient {told} should give {wanted!r}, but gives {shown(got)}.")
 
 
 @exercise(
@@ -156,7 +156,8 @@ def by_nudging(answer: FunctionType) -> None:
     """Compare with autograd, and look at what the learner's code asks the function."""
     generator = torch.Generator().manual_seed(0)
     for length in (1, 2, 5):
-        weights, w = torch.rand(2, length, generator=generator, dtype=torch.float64) + 1
+        drawn = torch.rand(2, length, generator=generator, dtype=torch.float64) + 1
+        weights, w = drawn.round(decimals=1)
         asked: list[Tensor] = []
         f = _noting(weights, asked)
         (wanted,) = torch.autograd.grad(f(w.requires_grad_()), w)
@@ -169,9 +170,8 @@ def by_nudging(answer: FunctionType) -> None:
         rates = got.detach().double()
         if not torch.allclose(rates, wanted, rtol=2e-4):
             slip = _slip_in_nudging(asked, w) or _slip_in_rates(rates, wanted)
-            raise Wrong(
-                f"For w = {w.tolist()} the rates are {shown(wanted)}, not {shown(rates)}. {slip}"
-            )
+            rates_told = f"{shown(wanted.float())}, not {shown(rates.float())}"
+            raise Wrong(f"For w = {w.tolist()} the rates are {rates_told}. {slip}".strip())
 
 
 def _noting(weights: Tensor, asked: list[Tensor]) -> Callable[[Tensor], Tensor]:
@@ -206,9 +206,8 @@ def _slip_in_rates(rates: Tensor, wanted: Tensor) -> str:
     wants=FunctionType,
     question="""\
 **Find the faults.** A batch is too large to go through at once, so it goes in parts of `size`
-images, each a row of numbers for a `Linear` layer. The function should leave in
-`layer.weight.grad` the gradient of the *mean* over the whole batch, whatever was there before. It
-does not. Mend it.
+images, each a row of numbers for a `Linear` layer. The function should return the gradient of the
+*mean* over the whole batch, whatever stood in `layer.weight.grad` before. It does not. Mend it.
 
 ```python
 def in_parts(layer, images, v, size):

@@ -124,11 +124,11 @@ def feature_map(answer: FunctionType) -> None:
             if got.shape == plain.T.shape != plain.shape:
                 raise Wrong(f"{tried} gives {tuple(got.shape)}: rows and columns are exchanged.")
             for slip, reply in (
-                (plain, "The bias is missing."),
-                (plain + 9 * bias, "The bias counts nine times. Add it to the sum, once."),
+                (plain, "the bias is missing."),
+                (plain + 9 * bias, "the bias counts nine times. Add it to the sum, once."),
                 (
                     flipped,
-                    "The weights lie upside down: the first is that of the first pixel.",
+                    "the weights lie upside down: the first is that of the first pixel.",
                 ),
             ):
                 if got.shape == slip.shape and torch.allclose(got.float(), slip, atol=1e-4):

@@ -51,6 +51,7 @@ def test_an_error_with_a_cause_shows_the_readers_lines_of_both(shell, capsys):
     assert isinstance(result.error_in_exec, ShapeError)
     assert "trace_shapes(layer, (1, 4))" in text
     assert "_engine.py" not in text
+    assert "_tracing.py" not in text
 
 
 def test_the_line_of_the_series_network_stays(shell, capsys):

@@ -10,7 +10,7 @@ import torch
 from hard_models import HARD_MODELS, HardModel
 
 from blitz_helpers import trace_shapes
-from blitz_helpers.trace import _engine
+from blitz_helpers.trace import _engine, _guard, _modules
 from blitz_helpers.trace._nests import shape_of
 
 each_model = pytest.mark.parametrize("hard", HARD_MODELS, ids=str)
@@ -160,11 +160,11 @@ def test_every_step_without_data_is_the_step_of_a_real_forward():
             continue
         model = build(hard)
         with (
-            _engine.global_state_kept(),
+            _guard.global_state_kept(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            modules = _engine.paths_of(model)
-            real = _engine._forward(model, modules, args, kwargs, "to compare")
+            modules = _modules.paths_of(model)
+            real = _engine.forward(model, modules, args, kwargs, "to compare")
         for mine, theirs in zip(trace_shapes(model, *args, **kwargs), real, strict=True):
             assert mine[:-1] == theirs[:-1], hard.name

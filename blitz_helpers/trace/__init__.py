@@ -1,8 +1,8 @@
 """What a forward pass does to shapes, step by step, on tensors without data."""
 
-from blitz_helpers.trace._engine import trace_shapes
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._remedies import Remedy
+from blitz_helpers.trace._tracing import trace_shapes
 
 __all__ = ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"]
 

@@ -194,7 +194,8 @@ class Clues:
         if self.misfit.noun == "channels":
             return axis == dim
         attends = self.misfit.noun.startswith("features in")
-        return axis == ndim - 1 and (ndim <= 3 or attends)
+        pooled = axis == 1 and ndim > 3 and x.dim() < 3  # the channels, without their sides
+        return pooled or (axis == ndim - 1 and (ndim <= 3 or attends))
 
     def worded(self, x: Tensor, transform: Transform, rank: int, text: str) -> Found:
         """Yield a code change of an operand, in words of its own."""
@@ -211,11 +212,25 @@ class Clues:
                 rest = prod(one for one, _ in own.parts) // part_size
                 own, size = part, wants // rest if wants % rest == 0 else 0
                 break
+        if own.parts and size == wants:
+            yield from self.input_channels(own, wants)
         path = self.failure.maker(own)
         if path and size:
             change = makes(path, self.part(path), size, self.name_of(path))
             if change is not None:
                 yield Candidate(rank, change)
+
+    def input_channels(self, dim: Dim, wants: int) -> Found:
+        """Yield an input of other channels, where a view multiplied them with sides."""
+        for size, part in dim.parts:
+            rest = prod(one for one, _ in dim.parts) // size
+            if part.input is None or part.input[1] != 1 or wants % rest:
+                continue
+            given = self.failure.given[part.input[0]]
+            channels = wants // rest
+            if given.argument is not None and given.shape[1] == size != channels:
+                text = f"{self.an_input(given)} of {channels} channel{'s' * (channels > 1)}"
+                yield Candidate(26, Resize(given.argument, ((1, channels),), text))
 
     def sides(
         self, places: Sequence[tuple[Tensor, int]], fits: Callable[[list[int]], bool], rank: int
@@ -295,11 +310,6 @@ def slot_of(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slot | 
                 if one is x:
                     return (key, place)
     return None
-
-
-def sizes_typed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    given = kwargs.get("size", kwargs.get("shape", args[1:]))
-    return tuple(given[0]) if len(given) == 1 and not isinstance(given[0], int) else tuple(given)
 
 
 def input_axes(dim: Dim) -> set[tuple[int, int]]:

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers.trace._callers import TORCH
 from blitz_helpers.trace._field import Dim, dims_of, known_origin
 from blitz_helpers.trace._layout import unequal, wrong_dtype
+from blitz_helpers.trace._nests import tensors_in
 from blitz_helpers.trace._op import Misfit
 from blitz_helpers.trace._records import ShapeStep, shape_text
 
@@ -224,6 +226,25 @@ def _read_dtype(module: nn.Module | None, tensors: list[Tensor]) -> Misfit | Non
         if wants is not None and tensor.dtype != wants and known_origin(tensor) is not None:
             return wrong_dtype(tensor, wants, [t for t in tensors if t is not tensor])
     return None
+
+
+def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
+    """Return the layer, its arguments and its input if a check inside one of torch's failed."""
+    if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
+        return None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
+        return None
+    frame = trace.tb_frame
+    while frame is not None and frame.f_code.co_name != "forward":
+        frame = frame.f_back  # type: ignore[assignment]  # ends with None
+    if frame is None or not about_shapes(error):
+        return None
+    values = frame.f_locals
+    args = tuple(value for name, value in values.items() if name != "self")
+    return values["self"], args, tensors_in(args)
 
 
 # The message

@@ -14,7 +14,7 @@ from blitz_helpers.trace._clues import (
     Found,
     Sides,
     is_computed,
-    sizes_typed,
+    slot_of,
 )
 from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._layers import sets, takes
@@ -41,6 +41,8 @@ def wrong_size(clues: Clues) -> Found:
         views += _unmixed(clues, x, dim)
         if wants == 1 and misfit.noun == "channels" and dim == 0 and x.dim() > 1:
             views += clues.at(x, Transform("unsqueeze", (1,)), 4)
+        elif misfit.noun == "channels" and dim == 0 and x.shape[1] == wants:
+            views += clues.at(x, Transform("unsqueeze", (-1,)), 4)
         elif misfit.noun == "channels" and dim == 0 and x.dim() == 2:
             views += _images(clues, x, 3, wants)
         yield from views
@@ -137,7 +139,8 @@ def _input_size(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
     given = clues.failure.given[number]
     if given.argument is None or given.shape[axis] != x.shape[dim]:
         return
-    noun = clues.misfit.noun if clues.misfit.noun in ("channels", "features") else "features"
+    channels = clues.misfit.noun == "channels" or (axis == 1 and len(given.shape) > 3)
+    noun = "channels" if channels else "features"
     plural = noun if wants != 1 else noun[:-1]
     which = clues.an_input(given)
     text = f"{which} of {wants} {plural}"
@@ -162,6 +165,9 @@ def wrong_rank(clues: Clues) -> Found:
         channels = getattr(clues.failure.module, "num_features", None)
     if lacking > 0:
         yield from _images(clues, x, max(misfit.wants), channels)
+        if channels is not None and shape == (channels,):
+            items = (None, (None, None), *(None,) * (max(misfit.wants) - 2))
+            yield from clues.at(x, Transform("index", items), 5, batch=True)
         if channels is not None and x.dim() == 2 and shape[1] == channels:
             items = ((None, None), (None, None), *(None,) * lacking)
             yield from clues.at(x, Transform("index", items), 5)
@@ -245,9 +251,10 @@ def wrong_count(clues: Clues) -> Found:
         return
     number = clues.failure.number
     if misfit.noun == "stride":
-        asked = Transform("reshape", sizes_typed(clues.failure.args, clues.failure.kwargs))
         text = f"x.reshape(...) in the place of x.{op}(...)"
-        yield Candidate(2, CodeChange(number, op, ("call",), asked, text))
+        slot = slot_of(x, clues.failure.args, clues.failure.kwargs)
+        if slot is not None:  # reshape is a view of such a copy
+            yield Candidate(2, CodeChange(number, op, slot, Transform("contiguous"), text))
         return
     asked = misfit.wants
     for sizes, rank in _other_sizes(x, asked):

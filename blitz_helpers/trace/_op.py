@@ -145,3 +145,15 @@ def _by_name(func: Any, name: str) -> type[Op] | None:
     base = name.partition(".")[0]
     kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
     return kind if namespace == "aten" else None
+
+
+def vmapped() -> int:
+    """Return over how many samples `vmap` runs this operation; 0 outside of it."""
+    functorch: Any = torch._C._functorch
+    if functorch.maybe_current_level() is None:
+        return 0
+    count = 1
+    for interpreter in functorch.get_interpreter_stack() or ():
+        if interpreter.key() == functorch.TransformType.Vmap:
+            count *= functorch.CVmapInterpreterPtr(interpreter).batchSize()
+    return count

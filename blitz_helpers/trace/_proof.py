@@ -246,8 +246,10 @@ class _Proof:
 def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
     """Return whether two views of one input would follow each other."""
     second = None if isinstance(candidate, Sides) else candidate.change
-    both = isinstance(first, InputChange) and isinstance(second, InputChange)
-    return both and "to" not in (first.transform.name, second.transform.name)  # type: ignore[union-attr]  # both are
+    if not isinstance(first, InputChange) or not isinstance(second, InputChange):
+        return False
+    batch_too = second.transform.name == "unsqueeze" and second.transform.args == (0,)
+    return not batch_too and "to" not in (first.transform.name, second.transform.name)
 
 
 def _both(one: Sides, other: Sides) -> Callable[[int], bool]:
@@ -292,12 +294,12 @@ def _shapes(output: Any) -> list[tuple[int, ...]]:
 
 def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int) -> bool:
     """Return whether some dimension of this size is one larger in what comes out after."""
-    return any(
-        (p, q) == (size, size + 1)
-        for one, other in zip(before, after, strict=False)
-        if len(one) == len(other)
-        for p, q in zip(one, other, strict=True)
-    )
+    for one, other in zip(before, after, strict=False):
+        if size == 1 and len(other) == len(one) + 1 and other[0] == 2:
+            return True  # a bare `squeeze` dropped the batch of one
+        if len(one) == len(other) and (size, size + 1) in zip(one, other, strict=True):
+            return True
+    return False
 
 
 def _values(given: Arguments) -> Iterator[Any]:

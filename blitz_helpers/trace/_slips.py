@@ -123,7 +123,7 @@ def usual_slips(clues: Clues) -> Found:
             step.op.startswith("conv") and step.input_shapes[:1] == (given.shape,)
             for step in clues.failure.steps
         )
-        if ndim in (1, 3) or alone or (ndim == 2 and max(given.shape) <= 4 * min(given.shape)):
+        if ndim in (1, 3) or alone:
             rank = 9 if clues.misfit.kind == "rank" else 26
             views.append((rank, Transform("unsqueeze", (0,)), True))
         if ndim == 4 and _has_channels_last(given.shape):

@@ -1,0 +1,155 @@
+"""The one question that users ask: what does a forward pass do to shapes?"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from blitz_helpers.trace._guard import global_state_kept, numpy_state_kept
+from blitz_helpers.trace._modules import (
+    device_of,
+    paths_of,
+)
+from blitz_helpers.trace._records import ShapeError, ShapeTrace
+from blitz_helpers.trace._survivors import SurvivorsDisarmed
+
+if TYPE_CHECKING:
+    from blitz_helpers.trace._failures import Failure
+    from blitz_helpers.trace._remedies import Change
+
+from blitz_helpers._threads import WarningIgnored
+from blitz_helpers.trace._answers import NeedsValues
+from blitz_helpers.trace._engine import FailedError, forward
+
+_TRIED = WarningIgnored("")  # all that is said while something is only tried
+
+
+def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:
+    """Return what one forward pass of ``model`` does to shapes, step by step.
+
+    Nothing is computed: the pass runs on tensors without data, and the model, the random state and
+    torch's global state are afterwards as they were. Only where the model asks for a value (as in
+    ``if x.sum() > 0``) does the pass run for real; ``ran_for_real`` then says what asked.
+
+    Args:
+        model: any module, on any device, ``meta`` included.
+        *inputs: the model's inputs. A tuple of integers stands for a float32 tensor of that shape.
+        **kwargs: its keyword inputs, as they are.
+
+    Raises:
+        ShapeError: the forward pass fails on shapes. It says where, why, and what to change.
+        TypeError: ``model`` is no module.
+        ValueError: there is no input, a shape is not of whole numbers from 1, an input is on
+            another device than the model, or a model on ``meta`` needs a value.
+
+    An error of the model's own comes through unchanged, with the trace so far as its ``.trace``.
+
+    >>> trace = trace_shapes(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU()), (1, 1, 32, 32))
+    >>> trace.path(), trace.output_shape
+    ('input -> conv2d -> relu', (1, 6, 30, 30))
+    >>> trace[0].arithmetic[0]
+    '(32 - 3 + 2*0)/1 + 1 = 30'
+    """
+    _check_model(model, inputs, kwargs)
+    with global_state_kept(), SurvivorsDisarmed() as survivors:
+        trace = _traced(model, inputs, kwargs)
+    if survivors.holders:
+        holders = "; ".join(survivors.holders)
+        warnings.warn(
+            f"After the trace, tensors without data are still held by {holders}. "
+            "They raise an error where they are used: remove them before the model runs.",
+            stacklevel=2,
+        )
+    return trace
+
+
+def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeTrace:
+    """Return the trace of a forward pass that runs for real only if it has to."""
+    modules = paths_of(model)
+    try:
+        return forward(model, modules, inputs, kwargs, None)
+    except FailedError as failed:
+        raise _explained(failed, model, inputs, kwargs, None) from failed.__cause__
+    except NeedsValues as need:
+        reason = need.reason
+        device = device_of(modules)
+        if device.type == "meta":
+            raise ValueError(
+                f"{reason}, and a model on the meta device has no values. "
+                "Use model.to_empty(device='cpu'), with weights, to run it for real."
+            ) from None
+    with numpy_state_kept:
+        try:
+            return forward(model, modules, inputs, kwargs, reason)
+        except FailedError as failed:
+            raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
+
+
+def _explained(
+    failed: FailedError,
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    reason: str | None,
+) -> ShapeError:
+    """Return the error in words, with the remedies that were tried and work."""
+    from blitz_helpers.trace import _failures, _proof, _remedies  # only a failure needs them
+
+    def attempt(
+        changes: tuple[Change, ...], given: tuple[tuple[Any, ...], dict[str, Any]]
+    ) -> ShapeTrace | Failure | None:
+        args, named = given
+        try:
+            for change in changes:
+                if isinstance(change, _remedies.InputChange | _remedies.Resize):
+                    args, named = change.apply_to(args, named)
+            with _remedies.changed(model, changes, data=False) as copied:
+                modules = paths_of(copied)
+                try:
+                    return forward(copied, modules, args, named, reason, changes)
+                except NeedsValues as need:
+                    if reason or device_of(modules).type == "meta":
+                        return None
+                    with numpy_state_kept:
+                        return forward(copied, modules, args, named, need.reason, changes)
+        except FailedError as following:
+            return following.failure
+        except Exception:  # whatever the model raises, the change is no remedy
+            return None
+
+    failure = failed.failure
+    with _TRIED:
+        remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
+    hint = _failures.hint_of(remedies)
+    message = _failures.message(failure, hint)
+    return ShapeError(message, failed.trace, failed.step, tuple(remedies), hint)
+
+
+def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+        advice = "an instance, as in Network()" if isinstance(model, type) else "an nn.Module"
+        raise TypeError(f"model must be an nn.Module, but is {model!r:.60}. Pass {advice}.")
+    for value in inputs:
+        if isinstance(value, tuple) and value and all(isinstance(size, Real) for size in value):
+            for size in value:
+                if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+                    raise ValueError(
+                        f"{value} is no shape: {size!r} is not a whole number from 1. "
+                        "Use a tuple such as (1, 1, 32, 32)."
+                    )
+    if not inputs and not kwargs and not isinstance(model, torch.jit.ScriptModule):
+        wanted = [
+            name
+            for name, parameter in inspect.signature(model.forward).parameters.items()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        if wanted:
+            raise ValueError(
+                f"There is no input, but forward takes {', '.join(wanted)}. "
+                "Pass a shape such as (1, 1, 32, 32), or the tensors themselves."
+            )

@@ -7,9 +7,6 @@ matplotlib, wandb and the rest cost nothing until something is drawn or tracked.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Loaded here, so that its second falls on the import and not on the first call.
-import torch as _torch  # noqa: F401
-
 if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names below, one by one
     from blitz_helpers.data import (
         load_mnist as load_mnist,
@@ -197,6 +194,8 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     )
 
 __version__ = "0.1.0"
+
+import_module("torch")  # so that its second falls on the import and not on the first call
 
 _MODULE_OF = {
     name: module

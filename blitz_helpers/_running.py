@@ -16,6 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from blitz_helpers._threads import SharedContext, WarningIgnored
+from blitz_helpers._torch import COMPILER
 
 
 class Follower(Protocol):
@@ -92,7 +93,7 @@ class _Hooks(SharedContext):
         global _here
         _here = _Running()  # what ran when the hooks were last removed has long ended
         self._uncompiled = None
-        if "torch._dynamo" in sys.modules:  # without which nothing can have been compiled
+        if COMPILER in sys.modules:  # without which nothing can have been compiled
             self._uncompiled = torch.compiler.set_stance("force_eager")
             self._uncompiled.__enter__()
             self._warning.__enter__()

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import ReferenceType, WeakSet, ref
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from blitz_helpers._running import follow_modules, running_modules
+from blitz_helpers._torch import sequence_number
 from blitz_helpers.graph._release import free_apart
 
 
@@ -27,7 +27,7 @@ class Labels:
 
     def note(self, module: str | None) -> None:
         """Note that ``module`` runs from here on."""
-        now: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # not in `__all__`
+        now: int = sequence_number()
         if self._starts and now == self._starts[-1]:
             self._modules[-1] = module
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._torch import parse_to
 from blitz_helpers.trace._callers import calling_line
 from blitz_helpers.trace._field import (
     Origin,
@@ -249,7 +250,7 @@ class Answers(TorchFunctionMode):
             wanted, dtype = self.device_of(args[1]), args[1].dtype
         else:
             named = {name: value for name, value in kwargs.items() if name != "copy"}
-            to = torch._C._nn._parse_to(*args[1:3], **named)
+            to = parse_to(*args[1:3], **named)
             wanted, dtype, layout = to[0] or device, to[1] or dtype, to[3] or layout
         with torch.no_grad():
             output = source.to(dtype, memory_format=layout)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers._running import follow_modules
+from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import (
@@ -161,7 +162,7 @@ class _Tracer(Answers):
     def run_script(self, module: Any, *args: Any) -> Any:
         """Run a scripted module as one step: through a copy without data, unless for real."""
         inputs = tensors_in(args)
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             if self.ran_for_real:
                 output = module._c._get_method("forward")(*args)
             else:
@@ -198,7 +199,7 @@ class _Tracer(Answers):
         place, start = self.begun.pop()
         kind, depth = type(module).__name__, len(self.running) - 1
         steps = slice(start, len(self.steps))
-        with torch._C.DisableTorchFunction():  # a question that is not the model's
+        with no_torch_function():  # a question that is not the model's
             shape = shape_of(output)
         self.calls[place] = (path, call, kind, depth, shape, steps)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers._threads import SharedContext, WarningIgnored
+from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace._kept import KeptValues
 from blitz_helpers.trace._search import keep_all
 
@@ -29,7 +30,7 @@ class StateGuard:
         self._mine: list[tuple[object, Any]] = []
         self._modules = list(modules)
         self._protected: set[int] = set()
-        with _lock, torch._C.DisableTorchFunction():
+        with _lock, no_torch_function():
             try:
                 keep_all(self._modules, given, self._keep)
             except BaseException:
@@ -62,7 +63,7 @@ class StateGuard:
 
     def restore(self) -> None:
         """Put back what no other trace uses. Where Ctrl-C stopped it, a second call goes on."""
-        with _lock, torch._C.DisableTorchFunction():
+        with _lock, no_torch_function():
             while self._mine:
                 key, kept = self._mine[-1]
                 if kept.users <= 1:

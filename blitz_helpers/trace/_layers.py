@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from blitz_helpers._torch import ConvNd, ConvTransposeNd, NormBase
 from blitz_helpers.trace._remedies import LayerChange
 
 Settings = tuple[tuple[str, Any], ...]
@@ -46,9 +45,9 @@ def _change(path: str, settings: Settings, shapes: Shapes, where: str) -> LayerC
 def _taking(module: nn.Module | None, size: int, noun: str) -> tuple[Settings, Shapes]:
     if isinstance(module, nn.Linear):
         return (("in_features", size),), (("weight", (module.out_features, size)),)
-    if isinstance(module, _ConvNd):
+    if isinstance(module, ConvNd):
         return _conv_taking(module, size)
-    if isinstance(module, _NormBase):
+    if isinstance(module, NormBase):
         names = ("weight", "bias", "running_mean", "running_var")
         present = [name for name in names if getattr(module, name) is not None]
         return (("num_features", size),), tuple((name, (size,)) for name in present)
@@ -80,7 +79,7 @@ def _taking(module: nn.Module | None, size: int, noun: str) -> tuple[Settings, S
     return (), ()
 
 
-def _conv_taking(module: _ConvNd, size: int) -> tuple[Settings, Shapes]:
+def _conv_taking(module: ConvNd, size: int) -> tuple[Settings, Shapes]:
     kernel, groups, out = tuple(module.kernel_size), module.groups, module.out_channels
     settings: Settings = (("in_channels", size),)
     if size % groups:
@@ -89,7 +88,7 @@ def _conv_taking(module: _ConvNd, size: int) -> tuple[Settings, Shapes]:
             return (), ()
         groups = size
         settings += (("groups", groups),)
-    if isinstance(module, _ConvTransposeNd):
+    if isinstance(module, ConvTransposeNd):
         return settings, (("weight", (size, out // groups, *kernel)),)
     return settings, (("weight", (out, size // groups, *kernel)),)
 
@@ -122,11 +121,11 @@ def _making(module: nn.Module | None, size: int) -> tuple[Settings, Shapes]:
         shapes: Shapes = (("weight", (size, module.in_features)),)
         shapes += (("bias", (size,)),) if module.bias is not None else ()
         return (("out_features", size),), shapes
-    if isinstance(module, _ConvNd):
+    if isinstance(module, ConvNd):
         kernel, groups = tuple(module.kernel_size), module.groups
         if size % groups:
             return (), ()
-        if isinstance(module, _ConvTransposeNd):
+        if isinstance(module, ConvTransposeNd):
             weight: tuple[int, ...] = (module.in_channels, size // groups, *kernel)
         else:
             weight = (size, module.in_channels // groups, *kernel)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from blitz_helpers._torch import script_modules, script_tensors
 from blitz_helpers.trace._layout import without_data
 
 
@@ -58,10 +59,9 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device:
 def script_without_data(script: Any) -> Any:
     """Return a copy of a scripted module's inside that shares its code and holds no data."""
     twin = copy.copy(script)
-    for name, inner in torch._C.ModuleDict(script).items():
+    for name, inner in script_modules(script).items():
         twin.setattr(name, script_without_data(inner))
-    kinds: list[Any] = [torch._C.ParameterDict, torch._C.BufferDict]
-    for kind in kinds:
+    for kind in script_tensors:
         for name, tensor in kind(script).items():
             if tensor is not None:
                 twin.setattr(name, without_data(tensor))

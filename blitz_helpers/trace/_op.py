@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blitz_helpers._torch import functorch
 from blitz_helpers.trace._field import Origin
 
 Kind = Literal[
@@ -149,7 +150,6 @@ def _by_name(func: Any, name: str) -> type[Op] | None:
 
 def vmapped() -> int:
     """Return over how many samples `vmap` runs this operation; 0 outside of it."""
-    functorch: Any = torch._C._functorch
     if functorch.maybe_current_level() is None:
         return 0
     count = 1

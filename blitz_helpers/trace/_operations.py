@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blitz_helpers._torch import TensorBase
+
 
 def _methods(names: str) -> set[Any]:
     return {getattr(Tensor, name) for name in names.split() if hasattr(Tensor, name)}
@@ -28,7 +30,7 @@ PLAIN_QUESTIONS = (
     | _methods("element_size storage_offset requires_grad_ is_signed __repr__ __format__ __hash__")
     | _methods("ndimension register_hook")
     | _functions("is_floating_point is_complex numel result_type")
-    | {vars(torch._C.TensorBase)["requires_grad"].__set__}
+    | {vars(TensorBase)["requires_grad"].__set__}
 )
 # Answered by values alone.
 VALUE_QUESTIONS = (
@@ -47,7 +49,7 @@ LIKE = {
 MOVES = _methods("to cpu cuda")
 (DEVICE,) = _getters("device")
 (IS_META,) = _getters("is_meta")
-SET_DATA = vars(torch._C.TensorBase)["data"].__set__
+SET_DATA = vars(TensorBase)["data"].__set__
 
 _PART_GETTERS = {
     getattr(Tensor, name).__get__: name for name in ["T", "mT", "H", "mH", "real", "imag"]

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from blitz_helpers._torch import no_subclasses
 from blitz_helpers.trace._field import known_origin
 from blitz_helpers.trace._nests import tensors_in
 from blitz_helpers.trace._operations import PLAIN_QUESTIONS
@@ -92,7 +92,7 @@ class _Survivor(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in PLAIN_QUESTIONS or _here.depth:  # shapes are all that a trace asks
-            with torch._C.DisableTorchFunctionSubclass():
+            with no_subclasses():
                 return func(*args, **(kwargs or {}))
         tensors = tensors_in((*args, *(kwargs or {}).values()))
         held_by = [getattr(one, "_blitz_holder", "") for one in tensors]

@@ -1,0 +1,130 @@
+"""The private names of torch that the package uses exist, and stand in one place."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import blitz_helpers
+from blitz_helpers import _torch
+
+PACKAGE = Path(blitz_helpers.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "_torch.py")
+SCRIPTING = pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
+# Python's own, and those of named tuples.
+PYTHONS = {"_getframe", "_lru_cache_wrapper", "_make", "_replace"}
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
+
+
+def of_the_package() -> set[str]:
+    """Return the private names that the package itself gives to attributes."""
+    found = set()
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
+            elif isinstance(node, ast.alias):
+                found.add((node.asname or node.name).rpartition(".")[2])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torchs_private_functions_and_classes_stand_in_one_file(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if text.startswith("torch."):
+                assert not any(map(private, text.split("."))), f"line {node.lineno}: {text}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "torch":
+            parts = [*node.module.split("."), *[alias.name for alias in node.names]]
+            assert not any(map(private, parts)), f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_each_private_attribute_of_an_object_is_listed_and_used():
+    own = of_the_package()
+    used = {
+        node.attr
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and private(node.attr)
+    }
+    strings = {
+        node.value
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    others = {name for name in used if not name.startswith("_blitz_")} - own - PYTHONS
+    assert others <= set(_torch.ATTRIBUTES)
+    assert set(_torch.ATTRIBUTES) <= used | strings
+
+
+def nodes() -> list[object]:
+    x = torch.ones(3, 3, requires_grad=True)
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    masked = torch.where(x.detach() > 0, x, 0).masked_scatter(x.detach() > 0, x)
+    return [masked.grad_fn, Doubled.apply(x).grad_fn]
+
+
+@SCRIPTING
+def test_each_private_attribute_exists():
+    script = torch.jit.script(nn.ReLU())
+    objects = [
+        nn.Linear(2, 2),
+        nn.LSTM(2, 2),
+        nn.MultiheadAttention(4, 2),
+        script,
+        script._c,
+        torch.compile(nn.ReLU(), backend="eager"),
+        torch.ones(2),
+        torch.eye(2).to_sparse(),
+        *nodes(),
+    ]
+    missing = [name for name in _torch.ATTRIBUTES if not any(hasattr(x, name) for x in objects)]
+    assert not missing
+
+
+@SCRIPTING
+def test_what_stands_for_a_private_name_does_what_it_is_used_for():
+    with _torch.no_torch_function(), _torch.no_subclasses():
+        assert torch.ones(2).sum() == 2
+    assert {"data", "requires_grad"} <= set(vars(_torch.TensorBase))
+    assert _torch.parse_to("cpu", torch.float64)[:2] == (torch.device("cpu"), torch.float64)
+    assert _torch.functorch.maybe_current_level() is None
+    script = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    assert [name for name, _ in _torch.script_modules(script._c).items()] == ["0"]
+    inner = script._c.getattr("0")
+    assert {name for kind in _torch.script_tensors for name, _ in kind(inner).items()} == {
+        "weight",
+        "bias",
+    }
+    before = _torch.sequence_number()
+    torch.ones(2, requires_grad=True).sum()
+    assert _torch.sequence_number() > before
+    for layer, kind in ((nn.Conv1d, "ConvNd"), (nn.ConvTranspose2d, "ConvTransposeNd")):
+        assert issubclass(layer, getattr(_torch, kind))
+    assert issubclass(nn.BatchNorm2d, _torch.NormBase)

@@ -165,11 +165,11 @@ def test_a_page_shows_what_is_done_tried_and_open():
     sys.modules["fresh_page"] = fresh
     source = Path(spec.origin).read_text("utf-8").replace("page(__name__)", "page('fresh_page')")
     exec(compile(source, spec.origin, "exec"), vars(fresh))
-    fresh.same_padding.check(3)
+    fresh.fitting_sides.check((32,))
     fresh.pooled_size.check(9)
     first, *lines = repr(fresh).splitlines()
-    assert first == "●◐○○ 1 of 4 done"
-    assert lines[:3] == ["● pooled_size: done", "◐ same_padding: tried", "○ mended_reader: open"]
+    assert first == "●◐○○○ 1 of 5 done"
+    assert lines[:3] == ["● pooled_size: done", "◐ fitting_sides: tried", "○ same_padding: open"]
 
 
 # What a check does to the answer and to the world.
@@ -283,3 +283,18 @@ def test_an_exercise_needs_no_class_of_its_own():
     assert all(
         inspect.isfunction(each._judge) for page in PAGES for each in exercises(page).values()
     )
+
+
+def test_receptive_field_agrees_with_what_a_gradient_reaches():
+    layers = [(3, 1, 1, 2), (2, 2, 0, 1), (5, 3, 2, 1)]
+    x = torch.ones(1, 1, 60, requires_grad=True)
+    made = x
+    for kernel_size, *settings in layers:
+        made = F.conv1d(made, torch.ones(1, 1, kernel_size), None, *settings)
+    for number in (1, 3, 6):
+        (reached,) = torch.autograd.grad(made[0, 0, number], x, retain_graph=True)
+        pixels = reached[0, 0].nonzero().flatten()
+        each = copy.copy(exercises("shape_arithmetic")["receptive_field"])
+        answer = {}
+        exec(each._solution, answer)
+        assert answer["answer"](layers, number) == (pixels.min(), pixels.max())

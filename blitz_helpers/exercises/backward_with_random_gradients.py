@@ -123,7 +123,10 @@ def status(answer: FunctionType) -> None:
     for wanted, told, entries in cases:
         parameter = nn.Parameter(torch.ones(2))
         parameter.grad = None if entries is None else torch.tensor(entries)
-        got = attempt(answer, parameter)
+        try:
+            got = attempt(answer, parameter)
+        except Wrong as wrong:
+            raise Wrong(f"{wrong} Its gradient is {entries}.") from None
         if got != wanted:
             taken = "`None` is not zero. " if entries is None and got == "zero" else ""
             raise Wrong(f"{taken}A gradient {told} should give {wanted!r}, but gives {shown(got)}.")

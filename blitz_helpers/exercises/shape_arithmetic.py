@@ -6,8 +6,8 @@ from types import FunctionType
 import torch
 from torch import nn
 
-from blitz_helpers.exercises._exercise import Wrong, attempt, exercise, expect_shape, page
-from blitz_helpers.shapes import conv_output_size, pool_output_size
+from blitz_helpers.exercises._exercise import Wrong, attempt, exercise, expect_shape, page, shown
+from blitz_helpers.shapes import conv_fitting_sizes, pool_fitting_sizes, pool_output_size
 
 
 @exercise(
@@ -37,43 +37,86 @@ def pooled_size(answer: int) -> None:
 
 
 @exercise(
+    wants=tuple,
+    question="""\
+**Predict.** Images of which sides fit the classic network, `Network(kernel_size=5)`? Its `fc1`
+takes 16 * 5 * 5 numbers. Pass all sides, as `(30, 31, 32, 33)` is right for windows of 3.""",
+    hints=(
+        "The second pooling must give 5. Of which sides does it make 5?",
+        "Before the second pooling 10 or 11, before the second convolution 14 or 15.",
+        "Before the first pooling 28 to 31. Of what does a window of 5 make those?",
+    ),
+    solution="answer = (32, 33, 34, 35)",
+    why="The second pooling makes 5 of 10 and 11, the convolution those of 14 and 15, the first "
+    "pooling these of 28 to 31, and the first convolution those of 32 to 35.",
+)
+def fitting_sides(answer: tuple[int, ...]) -> None:
+    """Compare with the sides that fit, and name the usual slips."""
+    if sorted(answer) == [30, 31, 32, 33]:
+        raise Wrong("Those are right for windows of 3.")
+    if sorted(answer) == [28, 29, 30, 31]:
+        raise Wrong("Those fit before the first pooling. `conv1` stands before it.")
+    if answer == (32,):
+        raise Wrong("32 fits. But a pooling drops a pixel or does not: what else does?")
+    if len(set(answer)) == 2:
+        raise Wrong("Both poolings drop a pixel or do not: each doubles the number of sides.")
+    sides = _sides_that_fit(5)
+    for side in answer:
+        if side not in sides:
+            raise Wrong(f"{side} does not fit. Walk it through: window of 5, pooling, and again.")
+    if set(answer) != set(sides):
+        raise Wrong(f"Those fit, but there are more than {len(set(answer))}.")
+
+
+def _sides_that_fit(window: int) -> list[int]:
+    first = pool_fitting_sizes(5, 2)
+    second = [side for size in first for side in conv_fitting_sizes(size, window)]
+    third = [side for size in second for side in pool_fitting_sizes(size, 2)]
+    return [side for size in third for side in conv_fitting_sizes(size, window)]
+
+
+@exercise(
     wants=FunctionType,
     question="""\
-**Write** a function `same_padding(kernel_size, dilation)` that returns the padding with which a
-convolution of stride 1 leaves the size as it is. The kernel size is odd.""",
+**Write** a function `same_padding(kernel_size, dilation)` for windows of *any* size, even ones too.
+It returns two numbers of pixels, `(left, right)`: padded by these, a row stays as long as it was
+under a convolution of stride 1. Where the two cannot be the same, `right` is larger by one.""",
     hints=(
-        "Without padding, how much smaller does a window of 3 make a side? And a window of 5?",
-        "A dilated window spans `dilation * (kernel_size - 1) + 1` pixels, and so takes away that "
-        "many less one.",
-        "Padding is added on both sides, so each side gets half of what is taken away.",
+        "Without padding, how much shorter does a window of 4 make a row?",
+        "A window takes away its span less one, `dilation * (kernel_size - 1)`. That may be odd.",
+        "Left gets half of it, rounded down. Right gets the rest.",
     ),
     solution="""\
 def answer(kernel_size, dilation):
-    return dilation * (kernel_size - 1) // 2""",
-    why="A window takes away its span less one, `dilation * (kernel_size - 1)`, and padding gives "
-    "half of that back on each side.",
+    taken = dilation * (kernel_size - 1)
+    return taken // 2, taken - taken // 2""",
+    why="A window takes away its span less one, and both sides together give it back. PyTorch's "
+    '`padding="same"` does it in the same way.',
 )
 def same_padding(answer: FunctionType) -> None:
-    """Lay a convolution with the padding on sides that the learner did not see."""
+    """Try windows, even and odd, that the learner did not see."""
     draw = random.Random(0)
-    for _ in range(20):
-        kernel_size, dilation = draw.choice((1, 3, 5, 7, 9)), draw.randint(1, 4)
+    windows = [(3, 1), *((draw.randint(1, 9), draw.randint(1, 4)) for _ in range(20))]
+    for kernel_size, dilation in windows:
         padding = attempt(answer, kernel_size, dilation)
-        tried = f"For kernel_size={kernel_size} and dilation={dilation}"
-        if isinstance(padding, float) and padding.is_integer():
-            raise Wrong(f"{tried} you return {padding}, and padding must be whole: use `//`.")
-        if not isinstance(padding, int) or padding < 0:
-            raise Wrong(f"{tried} you return {padding!r}, and padding is a whole number from 0.")
-        needed = dilation * (kernel_size - 1) // 2
-        if padding == needed:
+        tried = f"For kernel_size={kernel_size} and dilation={dilation} you return {shown(padding)}"
+        if not isinstance(padding, tuple | list) or len(padding) != 2:
+            raise Wrong(f"{tried}. Return two numbers, `(left, right)`.")
+        left, right = padding
+        if any(isinstance(each, float) for each in padding):
+            raise Wrong(f"{tried}. Pixels are whole: use `//`.")
+        taken = dilation * (kernel_size - 1)
+        if (left, right) == (taken // 2, taken - taken // 2):
             continue
-        if padding == 2 * needed:
-            raise Wrong(f"{tried} you return {padding}. Padding is added on both sides: halve it.")
-        if padding == (kernel_size - 1) // 2:
-            raise Wrong(f"{tried} you return {padding}, as without dilation. What does it span?")
-        size = max(2 * needed + 1, 32)
-        came_out = conv_output_size(size, kernel_size, 1, padding, dilation)
-        raise Wrong(f"{tried} you return {padding}, which makes a side of {size} {came_out} long.")
+        if (left, right) == (taken, taken):
+            raise Wrong(f"{tried}. That is right for both sides together: share it.")
+        if (left, right) == ((kernel_size - 1) // 2, kernel_size // 2):
+            raise Wrong(f"{tried}, as without dilation. How wide is the span?")
+        if (left, right) == (taken - taken // 2, taken // 2):
+            raise Wrong(f"{tried}. It is the right side that gets the odd pixel.")
+        if (left, right) == (taken // 2, taken // 2):
+            raise Wrong(f"{tried}, and the row is one shorter than before: {taken} is odd.")
+        raise Wrong(f"{tried}, but the window takes away {taken} pixels.")
 
 
 @exercise(
@@ -136,56 +179,74 @@ def mended_reader(answer: nn.Module) -> None:
 @exercise(
     wants=FunctionType,
     question="""\
-**Half an hour.** Write a receptive-field calculator: `receptive_fields(layers)` gets a list of
-pairs `(kernel_size, stride)`, one for each convolution or pooling, and returns a list with what one
-number behind each of them sees of the input, in pixels a side.""",
+**Half an hour.** The page says how many pixels a number sees. Which ones are they? Write
+`receptive_field(layers, number)`, which looks along one side of the image. Each layer, from the
+first on, is a tuple `(kernel_size, stride, padding, dilation)`, and a pooling is a layer too.
+`number` counts the numbers behind the last layer, from 0. Return `(first, last)`, the first and the
+last pixel that this number sees. Pixels are counted from 0; those of the padding have numbers too,
+such as -1 just before the image, and you return them as they are.""",
     hints=(
-        "Before the first layer, a number sees one pixel: itself.",
-        "A window of `kernel_size` covers `kernel_size - 1` further numbers of the layer before. "
-        "How many pixels lie between two of those?",
-        "Two neighbours lie as many pixels apart as the product of all strides before this layer.",
+        "Take one layer, with a stride of 2. Where does the window of number 0 begin, and where "
+        "that of number 5?",
+        "The window of a number begins at `number * stride - padding`, and its last cell lies "
+        "`dilation * (kernel_size - 1)` further on.",
+        "Go backward, from the last layer to the first: the first of all numbers seen so far gives "
+        "the new first, and the last of them the new last.",
     ),
     solution="""\
-def answer(layers):
-    sees, between, found = 1, 1, []
-    for kernel_size, stride in layers:
-        sees += (kernel_size - 1) * between
-        between *= stride
-        found.append(sees)
-    return found""",
-    why="Each window adds its further numbers, `kernel_size - 1`, as far apart as the strides "
-    "before it have made them.",
+def answer(layers, number):
+    first = last = number
+    for kernel_size, stride, padding, dilation in reversed(layers):
+        first = first * stride - padding
+        last = last * stride - padding + dilation * (kernel_size - 1)
+    return first, last""",
+    why="Backward it takes two lines: the first number seen has a window, whose first cell is the "
+    "new first, and the window of the last number has the new last.",
 )
-def receptive_fields(answer: FunctionType) -> None:
-    """Compare with the rule on random stacks of layers, and name the usual slips."""
+def receptive_field(answer: FunctionType) -> None:
+    """Compare on random stacks of layers, and name the usual slips."""
     draw = random.Random(0)
-    stacks = [[(3, 1)], [(3, 1), (2, 2), (3, 1), (2, 2)]]
-    stacks += [
-        [(draw.randint(1, 7), draw.randint(1, 3)) for _ in range(draw.randint(1, 6))]
-        for _ in range(20)
-    ]
+    stacks = [[(3, 1, 0, 1)], [(3, 1, 0, 1), (2, 2, 0, 1)], [(5, 2, 0, 1), (3, 3, 0, 1)]]
+    stacks += [[(3, 1, 1, 1), (2, 2, 0, 1)], [(3, 1, 0, 2)], [(3, 2, 0, 2), (3, 1, 2, 2)]]
+    stacks += [[_drawn(draw) for _ in range(draw.randint(1, 6))] for _ in range(20)]
     for layers in stacks:
-        got = attempt(answer, layers)
-        wanted = _fields(layers)
-        if isinstance(got, tuple | list) and list(got) == wanted:
+        number = draw.randint(1, 9)
+        got = attempt(answer, layers, number)
+        first, last = _field(layers, number)
+        said = f"For {layers} and number {number} it is {(first, last)}, not {shown(got)}."
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise Wrong(f"{said} Return two numbers, the first pixel and the last.")
+        found = tuple(got)
+        if found == (first, last):
             continue
-        said = f"For {layers} it should be {wanted}, but you return {got!r}."
-        if isinstance(got, tuple | list) and list(got) == _fields(layers, own_stride_first=True):
-            raise Wrong(f"{said} A layer's own stride counts for the layers behind it.")
-        if isinstance(got, tuple | list) and list(got) == _fields([(k, 1) for k, _ in layers]):
-            raise Wrong(f"{said} The strides move the numbers of a layer apart.")
-        if isinstance(got, int) and got == wanted[-1]:
-            raise Wrong(f"{said} Return a list, with a number for each layer.")
+        without_padding = _field([(k, s, 0, d) for k, s, _, d in layers], number)
+        without_dilation = _field([(k, s, p, 1) for k, s, p, _ in layers], number)
+        for slip, reply in (
+            ((first, last + 1), "That is one too far: the last pixel that it sees is wanted."),
+            ((first, last - first + 1), "How many is not asked: which is the last?"),
+            (_field(layers[::-1], number), "Go back: begin with the last layer."),
+            (without_padding, "A border moves every window by its width, towards the start."),
+            (without_dilation, "Dilation pulls the cells of a window apart."),
+            ((max(first, 0), last), "Keep pixels below 0: they lie in the border."),
+        ):
+            if found == slip:
+                raise Wrong(f"{said} {reply}")
         raise Wrong(said)
 
 
-def _fields(layers: list[tuple[int, int]], own_stride_first: bool = False) -> list[int]:
-    sees, between, found = 1, 1, []
-    for kernel_size, stride in layers:
-        sees += (kernel_size - 1) * between * (stride if own_stride_first else 1)
-        between *= stride
-        found.append(sees)
-    return found
+_Layer = tuple[int, int, int, int]
+
+
+def _drawn(draw: random.Random) -> _Layer:
+    return draw.randint(1, 7), draw.randint(1, 3), draw.randint(0, 3), draw.randint(1, 3)
+
+
+def _field(layers: list[_Layer], number: int) -> tuple[int, int]:
+    first = last = number
+    for kernel_size, stride, padding, dilation in reversed(layers):
+        first = first * stride - padding
+        last = last * stride - padding + dilation * (kernel_size - 1)
+    return first, last
 
 
 page(__name__)

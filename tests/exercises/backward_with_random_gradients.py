@@ -100,7 +100,7 @@ WRONG = {
         (zero_by(lambda grad: (grad == 0).any()), "with one zero"),
         (zero_by(lambda grad: grad.max() <= 0), "of [-2.0, -3.0]"),
         (zero_by(lambda grad: grad.abs().max() < 1e-6), "of [1e-12, 0.0]"),
-        (lambda parameter: "ok" if parameter.grad.any() else "zero", "Your code raised"),
+        (lambda parameter: "ok" if parameter.grad.any() else "zero", "Its gradient is None"),
     ],
     "by_nudging": [
         (nudge_all, "all entries at once"),

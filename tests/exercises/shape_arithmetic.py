@@ -39,31 +39,37 @@ class Flat(Broken):
         return torch.flatten(F.max_pool2d(F.relu(self.conv2(x)), 2)[:, :10, 0, 0])
 
 
-def fields_by_recursion(layers):
+def field_by_recursion(layers, number):
     if not layers:
-        return []
-    *before, (kernel_size, _) = layers
-    between = 1
-    for _, stride in before:
-        between *= stride
-    found = fields_by_recursion(before)
-    return [*found, (found[-1] if found else 1) + (kernel_size - 1) * between]
+        return [number, number]
+    *before, (kernel_size, stride, padding, dilation) = layers
+    begin = number * stride - padding
+    ends = [field_by_recursion(before, begin + dilation * cell) for cell in range(kernel_size)]
+    return [ends[0][0], ends[-1][1]]
 
 
-def fields_with_own_stride(layers):
-    sees, between, found = 1, 1, []
-    for kernel_size, stride in layers:
-        between *= stride
-        sees += (kernel_size - 1) * between
-        found.append(sees)
-    return found
+def field_forward(layers, number):
+    size, apart, start = 1, 1, 0
+    for kernel_size, stride, padding, dilation in layers:
+        size += dilation * (kernel_size - 1) * apart
+        start -= padding * apart
+        apart *= stride
+    return start + number * apart, start + number * apart + size - 1
+
+
+def field_of(change=lambda layer: layer, order=list, give=lambda first, last: (first, last)):
+    def receptive_field(layers, number):
+        return give(*field_forward(order(map(change, layers)), number))
+
+    return receptive_field
 
 
 RIGHT = {
     "pooled_size": [9, torch.tensor(9), 9.0],
-    "same_padding": [lambda k, d: (d * (k - 1) + 1) // 2],
+    "fitting_sides": [[35, 34, 33, 32]],
+    "same_padding": [lambda k, d: [d * (k - 1) // 2, (d * (k - 1) + 1) // 2]],
     "mended_reader": [Padded()],
-    "receptive_fields": [fields_by_recursion],
+    "receptive_field": [field_forward, field_by_recursion],
 }
 WRONG = {
     "pooled_size": [
@@ -73,12 +79,23 @@ WRONG = {
         (6, "stride of 3"),
         (7, "Count the places"),
     ],
+    "fitting_sides": [
+        ((30, 31, 32, 33), "right for windows of 3"),
+        ((28, 29, 30, 31), "before the first pooling"),
+        ((32,), "what else does"),
+        ((32, 34), "each doubles the number"),
+        ((32, 33, 34), "there are more than 3"),
+        ((31, 32, 33, 34), "31 does not fit"),
+    ],
     "same_padding": [
-        (lambda k, d: d * (k - 1), "both sides: halve it"),
-        (lambda k, d: k // 2, "as without dilation"),
-        (lambda k, d: d * (k - 1) / 2, "use `//`"),
-        (lambda k, d: d * k // 2, "which makes a side of"),
-        (lambda k: k // 2, "Your code raised TypeError"),
+        (lambda k, d: (d * (k - 1), d * (k - 1)), "both sides together"),
+        (lambda k, d: ((k - 1) // 2, k // 2), "as without dilation"),
+        (lambda k, d: (d * (k - 1) / 2, d * (k - 1) / 2), "use `//`"),
+        (lambda k, d: (d * (k - 1) // 2,) * 2, "one shorter than before"),
+        (lambda k, d: ((d * (k - 1) + 1) // 2, d * (k - 1) // 2), "the right side"),
+        (lambda k, d: d * (k - 1) // 2, "Return two numbers"),
+        (lambda k, d: (0, d * (k - 1)), "the window takes away"),
+        (lambda k: (k // 2, k // 2), "Your code raised TypeError"),
     ],
     "mended_reader": [
         (Broken(), "mat1 and mat2 shapes cannot be multiplied"),
@@ -86,10 +103,14 @@ WRONG = {
         (Flat(), "should give the shape (1, 10)"),
         (Padded, "Pass what it makes: Padded(...)"),
     ],
-    "receptive_fields": [
-        (fields_with_own_stride, "own stride counts for the layers behind it"),
-        (lambda layers: fields_by_recursion([(k, 1) for k, _ in layers]), "strides move"),
-        (lambda layers: fields_by_recursion(layers)[-1], "Return a list"),
-        (lambda layers: [k for k, _ in layers], "it should be [3, 4, 8, 10]"),
+    "receptive_field": [
+        (field_of(give=lambda first, last: (first, last + 1)), "one too far"),
+        (field_of(give=lambda first, last: (first, last - first + 1)), "How many is not asked"),
+        (field_of(give=lambda first, last: last - first + 1), "Return two numbers"),
+        (field_of(order=lambda layers: list(layers)[::-1]), "begin with the last layer"),
+        (field_of(change=lambda layer: (*layer[:2], 0, layer[3])), "A border moves"),
+        (field_of(change=lambda layer: (*layer[:3], 1)), "pulls the cells of a window apart"),
+        (field_of(give=lambda first, last: (max(first, 0), last)), "Keep pixels below 0"),
+        (field_of(give=lambda first, last: (last, first)), "not (3, 1)"),
     ],
 }

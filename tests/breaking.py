@@ -312,7 +312,7 @@ def encoder(draw):
     if broken == "mask":
         wrong = length + draw.randint(1, 3)
         kwargs = {"mask": torch.zeros(length, wrong, dtype=torch.bool)}
-        undo = rf"a mask mask of \({length}, {length}\)"
+        undo = rf"an input mask of \({length}, {length}\)"
 
     def forward(s, ids, mask=None):
         x = s.words(ids) + s.positions(torch.arange(ids.shape[1]))
@@ -478,6 +478,7 @@ def judge(one: Case) -> Verdict:
         found = error
     else:
         raise AssertionError(f"{one.family}, {one.broken}: the trace passes, torch does not")
+    assert not getattr(found, "__notes__", ()), found.__notes__
     broken, hiding, place = [], [], None
     for i, remedy in enumerate(found.remedies):
         try:

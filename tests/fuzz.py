@@ -366,6 +366,7 @@ def trace_fails_where_the_real_forward_fails(seed: int) -> None:
         ours = error
     if isinstance(ours, ShapeError):
         assert bool(ours.hint) == bool(ours.remedies)
+        assert not getattr(ours, "__notes__", ()), ours.__notes__
         assert ours.step.output_shape is None
     if isinstance(real, Exception) or isinstance(ours, Exception):
         both = f"on {tuple(shape)}\nreal: {real!r:.300}\nours: {ours!r:.300}"

@@ -28,6 +28,7 @@ class Fn(nn.Module):
 def error_of(model, *inputs, **kwargs) -> ShapeError:
     with pytest.raises(ShapeError) as caught:
         trace_shapes(model, *inputs, **kwargs)
+    assert not getattr(caught.value, "__notes__", ())
     return caught.value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from blitz_helpers.trace._failures import Failure, Given, place_name
-from blitz_helpers.trace._field import Dim, dims_of, known_origin, origin_of
+from blitz_helpers.trace._field import INPUT_AXIS, Dim, dims_of, known_origin, origin_of
 from blitz_helpers.trace._layers import makes
 from blitz_helpers.trace._op import Misfit
 from blitz_helpers.trace._records import shape_text
@@ -236,7 +236,7 @@ class Clues:
         self, places: Sequence[tuple[Tensor, int]], fits: Callable[[list[int]], bool], rank: int
     ) -> Found:
         """Yield the input sides that give the dimensions at these places sizes that fit."""
-        owns = [(x.shape[dim], dims_of(x)[dim]) for x, dim in places]
+        owns = [(x.shape[dim], self.sized(x, dim)) for x, dim in places]
         used = {axis for size, own in owns for axis in input_axes(own)}
         numbers = {number for number, _ in used}
         if len(numbers) != 1:
@@ -254,7 +254,7 @@ class Clues:
             if 8 * side < given.shape[axes[0]]:
                 return False  # a size for which hardly anything is left
             try:
-                return fits([size_for(size, own, side) for size, own in owns])
+                return fits([size_for(size, own, side, axes) for size, own in owns])
             except ValueError:
                 return False
 
@@ -262,6 +262,25 @@ class Clues:
         noun = f"{which} of length {{}}" if len(axes) == 1 else f"{which} of {{}} pixels a side"
         at = next((i for i in axes if i in {axis for _, axis in used}), axes[0])
         yield Sides(rank, given.argument, axes, given.shape[at], fits_side, noun)
+
+    def sized(self, x: Tensor, dim: int) -> Dim:
+        """Return where a dimension comes from, an axis of an input that kept its size as such."""
+
+        def known(size: int, own: Dim) -> Dim:
+            parts = tuple([(one, known(one, part)) for one, part in own.parts])
+            summed = tuple([(one, known(one, part)) for one, part in own.summed])
+            own = own._replace(parts=parts, summed=summed)
+            if (
+                own.axis is None
+                and own.input is not None
+                and own.input[0] < len(self.failure.given)
+            ):
+                shape = self.failure.given[own.input[0]].shape
+                if own.input[1] < len(shape) and shape[own.input[1]] == size:
+                    return own._replace(axis=INPUT_AXIS)
+            return own
+
+        return known(x.shape[dim], dims_of(x)[dim])
 
     def all_sides(
         self, shape: tuple[int, ...], axes: tuple[int, ...], places: Sequence[tuple[Tensor, int]]
@@ -324,12 +343,12 @@ def is_computed(dim: Dim) -> bool:
     return bool(dim.parts or dim.summed) or (dim.axis is not None and dim.axis.chain is not None)
 
 
-def size_for(size: int, dim: Dim, side: int) -> int:
-    """Return the size of a dimension for an input of ``side``."""
-    if dim.axis is not None and dim.input is not None and dim.input[1] > 0:
+def size_for(size: int, dim: Dim, side: int, axes: tuple[int, ...]) -> int:
+    """Return the size of a dimension for an input of ``side`` along some axes."""
+    if dim.axis is not None and dim.input is not None and dim.input[1] in axes:
         return dim.axis.size_for(side)
     if dim.summed:
-        return sum(size_for(one, part, side) for one, part in dim.summed)
+        return sum(size_for(one, part, side, axes) for one, part in dim.summed)
     if dim.parts:
-        return prod(size_for(one, part, side) for one, part in dim.parts)
+        return prod(size_for(one, part, side, axes) for one, part in dim.parts)
     return size

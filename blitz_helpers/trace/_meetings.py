@@ -21,6 +21,7 @@ from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._layers import sets
 from blitz_helpers.trace._records import shape_text
 from blitz_helpers.trace._remedies import (
+    InputChange,
     LayerChange,
     Resize,
 )
@@ -110,7 +111,7 @@ def _levelled(clues: Clues, x: Tensor, y: Tensor, differ: list[int]) -> Found:
     for dim in differ:
         for one in (x, y):
             own = dim - x.dim() + one.dim()
-            if known_origin(one) is not None and input_axes(dims_of(one)[own]):
+            if known_origin(one) is not None and input_axes(clues.sized(one, own)):
                 moving.append((one, own))
                 places.append(dim)
             else:
@@ -236,9 +237,16 @@ def _masks(clues: Clues) -> Found:
         return
     full: Any = (None, None)
     if mask.dim() == 2:
+        turn = Transform("transpose", (0, 1))
+        source = next((dim.input[0] for dim in dims_of(mask) if dim.input is not None), None)
+        if source is not None and clues.input_number(mask) is None:  # made of an input
+            origin = clues.failure.given[source]
+            if origin.argument is not None and origin.shape == tuple(mask.shape):
+                words = f"{turn.text(clues.input_name(source))} {clues.on(mask, source)}"
+                yield Candidate(5, InputChange(origin.argument, turn, words))
         for items in ((full, None, None, full), (None, None, full, full), (full, None, full)):
             yield from clues.at(mask, Transform("index", items), 5)
-        yield from clues.at(mask, Transform("transpose", (0, 1)), 6)
+        yield from clues.at(mask, turn, 6)
     if mask.dim() == 3:
         yield from clues.at(mask, Transform("unsqueeze", (1,)), 5)
     number = next((dim.input[0] for dim in dims_of(mask) if dim.input is not None), None)
@@ -254,7 +262,7 @@ def _masks(clues: Clues) -> Found:
         shape = list(mask.shape)
         for d, s in sizes:
             shape[d] = s
-        text = f"a mask {given.name} of {shape_text(tuple(shape))}"
+        text = f"{clues.an_input(given)} of {shape_text(tuple(shape))}"
         if sizes:
             yield Candidate(8, Resize(given.argument, sizes, text))
 

@@ -68,6 +68,10 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
         self.others = tuple(others)
         self.channels = channels
 
+    def forget(self) -> None:
+        """Let go of the tensors, so that the error keeps none alive."""
+        self.tensor, self.others = None, ()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return RuntimeError, self.args  # without the tensors
 

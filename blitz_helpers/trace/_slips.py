@@ -90,6 +90,8 @@ def wrong_state(clues: Clues) -> Found:
         if given.argument is not None:
             text = f"{clues.an_input(given)} of {shape_text(wants)}"
             yield Candidate(5, Resize(given.argument, sizes, text))
+    if state is not None and wants and len(wants) == state.dim():
+        yield from clues.maker(state, state.dim() - 1, wants[-1], rank=5)
     if state is not None and state.dim() == 2:
         yield from clues.at(state, Transform("unsqueeze", (0,)), 7)
     if state is not None and state.dim() == 3:

@@ -123,11 +123,19 @@ def _explained(
             return None
 
     failure = failed.failure
+    remedies, bug = [], None
     with _TRIED:
-        remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
+        try:
+            remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
+        except Exception as error:  # a bug of ours, which must not hide the failure
+            bug = error
     hint = _failures.hint_of(remedies)
     message = _failures.message(failure, hint)
-    return ShapeError(message, failed.trace, failed.step, tuple(remedies), hint)
+    failure.misfit.forget()
+    explained = ShapeError(message, failed.trace, failed.step, tuple(remedies), hint)
+    if bug is not None:
+        explained.add_note(f"The search for remedies failed, which is a bug: {bug!r}")
+    return explained
 
 
 def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

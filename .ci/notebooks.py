@@ -28,6 +28,8 @@ from blitz_helpers.notebook import short_errors
 
 short_errors()"""
 IMAGE = "image/png"
+# What moves needs a kernel, and its name differs from run to run: a page stores its still picture.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def write_set_up(path: Path) -> None:
@@ -57,6 +59,8 @@ def execute(path: Path, pictures: bool = False) -> None:
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         before = stored.get(cell.id, {})
         for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data.pop(WIDGET, None)
             if output.output_type == "error":
                 output.traceback = [line.replace(HERE, "") for line in output.traceback]
             elif output.output_type == "stream":  # what %%writefile says from the second run on

@@ -11,6 +11,21 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     from blitz_helpers.data import (
         load_mnist as load_mnist,
     )
+    from blitz_helpers.explorers._explorer import (
+        Explorer as Explorer,
+    )
+    from blitz_helpers.explorers.digit import (
+        DigitState as DigitState,
+    )
+    from blitz_helpers.explorers.digit import (
+        explore_digit as explore_digit,
+    )
+    from blitz_helpers.explorers.window import (
+        WindowState as WindowState,
+    )
+    from blitz_helpers.explorers.window import (
+        explore_window as explore_window,
+    )
     from blitz_helpers.gradients import (
         GradientReport as GradientReport,
     )
@@ -201,6 +216,9 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "data": ["load_mnist"],
+        "explorers._explorer": ["Explorer"],
+        "explorers.digit": ["DigitState", "explore_digit"],
+        "explorers.window": ["WindowState", "explore_window"],
         "gradients": [
             "GradientReport",
             "GradientRow",

@@ -1,9 +1,13 @@
-"""What every test starts from: one thread, no screen, and a seeded generator to draw from."""
+"""What every test starts from: one thread, no screen, a seeded generator; a browser if asked."""
+
+import os
+import shutil
 
 import matplotlib as mpl
 import pytest
 import torch
 from hypothesis import settings
+from jupyter_lab import CHROMIUM, started_lab
 
 mpl.use("agg")
 torch.set_num_threads(1)
@@ -15,3 +19,24 @@ settings.load_profile("default")
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        message = f"no browser found: install one of {', '.join(names)}"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Yield the address of a JupyterLab of its own and its token."""
+    with started_lab(tmp_path_factory.mktemp("lab")) as address_and_token:
+        yield address_and_token

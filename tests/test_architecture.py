@@ -34,6 +34,7 @@ MAY_IMPORT = {
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
     "exercises": {"data", "network", "notebook", "shapes", "training", "updates"},
+    "explorers": {"_extras", "_running", "data", "plotting", "shapes", "trace"},
     "train": {"_extras", "data", "network", "tracking", "training", "updates"},
 }
 
@@ -87,7 +88,7 @@ def test_import_loads_torch_and_nothing_else_heavy():
     )
     loaded = set(run.stdout.split())
     assert "torch" in loaded
-    heavy = {"matplotlib", "wandb", "sklearn", "mlxtend", "ipywidgets", "igraph"}
+    heavy = {"matplotlib", "wandb", "sklearn", "mlxtend", "ipywidgets", "anywidget", "igraph"}
     assert loaded & heavy == set()
 
 

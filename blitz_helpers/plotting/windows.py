@@ -73,6 +73,7 @@ def plot_transposed_window(
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw a transposed convolution: each number of the input lays a window down on the output.
@@ -92,7 +93,9 @@ def plot_transposed_window(
     >>> plot_transposed_window(3, kernel_size=4, stride=2, padding=1).get_title()
     '3x3 to 6x6'
     """
-    inputs = _sides(size=size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=1)
+    inputs = _sides(
+        size=size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation
+    )
     rows, columns = (
         side._replace(size=(side.size - 1) * side.stride + side.span - 2 * side.padding)
         for side in inputs

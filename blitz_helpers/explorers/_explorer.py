@@ -1,0 +1,119 @@
+"""What moves on a page: a state, the view that Python makes of it, and a script that draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from blitz_helpers._extras import require
+from blitz_helpers.plotting._canvas import Picture
+
+_FOLDER = Path(__file__).parent
+_NOTE = "A still picture. Run this cell to move it yourself."
+
+State = TypeVar("State")
+_State = TypeVar("_State", covariant=True)
+
+
+class View(Protocol[_State]):
+    """A dataclass of all that is drawn for one state: plain values, and bytes for images."""
+
+    @property
+    def state(self) -> _State:
+        """Return the state that is drawn, with what had to give way put right."""
+
+
+class Explorer(Generic[State]):
+    """Something to move. Leave it on the last line of a cell to see it.
+
+    Without a kernel, and wherever widgets are unknown, a picture with alt text takes its place.
+    """
+
+    def __init__(
+        self,
+        start: State,
+        view: Callable[[State], View[State]],
+        picture: Callable[[State], Picture],
+        script: str,
+    ) -> None:
+        self._view, self._picture = view, picture
+        first = view(start)
+        self._state = first.state
+        self._widget = _widget_class()(
+            _esm="\n".join((_FOLDER / name).read_text("utf-8") for name in ("common.js", script)),
+            _css=(_FOLDER / "style.css").read_text("utf-8"),
+            view=_sent(first),
+        )
+        self._widget.on_msg(self._hear)
+
+    @property
+    def state(self) -> State:
+        """What is seen at present. Set it, and the page follows.
+
+        Raises:
+            TypeError: this is not a state of this explorer.
+            ValueError: the state cannot be drawn; the page stays as it was.
+        """
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if type(state) is not type(self._state):
+            raise TypeError(
+                f"A state must be a {type(self._state).__name__}, not a {type(state).__name__}. "
+                "Use dataclasses.replace(explorer.state, ...)."
+            )
+        self._show(state, answers="")
+
+    def _show(self, state: State, answers: str) -> None:
+        view = self._view(state)
+        self._state = view.state
+        self._widget.view = _sent(view, answers)
+
+    def _hear(self, _widget: object, message: Any, _buffers: object) -> None:
+        """Answer a page that asks for another state."""
+        answers = str(message.get("number", ""))
+        try:
+            self._show(type(self._state)(**message["state"]), answers)
+        except Exception as error:  # shown on the page, where it would be lost in a log otherwise
+            self._widget.view = {
+                **self._widget.view,
+                "problem": str(error) or type(error).__name__,
+                "answers": answers,
+            }
+
+    def __repr__(self) -> str:
+        return f"Explorer: {self._state}"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        # A front end takes the widget, and what stores a page or knows no widgets the picture.
+        data, metadata = self._widget._repr_mimebundle_()
+        bundle = self._picture(self._state)._repr_mimebundle_()
+        bundle["text/html"] += f'<p style="font-size: 90%; opacity: 0.8">{escape(_NOTE)}</p>'
+        return {**data, **bundle}, metadata
+
+
+def _sent(view: Any, answers: str = "") -> dict[str, Any]:
+    """Return a view as it is sent, with the number of the question that it answers."""
+    return {**asdict(view), "answers": answers}
+
+
+@cache
+def _widget_class() -> Any:
+    """Return the class of the widgets, made when the first is needed: anywidget takes a while."""
+    anywidget = require("anywidget", extra="explorers")
+    traitlets = require("traitlets", extra="explorers")
+    return type(
+        "ExplorerWidget",
+        (anywidget.AnyWidget,),
+        {
+            "__module__": __name__,
+            "_esm": traitlets.Unicode().tag(sync=True),
+            "_css": traitlets.Unicode().tag(sync=True),
+            "view": traitlets.Dict().tag(sync=True),
+        },
+    )

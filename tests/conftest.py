@@ -37,6 +37,6 @@ def browser():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Yield the address of a JupyterLab of its own and its token."""
-    with started_lab(tmp_path_factory.mktemp("lab")) as address_and_token:
-        yield address_and_token
+    """Yield a running JupyterLab of its own."""
+    with started_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import pytest
@@ -37,9 +38,15 @@ NOTEBOOK = "() => window.jupyterapp.shell.currentWidget.context.model.toJSON()"
 NOTEBOOK_IS_OPEN = ".jp-NotebookPanel .jp-Notebook"
 
 
+class Lab(NamedTuple):
+    address: str
+    token: str
+    root: Path
+
+
 @contextmanager
 def started_lab(home):
-    """Yield the address of a JupyterLab of its own and its token.
+    """Yield a running JupyterLab of its own.
 
     It shows copies of the notebooks: in `notebooks` without outputs, in `stored` as they are.
     """
@@ -74,7 +81,7 @@ def started_lab(home):
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             wait_for(server, f"{address}/api/status?token={token}", home / "server.log")
-            yield address, token
+            yield Lab(address, token, home / "root")
         finally:
             server.terminate()
             try:
@@ -116,3 +123,18 @@ def run_all_cells(page):
     except sync_api.TimeoutError:
         dialogs = [dialog.inner_text() for dialog in page.query_selector_all(".jp-Dialog")]
         pytest.fail(f"not all cells ran: {page.evaluate(COUNTS)}, dialogs: {dialogs}")
+
+
+def watch(page, lab):
+    """Return two lists, which fill with the page's errors and with its requests to other hosts."""
+    errors, foreign = [], []
+    local = (lab.address, lab.address.replace("http", "ws"), "data:", "blob:")
+
+    def asked(request):
+        if not request.url.startswith(local):
+            foreign.append(request.url)
+
+    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", asked)
+    return errors, foreign

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_lab import KERNEL_ANSWERS, NOTEBOOK, NOTEBOOK_IS_OPEN, SECOND, run_all_cells
+from jupyter_lab import KERNEL_ANSWERS, NOTEBOOK, NOTEBOOK_IS_OPEN, SECOND, run_all_cells, watch
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(
@@ -52,7 +52,7 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 @every_notebook
 def test_opening_a_page_changes_nothing(path, lab, browser):
-    address, token = lab
+    address, token, _ = lab
     page = browser.new_page()
     page.goto(f"{address}/lab/tree/stored/{path.name}?token={token}&reset")
     page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
@@ -65,7 +65,7 @@ def test_opening_a_page_changes_nothing(path, lab, browser):
 
 
 def test_a_page_runs_in_notebook_7(lab, browser):
-    address, token = lab
+    address, token, _ = lab
     page = browser.new_page(viewport={"width": 1280, "height": 2000})
     page.goto(f"{address}/notebooks/notebooks/{NOTEBOOKS[0].name}?token={token}")
     page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
@@ -81,11 +81,9 @@ def test_a_page_runs_in_notebook_7(lab, browser):
 
 @every_notebook
 def test_a_notebook_runs_to_its_end_in_jupyterlab(path, lab, browser):
-    address, token = lab
+    address, token, _ = lab
     page = browser.new_page(viewport={"width": 1280, "height": 2000})
-    console, requests = [], []
-    page.on("console", lambda line: console.append(line.text) if line.type == "error" else None)
-    page.on("request", lambda request: requests.append(request.url))
+    console, foreign = watch(page, lab)
     where = path.relative_to(ROOT).as_posix()
     page.goto(f"{address}/lab/tree/{where}?token={token}&reset")
     page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
@@ -105,8 +103,7 @@ def test_a_notebook_runs_to_its_end_in_jupyterlab(path, lab, browser):
 
     dialogs = page.query_selector_all(".jp-Dialog, .Toastify__toast")
     assert not dialogs, [dialog.inner_text() for dialog in dialogs]
-    local = (address, address.replace("http", "ws"), "data:", "blob:")
-    assert [url for url in requests if not url.startswith(local)] == []
+    assert foreign == []
     assert console == []
     if os.environ.get("SCREENSHOTS"):
         photograph(page, path.stem)

@@ -53,6 +53,8 @@ function asking(model, show, say) {
   };
 }
 
+// Make an element with attributes and children. What can have the focus keeps its keys: in a
+// notebook's command mode an arrow would select the next cell, and a letter would change this one.
 function make(kind, attributes = {}, ...children) {
   const element = document.createElement(kind);
   for (const [name, value] of Object.entries(attributes)) {
@@ -60,17 +62,11 @@ function make(kind, attributes = {}, ...children) {
     else element.setAttribute(name, value);
   }
   element.append(...children);
+  if (["button", "canvas", "input", "select"].includes(kind)) {
+    element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab and Notebook
+    element.addEventListener("keydown", (event) => event.stopPropagation()); // and others
+  }
   return element;
-}
-
-// Return the element that holds an explorer. Plain keys stay inside: in a notebook's command mode
-// an arrow would select the next cell, and a letter would change this one.
-function frame(...children) {
-  const keep = (event) => {
-    const command = event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape";
-    if (!command && !(event.shiftKey && event.key === "Enter")) event.stopPropagation();
-  };
-  return make("div", { class: "blitz-explorer", onkeydown: keep }, ...children);
 }
 
 // The colours of the plots, lighter where the page is dark.

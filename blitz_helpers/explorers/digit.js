@@ -36,7 +36,7 @@ function render({ model, el }) {
   const status = make("div", { class: "blitz-status", role: "status", "aria-live": "polite" });
   const pen = make("div", { class: "blitz-pen", role: "status", "aria-live": "polite" });
   const maps = make("div");
-  const root = frame(controls, status,
+  const root = make("div", { class: "blitz-explorer" }, controls, status,
     make("div", { class: "blitz-row" },
       make("figure", {}, sheet, make("figcaption", {}, "draw here; the model sees these pixels"), pen),
       make("figure", {}, gradient, caption), answers),

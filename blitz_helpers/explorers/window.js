@@ -33,7 +33,7 @@ function render({ model, el }) {
     "aria-label": "The window on its grids. Arrow keys move it, Space steps it on." });
   const sum = make("code");
   const status = make("div", { class: "blitz-status", role: "status", "aria-live": "polite" });
-  const root = frame(controls, canvas,
+  const root = make("div", { class: "blitz-explorer" }, controls, canvas,
     make("div", {}, "output along a side: ", sum), status);
   el.append(root);
 

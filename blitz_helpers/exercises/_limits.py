@@ -41,11 +41,16 @@ def bounded_output() -> Iterator[Printed]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put the random state of torch, Python and numpy back on leaving."""
+    """Put the random state of torch, Python and numpy back on leaving, and torch's two modes.
+
+    Inside, gradients are recorded and numbers are float32, whatever was set before.
+    """
     numpy = sys.modules.get("numpy")
     states = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
         yield
     finally:
         torch.set_rng_state(states[0])

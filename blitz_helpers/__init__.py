@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     from blitz_helpers.data import (
         load_mnist as load_mnist,
     )
-    from blitz_helpers.explorers._explorer import (
+    from blitz_helpers.explorers import (
         Explorer as Explorer,
     )
     from blitz_helpers.explorers.digit import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     )
     from blitz_helpers.graph import (
         AutogradGraph as AutogradGraph,
+        FoldedGraph as FoldedGraph,
     )
     from blitz_helpers.graph import (
         GraphEdge as GraphEdge,
@@ -68,10 +69,10 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
     from blitz_helpers.notebook import (
         short_errors as short_errors,
     )
-    from blitz_helpers.plotting._canvas import (
+    from blitz_helpers.plotting import (
         Picture as Picture,
     )
-    from blitz_helpers.plotting._canvas import (
+    from blitz_helpers.plotting import (
         show as show,
     )
     from blitz_helpers.plotting.digits import (
@@ -159,6 +160,12 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
         pool_output_size as pool_output_size,
     )
     from blitz_helpers.trace import (
+        ModuleCall as ModuleCall,
+    )
+    from blitz_helpers.trace import (
+        ModuleTable as ModuleTable,
+    )
+    from blitz_helpers.trace import (
         Remedy as Remedy,
     )
     from blitz_helpers.trace import (
@@ -216,7 +223,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "data": ["load_mnist"],
-        "explorers._explorer": ["Explorer"],
+        "explorers": ["Explorer"],
         "explorers.digit": ["DigitState", "explore_digit"],
         "explorers.window": ["WindowState", "explore_window"],
         "gradients": [
@@ -228,6 +235,7 @@ _MODULE_OF = {
         ],
         "graph": [
             "AutogradGraph",
+            "FoldedGraph",
             "GraphEdge",
             "GraphNode",
             "NamedTensor",
@@ -237,7 +245,7 @@ _MODULE_OF = {
         ],
         "network": ["Network"],
         "notebook": ["short_errors"],
-        "plotting._canvas": ["Picture", "show"],
+        "plotting": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.filters": ["plot_filters"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
@@ -258,7 +266,15 @@ _MODULE_OF = {
             "pool_fitting_sizes",
             "pool_output_size",
         ],
-        "trace": ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
+        "trace": [
+            "ModuleCall",
+            "ModuleTable",
+            "Remedy",
+            "ShapeError",
+            "ShapeStep",
+            "ShapeTrace",
+            "trace_shapes",
+        ],
         "tracking": ["LoggedRun", "read_run", "start_run"],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],

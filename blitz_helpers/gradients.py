@@ -51,6 +51,11 @@ class GradientRow:
     ``status`` is ``"frozen"`` (``requires_grad`` is off), ``"none"`` (no backward has reached
     it), ``"zero"`` (reached, and every entry is zero), ``"nonfinite"`` or ``"ok"``. ``std`` is
     the sample's, as :func:`torch.std` has it: nan for a single entry.
+
+    >>> from torch import nn
+    >>> row = gradient_report(nn.Linear(2, 1))[0]  # no backward yet
+    >>> row.name, row.shape, row.status, row.norm
+    ('weight', (1, 2), 'none', None)
     """
 
     name: str
@@ -72,7 +77,16 @@ class GradientRow:
 
 
 class GradientReport(tuple[GradientRow, ...]):
-    """One :class:`GradientRow` a parameter, in the model's order; a tied weight comes once."""
+    """One :class:`GradientRow` a parameter, in the model's order; a tied weight comes once.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> layer = nn.Linear(2, 1)
+    >>> layer(torch.tensor([3.0, 4.0])).backward()
+    >>> report = gradient_report(layer)
+    >>> [row.norm for row in report], round(report.total_norm, 3)
+    ([5.0, 1.0], 5.099)
+    """
 
     __slots__ = ()
 

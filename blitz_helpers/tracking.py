@@ -155,6 +155,10 @@ class LoggedRun(list[dict[str, Any]]):
     Attributes:
         config: the settings of the run.
         summary: the last value under each name, and what was put into ``run.summary``.
+
+    >>> run = LoggedRun([{"loss": 0.5}], config={"lr": 0.1}, summary={"loss": 0.5})
+    >>> run[0]["loss"], run.config["lr"]
+    (0.5, 0.1)
     """
 
     def __init__(
@@ -181,6 +185,11 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
         FileNotFoundError: there is no run.
         ValueError: the file is no run, or damaged.
         ImportError: wandb is not installed.
+
+    >>> read_run("nowhere")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: ...
     """
     with _nothing_left_behind():
         require("wandb", extra="tracking")

@@ -1,8 +1,10 @@
 """The package's public names can be found, typed, read about and misspelt."""
 
 import ast
+import inspect
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import blitz_helpers
 
 PACKAGE = Path(blitz_helpers.__file__).parent
+public_name = pytest.mark.parametrize("name", blitz_helpers.__all__)
 
 CONSUMER = """
 import torch
@@ -92,3 +95,38 @@ def test_a_misspelt_name_is_told_the_one_that_was_meant(typed, meant):
 def test_a_name_that_is_like_no_other_gets_no_advice():
     with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
         blitz_helpers.zzz  # noqa: B018, looking the name up is what fails
+
+
+def own_classes(annotation):
+    """Return the package's classes in an annotation, also inside unions and containers."""
+    if inspect.isclass(annotation) and annotation.__module__.startswith("blitz_helpers"):
+        return {annotation}
+    return set().union(*map(own_classes, typing.get_args(annotation)))
+
+
+def returned(function):
+    """Return the package's classes that a function or a property gives."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError:  # an annotation of something loaded by type checkers alone
+        return set()
+    return own_classes(hints.get("return"))
+
+
+@public_name
+def test_what_a_public_name_gives_is_public_and_says_where_it_lives(name):
+    value = getattr(blitz_helpers, name)
+    given = returned(value) if inspect.isfunction(value) else {value}
+    if inspect.isclass(value):
+        for member in vars(value).values():
+            function = member.fget if isinstance(member, property) else member
+            if inspect.isfunction(function) and not function.__name__.startswith("_"):
+                given |= returned(function)
+    for kind in given:
+        assert kind.__name__ in blitz_helpers.__all__
+        assert not any(part.startswith("_") for part in kind.__module__.split("."))
+
+
+@public_name
+def test_a_public_name_has_an_example_that_runs(name):
+    assert ">>> " in (getattr(blitz_helpers, name).__doc__ or "")

@@ -31,6 +31,13 @@ class Explorer(Generic[State]):
     """Something to move. Leave it on the last line of a cell to see it.
 
     Without a kernel, and wherever widgets are unknown, a picture with alt text takes its place.
+
+    >>> from dataclasses import replace
+    >>> from blitz_helpers import explore_window
+    >>> explorer = explore_window()
+    >>> explorer.state = replace(explorer.state, padding=1)
+    >>> explorer.state.padding
+    1
     """
 
     def __init__(

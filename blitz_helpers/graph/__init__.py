@@ -1,5 +1,6 @@
 """The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
 
+from blitz_helpers.graph._fold import FoldedGraph
 from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._labels import label_modules
 from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
@@ -7,6 +8,7 @@ from blitz_helpers.graph._walk import autograd_graph
 
 __all__ = [
     "AutogradGraph",
+    "FoldedGraph",
     "GraphEdge",
     "GraphNode",
     "NamedTensor",
@@ -14,3 +16,5 @@ __all__ = [
     "autograd_graph",
     "label_modules",
 ]
+for _record in (AutogradGraph, FoldedGraph, GraphEdge, GraphNode, NamedTensor, SavedTensor):
+    _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them

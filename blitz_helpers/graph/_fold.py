@@ -41,6 +41,13 @@ class FoldedGraph(NamedTuple):
     """Boxes and the arrows between them, by their places.
 
     Every box stands before those that feed it, so no arrows run in a circle.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> folded = autograd_graph((w * 3).square()).folded(limit=2)
+    >>> len(folded.boxes), len(folded.arrows)
+    (2, 1)
     """
 
     boxes: tuple[Box, ...]

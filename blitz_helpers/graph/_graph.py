@@ -9,7 +9,7 @@ from html import escape
 from blitz_helpers._tables import html_table, text_table
 from blitz_helpers.graph._backward import Obstacle
 from blitz_helpers.graph._fold import FoldedGraph, fold
-from blitz_helpers.graph._languages import Mermaid, dot, mermaid
+from blitz_helpers.graph._languages import dot, mermaid
 from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
 
 # More than a page shows; and some browsers' Mermaid stops at some hundreds of edges.
@@ -18,7 +18,15 @@ _MOST_ROWS, _MOST_BOXES = 100, 100
 
 @dataclass(frozen=True)
 class AutogradGraph:
-    """A snapshot of the graph that autograd built: see :func:`autograd_graph`."""
+    """A snapshot of the graph that autograd built: see :func:`autograd_graph`.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> graph = autograd_graph((w * 3).square())
+    >>> graph.path(), len(graph.nodes), graph.can_backward
+    ('mul -> pow', 3, True)
+    """
 
     nodes: tuple[GraphNode, ...]
     """Ordered by depth: every node stands before those that feed it."""
@@ -94,7 +102,7 @@ class AutogradGraph:
             raise ValueError(f"limit={limit}; expected at least 1 box.")
         return fold(self.nodes, limit)
 
-    def to_mermaid(self) -> Mermaid:
+    def to_mermaid(self) -> str:
         """Return Mermaid source, folded where the graph is large; JupyterLab draws it."""
         return mermaid(self.folded())
 

@@ -8,7 +8,14 @@ from typing import Literal, NamedTuple
 # Named tuples and not dataclasses: a graph has a million of them, and a tuple is made in a
 # quarter of the time.
 class SavedTensor(NamedTuple):
-    """A tensor that a node keeps, or kept, for its backward."""
+    """A tensor that a node keeps, or kept, for its backward.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> w = torch.ones(3, requires_grad=True)
+    >>> [(saved.name, saved.shape, saved.state) for saved in autograd_graph(w.exp()).root.saved]
+    [('result', (3,), 'kept')]
+    """
 
     name: str
     """torch's own: ``"mat1"`` for ``node._saved_mat1``."""
@@ -21,7 +28,15 @@ class SavedTensor(NamedTuple):
 
 
 class NamedTensor(NamedTuple):
-    """A tensor that the caller of ``autograd_graph`` named."""
+    """A tensor that the caller of ``autograd_graph`` named.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> graph = autograd_graph(w * 3, tensors={"w": w})
+    >>> [(named.name, named.value) for named in graph.tensors]
+    [('w', 2.0)]
+    """
 
     node: int
     """Number of the node that made it, or that fills its ``.grad``."""
@@ -33,7 +48,14 @@ class NamedTensor(NamedTuple):
 
 
 class GraphNode(NamedTuple):
-    """One node of an autograd graph: the backward of one operation, or a leaf."""
+    """One node of an autograd graph: the backward of one operation, or a leaf.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> node = autograd_graph(torch.ones(3, requires_grad=True).exp()).root
+    >>> node.name, node.op, node.shape
+    ('ExpBackward0', 'exp', (3,))
+    """
 
     number: int
     """Its place in ``AutogradGraph.nodes``; edges and ``inputs`` refer to nodes by it."""
@@ -69,6 +91,12 @@ class GraphEdge(NamedTuple):
     """The output of one node's forward goes into a slot of another.
 
     ``next_functions[slot][0]`` of node ``target`` is node ``source``.
+
+    >>> import torch
+    >>> from blitz_helpers import autograd_graph
+    >>> w = torch.tensor(2.0, requires_grad=True)
+    >>> sorted(edge.slot for edge in autograd_graph(w * w).edges)
+    [0, 1]
     """
 
     source: int

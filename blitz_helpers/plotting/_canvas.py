@@ -47,6 +47,9 @@ class Picture:
     """A drawn figure and its alt text, as a notebook shows them.
 
     ``str()`` is the alt text, so that a notebook's stored outputs can be compared by it.
+
+    >>> Picture(alt="a falling curve", png=b"", width=300)
+    Picture: a falling curve
     """
 
     alt: str

@@ -42,6 +42,11 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: the model is not a chain of convolution, pooling, reshaping and linear steps,
             elementwise ones such as ReLU between them.
+
+    >>> from blitz_helpers import Network, trace_shapes
+    >>> ax = plot_network(trace_shapes(Network(), (1, 1, 32, 32)))
+    >>> [text.get_text() for text in ax.texts if "@" in text.get_text()][:2]
+    ['1@32x32', '6@30x30']
     """
     stages = _stages(trace)
     drawings = _lay_out(stages)

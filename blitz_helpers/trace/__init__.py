@@ -1,10 +1,24 @@
 """What a forward pass does to shapes, step by step, on tensors without data."""
 
-from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
+from blitz_helpers.trace._records import (
+    ModuleCall,
+    ModuleTable,
+    ShapeError,
+    ShapeStep,
+    ShapeTrace,
+)
 from blitz_helpers.trace._remedies import Remedy
 from blitz_helpers.trace._tracing import trace_shapes
 
-__all__ = ["Remedy", "ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"]
+__all__ = [
+    "ModuleCall",
+    "ModuleTable",
+    "Remedy",
+    "ShapeError",
+    "ShapeStep",
+    "ShapeTrace",
+    "trace_shapes",
+]
 
-for _record in (Remedy, ShapeError, ShapeStep, ShapeTrace):
+for _record in (ModuleCall, ModuleTable, Remedy, ShapeError, ShapeStep, ShapeTrace):
     _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them

@@ -42,6 +42,12 @@ class ShapeStep(NamedTuple):
         dtype: dtype of the output, of the first tensor in it; ``None`` for a step that failed.
         nbytes: bytes that the output takes, a view as if it were none.
         source: file and line of the call.
+
+    >>> from torch import nn
+    >>> from blitz_helpers import trace_shapes
+    >>> step = trace_shapes(nn.Sequential(nn.Conv2d(1, 6, 3)), (1, 1, 32, 32))[0]
+    >>> step.module, step.op, step.output_shape, step.num_params
+    ('0', 'conv2d', (1, 6, 30, 30), 60)
     """
 
     module: str
@@ -74,6 +80,12 @@ class ModuleCall(NamedTuple):
     """One call of a module: its place in the tree, and what happened inside it.
 
     ``steps`` is the slice of the trace's steps that ran inside it.
+
+    >>> from torch import nn
+    >>> from blitz_helpers import trace_shapes
+    >>> row = trace_shapes(nn.Sequential(nn.Linear(4, 3)), (2, 4)).by_module()[1]
+    >>> row.module, row.output_shape, row.num_macs
+    ('0', (2, 3), 24)
     """
 
     module: str
@@ -243,6 +255,12 @@ class ShapeTrace(Sequence[ShapeStep]):
             place make none.
         ran_for_real: ``None``, or which operation asked for a value, in which module, in which file
             and on which line; the table leaves the file out.
+
+    >>> from torch import nn
+    >>> from blitz_helpers import trace_shapes
+    >>> trace = trace_shapes(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (2, 4))
+    >>> len(trace), trace.path(), trace.num_params, trace.num_macs
+    (2, 'input -> linear -> relu', 15, 24)
     """
 
     def __init__(
@@ -415,7 +433,14 @@ def _fitted_table(
 
 @dataclass(frozen=True, repr=False)
 class ModuleTable(Sequence[ModuleCall]):
-    """The calls of modules, outer before inner, in the order they began."""
+    """The calls of modules, outer before inner, in the order they began.
+
+    >>> from torch import nn
+    >>> from blitz_helpers import trace_shapes
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    >>> [(row.module, row.num_params) for row in trace_shapes(model, (2, 4)).by_module()]
+    [('', 15), ('0', 15), ('1', 0)]
+    """
 
     calls: tuple[ModuleCall, ...]
 
@@ -520,6 +545,13 @@ class ShapeError(RuntimeError):
         step: the one that failed; its ``output_shape`` is ``None``.
         remedies: the changes that were tried and work, best first, at most three.
         hint: the same in words; empty where none was found.
+
+    >>> from blitz_helpers import Network, trace_shapes
+    >>> try:
+    ...     trace_shapes(Network(), (1, 1, 28, 28))
+    ... except ShapeError as error:
+    ...     print(error.step.module, len(error.trace), *error.remedies, sep="; ")
+    fc1; 7; in_features=400; an input of 30 to 33 pixels a side
     """
 
     def __init__(

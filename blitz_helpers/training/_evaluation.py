@@ -27,6 +27,14 @@ class Evaluation:
     """A network's answers to labelled images, in the loader's order.
 
     ``loss`` is the mean cross-entropy; ``predictions`` and ``labels`` are int64 ``(N,)``.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from blitz_helpers import evaluate
+    >>> scores = torch.eye(3)  # each row's highest score stands in its own place
+    >>> result = evaluate(nn.Identity(), [(scores, torch.tensor([0, 1, 1]))])
+    >>> round(result.accuracy, 3), result.misread.tolist()
+    (0.667, [2])
     """
 
     loss: float

@@ -31,6 +31,19 @@ class DivergenceError(FloatingPointError):
         step: the step at which it was seen, counted from 1.
         parameters: the names of the parameters that are not finite, nearest to the loss first.
         history: what was done until then.
+
+    >>> from functools import partial
+    >>> import torch
+    >>> from torch import nn
+    >>> from blitz_helpers import fit, sgd_step
+    >>> batch = torch.full((1, 2), 1e20), torch.tensor([0])
+    >>> model = nn.Linear(2, 2)
+    >>> _ = nn.init.zeros_(model.weight)
+    >>> try:
+    ...     fit(model, [batch, batch], partial(sgd_step, lr=1e30), epochs=1)
+    ... except DivergenceError as error:
+    ...     print(error.step, error.parameters)
+    2 ('weight',)
     """
 
     def __init__(self, message: str, step: int, parameters: tuple[str, ...], history: History):

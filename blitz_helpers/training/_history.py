@@ -18,6 +18,18 @@ class History:
     another number later, ``epoch_steps`` has that of each complete epoch; else it is empty.
     ``val_losses`` and ``val_accuracies`` have one value for each epoch, where ``fit`` was given
     digits to validate on. ``interrupted`` says that it was stopped before it was through.
+
+    >>> from functools import partial
+    >>> import torch
+    >>> from torch import nn
+    >>> from blitz_helpers import fit, sgd_step
+    >>> batch = torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])
+    >>> model = nn.Linear(2, 2, bias=False)  # all its scores are zero
+    >>> history = fit(model, [batch], partial(sgd_step, lr=0.1), epochs=2)
+    epoch 1 of 2: loss 0.6931
+    epoch 2 of 2: loss 0.6931
+    >>> len(history.losses), history.steps_per_epoch, history.interrupted
+    (2, 1, False)
     """
 
     losses: tuple[float, ...]

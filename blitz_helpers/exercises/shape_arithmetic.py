@@ -126,6 +126,9 @@ def same_padding(answer: FunctionType) -> None:
 an error. Mend it, and pass the network that you made.
 
 ```python
+from torch import nn
+
+
 class Reader(nn.Module):
     def __init__(self):
         super().__init__()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blitz_helpers.trace._field import Dim, Origin, dims_of, origin_of, without_trail
 from blitz_helpers.trace._layout import check_size, compute_dtype
 from blitz_helpers.trace._op import Op, op
 
@@ -22,6 +23,11 @@ class Recurrent(Op):
     def check(self) -> None:
         if self.weights:
             compute_dtype(self.input, self.weights[0])
+
+    def origin(self, output: Tensor, step: int) -> Origin | None:
+        if output.dim() != self.input.dim() or output.shape[:-1] != self.input.shape[:-1]:
+            return without_trail(origin_of(self.input), (Dim(step=step),) * output.dim())
+        return without_trail(origin_of(self.input), (*dims_of(self.input)[:-1], Dim(step=step)))
 
     def macs(self, output: Tensor) -> int:
         tokens = self.input.numel() // self.input.shape[-1]

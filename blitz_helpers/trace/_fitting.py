@@ -174,12 +174,12 @@ def wrong_rank(clues: Clues) -> Found:
         if lacking == 1 or min(misfit.wants) - x.dim() == 1:
             first = 4 if channels is None or x.dim() < 1 or shape[0] == channels else 8
             first += 0 if clues.input_number(x) is not None else 8
-            if channels is None or x.dim() != 2 or _is_picture(clues, x):
+            if x.dim() != 2 or (channels is not None and _is_picture(clues, x)):
                 yield from clues.at(x, Transform("unsqueeze", (0,)), first, batch=True)
-            if x.dim() > 1 or channels == 1:
-                yield from clues.at(x, Transform("unsqueeze", (1,)), 6 if channels == 1 else 12)
-            if x.dim() > 1:
-                yield from clues.at(x, Transform("unsqueeze", (-1,)), 13)
+            if channels == 1:
+                yield from clues.at(x, Transform("unsqueeze", (1,)), 6)
+            elif x.dim() == 2:
+                yield from clues.at(x, Transform("unsqueeze", (1,)), 12)
         if lacking == 2 and channels in (None, 1) and _is_picture(clues, x):
             yield from clues.at(x, Transform("index", (None, None)), 7, batch=True)
     else:

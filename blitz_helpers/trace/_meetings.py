@@ -7,6 +7,7 @@ from itertools import combinations
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from blitz_helpers.trace._clues import (
@@ -77,8 +78,9 @@ def _widened(clues: Clues, x: Tensor, y: Tensor) -> Found:
         sizes = [y.shape[place] for place in places]
         if all(p in (1, q) or q == 1 for p, q in zip(x.shape, sizes, strict=True)):
             exact = sum(p == q for p, q in zip(x.shape, sizes, strict=True))
-            found.append((places[0] != 0, -exact, places))
-    for late, (_, _, places) in enumerate(sorted(found)[:3]):
+            last = -sum(places) if x.dtype == torch.bool else 0  # masks stand at the end
+            found.append((places[0] != 0, -exact, last, places))
+    for late, (_, _, _, places) in enumerate(sorted(found)[:3]):
         items = tuple((None, None) if at in places else None for at in range(y.dim()))
         if items[y.dim() - x.dim() :] == ((None, None),) * x.dim():
             continue  # as it is aligned already

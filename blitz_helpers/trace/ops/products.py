@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blitz_helpers.trace._field import UNKNOWN, Dim, Dims, Origin, dims_of, origin_of, without_trail
+from blitz_helpers.trace._field import (
+    UNKNOWN,
+    Dim,
+    Dims,
+    Origin,
+    dims_of,
+    known_origin,
+    origin_of,
+    without_trail,
+)
 from blitz_helpers.trace._layout import (
     broadcast,
     check_size,
@@ -189,7 +198,7 @@ class AddProduct(Op):
 
     def check(self) -> None:
         if self.left.dim() and self.right.dim() > 1:
-            check_size(self.left, -1, self.right.shape[-2], "inner", self.right)
+            check_size(self.left, -1, self.right.shape[-2], "features", self.right)
 
     def macs(self, output: Tensor) -> int:
         return self.left.numel() * (self.right.shape[-1] if self.right.dim() > 1 else 1)
@@ -256,15 +265,17 @@ class Einsum(Op):
         found = self._terms()
         if found is None:
             return
-        sizes: dict[str, tuple[int, Tensor]] = {}
+        sizes: dict[str, tuple[int, Tensor, int]] = {}
         for term, operand in zip(found[0], self.operands, strict=True):
             for dim, letter in enumerate(term):
-                size, other = sizes.setdefault(letter, (operand.shape[dim], operand))
+                size, other, place = sizes.setdefault(letter, (operand.shape[dim], operand, dim))
                 got = operand.shape[dim]
                 if size != got and 1 not in (size, got):
                     pair = f"{tuple(other.shape)} and {tuple(operand.shape)}"
                     text = f"got {pair}: {letter!r} is {size} and {got} in {self.equation!r}"
-                    raise Misfit("size", text, operand, dim, got, size, "inner", [other])
+                    if known_origin(operand) is None:  # a weight: the other is what came in
+                        raise Misfit("size", text, other, place, size, got, "features", [operand])
+                    raise Misfit("size", text, operand, dim, got, size, "features", [other])
 
     def macs(self, output: Tensor) -> int:
         found = self._terms()
@@ -323,7 +334,7 @@ class Chain(Op):
 
     def check(self) -> None:
         for left, right in zip(self.matrices, self.matrices[1:], strict=False):
-            check_size(left, -1, right.shape[0], "inner", right)
+            check_size(left, -1, right.shape[0], "features", right)
 
     def macs(self, output: Tensor) -> int:
         """Source: the matrix chain order by dynamic programming, as torch has it."""

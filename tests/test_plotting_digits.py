@@ -69,9 +69,13 @@ def test_of_many_scores_the_highest_is_written_and_the_classes_keep_apart():
 
 def test_the_image_is_drawn_beside_its_scores(generator):
     image = torch.rand(1, 8, 8, generator=generator)
-    ax = plot_scores(torch.ones(10), image=image)
+    ax = plot_scores(torch.linspace(-0.12, 0.1, 10), image=image)
     (beside,) = ax.child_axes
     assert np.array_equal(beside.images[0].get_array(), image[0].numpy())
+    for _ in range(4):  # until the layout has settled
+        ax.figure.canvas.draw()
+    frame, name = beside.get_window_extent(), ax.yaxis.label.get_window_extent()
+    assert frame.x1 + name.width / 2 < name.x0  # the name of the axis keeps clear of the image
 
 
 def test_classes_are_called_what_the_caller_calls_them():

@@ -148,7 +148,7 @@ def plot_scores(
     ax.spines[["top", "right", "bottom"]].set_visible(False)
     beside = ""
     if image is not None:
-        plot_digits(image.unsqueeze(0), ax=ax.inset_axes((-0.5, 0.0, 0.3, 1.0)))
+        plot_digits(image.unsqueeze(0), ax=ax.inset_axes((-0.58, 0.0, 0.3, 1.0)))
         beside = "An image, and beside it "
     words = (
         f"{beside}{len(heights)} bars, the {name} of each {class_name}. "

@@ -1,15 +1,20 @@
 """Each exercise takes right answers, says what is wrong with others, and survives the rest."""
 
+import ast
+import builtins
 import copy
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +24,9 @@ import blitz_helpers
 from blitz_helpers.exercises import _exercise, _limits
 from blitz_helpers.exercises._exercise import Exercise, exercise
 
+ROOT = Path(__file__).parents[1]
 PACKAGE = Path(_exercise.__file__).parent
+NOTEBOOKS = {path.stem[3:]: path for path in (ROOT / "notebooks").glob("*.ipynb")}
 PAGES = sorted(path.stem for path in PACKAGE.glob("[!_]*.py"))
 
 
@@ -92,6 +99,44 @@ def test_the_solution_is_accepted_whatever_the_page_has_set_in_torch(ask, page, 
     assert each._solution.strip() in each.solution().markdown
 
 
+def names(code, context):
+    """Return the names that the code binds (``ast.Store``) or uses (``ast.Load``)."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, context):
+            found.add(node.id)
+        elif context is ast.Store and isinstance(node, ast.alias):
+            found.add(node.asname or node.name.split(".")[0])
+        elif context is ast.Store and isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif context is ast.Store and isinstance(node, ast.arg):
+            found.add(node.arg)
+    return found
+
+
+@cache
+def brought_by(page):
+    """Return the names that a learner has who skipped what can be skipped."""
+    found = set(dir(builtins))
+    for cell in nbformat.read(NOTEBOOKS[page], as_version=4).cells:
+        if re.search(r"^## (Going further|Three questions)", cell.source, re.MULTILINE):
+            return found
+        if cell.cell_type == "code" and not cell.source.startswith("%"):
+            found |= names(cell.source, ast.Store)
+    raise AssertionError(f"{page} has no end")
+
+
+@every_exercise
+def test_code_that_a_learner_copies_uses_what_the_page_has_brought(ask, page, name):
+    each = ask(page, name)
+    to_mend = re.findall(r"```python\n(.*?def .*?)```", each.question, re.DOTALL)
+    for code in [each._solution, *to_mend]:
+        missing = names(code, ast.Load) - names(code, ast.Store) - brought_by(page)
+        assert not missing, (
+            f"import it in the code, or on the page before it can be skipped: {missing}"
+        )
+
+
 @every_exercise
 def test_three_wrong_answers_and_a_second_right_one_are_tried(page, name):
     replies = [reply for _, reply in ANSWERS[page].WRONG[name]]
@@ -160,9 +205,7 @@ def test_hints_say_more_and_more_and_the_last_one_stays(ask, page, name):
 
 
 def test_each_page_of_the_series_has_three_exercises_or_more():
-    notebooks = Path(__file__).parents[1] / "notebooks"
-    pages = {path.stem[3:] for path in notebooks.glob("*.ipynb")}
-    assert set(PAGES) <= pages
+    assert set(PAGES) <= set(NOTEBOOKS)
     assert all(len(exercises(page)) >= 3 for page in PAGES)
 
 

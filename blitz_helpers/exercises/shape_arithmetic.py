@@ -147,6 +147,9 @@ class Reader(nn.Module):
         "Either `fc` takes 16 * 6 * 6 numbers, or `conv1` keeps the 28 with a padding of 2.",
     ),
     solution="""\
+from torch import nn
+
+
 class Reader(nn.Module):
     def __init__(self):
         super().__init__()

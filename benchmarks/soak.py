@@ -2,12 +2,12 @@
 
 usage: python benchmarks/soak.py [--rounds 20] [--count 250] [--seed 0] [--python PYTHON]
 
-Each round has a seed. It tries its own random networks, then what is foretold of the graphs of all
-of torch's operations, trainings that are stopped and resumed, and two processes of which one is
-killed; then it runs nbval over the notebooks in random order, on one thread or two, with plain or
-AVX2 kernels, on idle cores or busy ones. `--rounds 1 --seed 7` is the round of seed 7 again;
-`--python` names the interpreter of another environment, with another torch. Ctrl-C stops and sums
-up. Nothing is written into the repository.
+Each round has a seed. It tries its own random networks, good ones and ones that are broken in one
+place, then what is foretold of the graphs of all of torch's operations, trainings that are stopped
+and resumed, and two processes of which one is killed; then it runs nbval over the notebooks in
+random order, on one thread or two, with plain or AVX2 kernels, on idle cores or busy ones.
+`--rounds 1 --seed 7` is the round of seed 7 again; `--python` names the interpreter of another
+environment, with another torch. Ctrl-C stops and sums up. Nothing is written into the repository.
 """
 
 import argparse

@@ -588,97 +588,6 @@ class Block(nn.Module):
         return x + self.shrink(F.gelu(self.grow(self.norm(x))))
 
 
-def test_equal_blocks_that_follow_each_other_fold_into_one_line_with_their_count():
-    model = nn.Sequential(nn.Linear(3, 8), *[Block(8) for _ in range(32)], nn.Linear(8, 2))
-    trace = trace_shapes(model, (2, 5, 3))
-    text = str(trace)
-
-    assert len(trace) == 1 + 32 * 5 + 1
-    assert len(text.splitlines()) == 2 + 1 + 5 + 1 + 1 + 1
-    folded = next(line for line in text.splitlines() if "31 x 1" in line)
-    assert "2 to 32" in folded
-    assert f"{31 * (16 + 8 * 32 + 32 + 32 * 8 + 8):,}" in folded
-    assert trace._repr_html_().count("<details") == 1
-
-
-class Residual(nn.Module):
-    """Blocks whose outputs their parent adds up, as transformers do."""
-
-    def __init__(self, blocks, after_each=lambda x: x):
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(blocks)
-        )
-        self.after_each = after_each
-
-    def forward(self, x):
-        for i, block in enumerate(self.blocks):
-            x = x + block(x)
-            if i % 8 == 7:
-                x = self.after_each(x)
-        return x
-
-
-def test_blocks_fold_together_with_what_their_parent_does_between_them():
-    trace = trace_shapes(Residual(32), (2, 8))
-    rows = str(trace).splitlines()[2:-1]
-    for row, part in zip(rows, ["linear", "gelu", "add", "31 x blocks.0"], strict=True):
-        assert part in row
-    assert "93 equal steps" in rows[-1]
-    assert f"{31 * 72:,}" in rows[-1]
-    html = trace._repr_html_()
-    assert html.count("31 x blocks.0") == html.count(">add<") == 1
-
-
-def test_what_the_parent_does_now_and_then_stands_between_folded_blocks():
-    text = str(trace_shapes(Residual(32, torch.sin), (2, 8)))
-    assert text.count("7 x blocks.") == 4
-    assert text.count(" sin ") == 4
-
-
-def test_a_layer_and_what_its_parent_does_with_it_are_no_block_until_they_come_again():
-    def net(count):
-        layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(count))
-        model = Call(lambda x: [x := F.relu(layer(x)) for layer in layers][-1])
-        model.layers = layers
-        return str(trace_shapes(model, (2, 8)))
-
-    assert " x " not in net(2)
-    assert "2 x layers.0" in net(3)
-    assert "4 equal steps" in net(3)
-
-
-def test_by_module_folds_equal_blocks_too():
-    model = nn.Sequential(nn.Linear(3, 8), *[Block(8) for _ in range(32)], nn.Linear(8, 2))
-    rows = trace_shapes(model, (2, 5, 3)).by_module()
-    text = str(rows)
-
-    assert len(rows) == 1 + 1 + 32 * 4 + 1
-    assert len(text.splitlines()) == 2 + 1 + 1 + 4 + 1 + 1
-    folded = next(line for line in text.splitlines() if "31 x 1" in line)
-    assert "2 to 32" in folded
-    assert f"{31 * (16 + 8 * 32 + 32 + 32 * 8 + 8):,}" in folded
-    page = rows._repr_html_()
-    assert page.count("<details") == page.count("</details>") == 2
-    assert "31 x 1" in page
-
-
-def test_by_module_folds_equal_blocks_that_their_parent_adds_up():
-    class Residual(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList([Block(4) for _ in range(5)])
-
-        def forward(self, x):
-            for block in self.blocks:
-                x = x + block(x)
-            return x
-
-    trace = trace_shapes(Residual(), (2, 4))
-    assert "4 x blocks.0" in str(trace.by_module())
-    assert len(str(trace).splitlines()) == 2 + 6 + 1 + 1
-
-
 def test_every_step_is_in_the_html_unless_folded():
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Sequential(Block(4), nn.ReLU(), shared), Block(4), Block(4))
@@ -686,38 +595,6 @@ def test_every_step_is_in_the_html_unless_folded():
     page = trace._repr_html_()
     shown = [op for op in re.findall(r"<td[^>]*>([^<]*)</td>", page) if op.isidentifier()]
     assert shown == [step.op for step in trace[:-5]]
-
-
-def test_blocks_that_differ_do_not_fold():
-    text = str(trace_shapes(nn.Sequential(Block(4), nn.Linear(4, 6), Block(6)), (2, 4)))
-    assert len(text.splitlines()) == 2 + 11 + 1
-
-
-def test_a_trace_fits_a_terminal_of_100_columns():
-    deep = nn.Sequential(nn.Linear(4, 4))
-    for _ in range(20):
-        deep = nn.Sequential(deep, nn.ReLU())
-    long = Call(lambda x: [F.pad(x, (1, 2, 3, 4, 5, 6))] * 20)
-    with torch.device("meta"):
-        large = nn.Sequential(*[nn.Linear(60_000, 60_000, bias=False) for _ in range(9)])
-    cases = [
-        (Digits(), (1, 1, 32, 32)),
-        (deep, (2, 4)),
-        (long, (7, 8, 9, 10)),
-        (large, (512, 60_000)),
-    ]
-    for model, shape in cases:
-        trace = trace_shapes(model, shape)
-        assert max(map(len, str(trace).splitlines())) <= 100
-        assert max(map(len, str(trace.by_module()).splitlines())) <= 100
-
-
-def test_modules_fold_away_in_html():
-    trace = trace_shapes(nn.Sequential(Block(4), nn.ReLU()), (2, 4))
-    page = trace._repr_html_()
-    assert page.count("<details") == page.count("</details>") == 1
-    assert "4/4*16 = 16" in page
-    assert "<table>" in trace.by_module()._repr_html_()
 
 
 def test_by_module_has_one_row_a_call_nested():

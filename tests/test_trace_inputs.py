@@ -187,7 +187,7 @@ def error_of(function, kind):
     ids=["copied", "copied deeply", "pickled"],
 )
 def test_errors_and_traces_can_be_copied_and_cross_a_process(again):
-    history = History((2.3,), (), ())
+    history = History((2.3,), 1)
     for error in (
         error_of(lambda: trace_shapes(nn.Linear(8, 4), (2, 9)), ShapeError),
         DivergenceError("The loss is NaN.", 3, ("fc.weight",), history),

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import eq
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 
-from blitz_helpers._tables import html_table, text_table
+from blitz_helpers.trace._folding import CODE_FONT, WIDTH, Branch, Column, Fold, Layout
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._remedies import Remedy
-
-Row = tuple[str, ...]
-_WIDTH = 100
-_UNFOLDED = 40  # rows up to which every block stands open
-# JupyterLab's own, where there is one.
-_CODE_FONT = 'style="font-family: var(--jp-code-font-family, monospace)"'
 
 
 class ShapeStep(NamedTuple):
@@ -103,69 +96,16 @@ class ModuleCall(NamedTuple):
         again = f" (call {self.call})" if self.call else ""
         return (self.module or "(model)") + again
 
-
-class _Repeats(NamedTuple):
-    """Blocks that only repeat the one before them, and the index of the call that follows."""
-
-    first: ModuleCall
-    again: list[ModuleCall]
-    stop: int
+    @property
+    def indent(self) -> str:
+        """Blanks for its depth."""
+        return "  " * self.depth
 
     @property
-    def names(self) -> str:
-        """The names of the blocks."""
-        begin, end = self.again[0].name, self.again[-1].name
-        return begin if begin == end else f"{begin} to {end}"
-
-    @property
-    def times(self) -> str:
-        """How often they repeat what."""
-        return f"{len(self.again)} x {self.first.module or self.first.type}"
-
-    @property
-    def steps(self) -> slice:
-        """The steps inside them, and those of their parent that follow each."""
-        start = self.again[0].steps.start
-        return slice(start, self.again[-1].steps.stop + start - self.first.steps.stop)
-
-
-def _stops(calls: Sequence[ModuleCall]) -> list[int]:
-    """Return for each call the index of the first one after it that is not inside it."""
-    stops = [0] * len(calls)
-    for at in range(len(calls) - 1, -1, -1):
-        stop = at + 1
-        while stop < len(calls) and calls[stop].depth > calls[at].depth:
-            stop = stops[stop]
-        stops[at] = stop
-    return stops
-
-
-def _repeats(
-    calls: Sequence[ModuleCall], stops: list[int], equal: Callable[[int, int, int], bool]
-) -> dict[int, _Repeats]:
-    """Return the equal blocks that follow each other, by the index of the first to repeat.
-
-    ``equal`` is asked about the first block, the last one that repeats it, and the one after that.
-    """
-    found: dict[int, _Repeats] = {}
-    at = 0
-    while at < len(calls):
-        if at in found:
-            at = found[at].stop
-            continue
-        last, following = at, stops[at]
-        again = []
-        while (
-            following < len(calls)
-            and calls[following].depth == calls[at].depth
-            and equal(at, last, following)
-        ):
-            again.append(calls[following])
-            last, following = following, stops[following]
-        if again:
-            found[stops[at]] = _Repeats(calls[at], again, following)
-        at += 1
-    return found
+    def title(self) -> str:
+        """The call in one line."""
+        sums = f"{self.num_params:,} params, {self.num_macs:,} MACs"
+        return f"{self.name} ({self.type}) {shape_text(self.output_shape)}: {sums}"
 
 
 def shape_text(shape: Any) -> str:
@@ -181,67 +121,94 @@ def shape_text(shape: Any) -> str:
     return "(" + ", ".join(map(shape_text, shape)) + ")"
 
 
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-class _Block(NamedTuple):
-    """What happened inside one call of a module."""
-
-    call: ModuleCall
-    items: Iterator[Row | _Block]
-
-
-def _folding_html(
-    header: Sequence[str], align: str, items: Iterable[Row | _Block], *, unfolded: bool
-) -> str:
-    """Return the rows as tables, those of a block inside one that folds away."""
-    from html import escape  # as in `html_table`
-
-    parts: list[str] = []
-    rows: list[Row] = []
-
-    def flush() -> None:
-        if rows:
-            parts.append(html_table(header, rows, align))
-            rows.clear()
-
-    for item in items:
-        if isinstance(item, _Block):
-            flush()
-            call = item.call
-            sums = f"{call.num_params:,} params, {call.num_macs:,} MACs"
-            title = f"{call.name} ({call.type}) {shape_text(call.output_shape)}: {sums}"
-            body = _folding_html(header, align, item.items, unfolded=unfolded)
-            parts.append(
-                f'<details style="margin-left: 1em"{" open" * (unfolded or not call.depth)}>'
-                f"<summary>{escape(title)}</summary>{body}</details>"
-            )
-        else:
-            rows.append(item)
-    flush()
-    return "".join(parts)
-
-
 def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-_HEADER = ("module", "op", "output shape", "arithmetic", "params", "MACs", "field")
-_ALIGN = "<<<<>>>"
+def _last_shape(fold: Fold) -> str:
+    return shape_text(fold.calls[-1].output_shape)
 
 
-def _step_cells(step: ShapeStep) -> Row:
-    field = "" if step.receptive_field is None else "x".join(map(str, step.receptive_field))
-    return (
-        step.module if step.call == 0 else f"{step.module} (call {step.call})",
-        step.op,
-        shape_text(step.output_shape),
-        ", ".join(step.sums),
-        _count(step.num_params),
-        _count(step.num_macs),
-        field,
-    )
+def _equal_steps(fold: Fold) -> str:
+    return f"{len(fold.rows)} equal steps"
+
+
+def _indented_names(fold: Fold) -> str:
+    indent: str = fold.calls[0].indent
+    return indent + fold.names
+
+
+def _field(step: ShapeStep) -> str:
+    field = step.receptive_field
+    return "" if field is None else "x".join(map(str, field))
+
+
+def _step_module(step: ShapeStep) -> str:
+    return step.module if step.call == 0 else f"{step.module} (call {step.call})"
+
+
+_SHAPE = Column("output shape", "<", lambda row: shape_text(row.output_shape), _last_shape, 2)
+_PARAMS = Column(
+    "params", ">", lambda row: _count(row.num_params), lambda fold: _count(fold.sum("num_params"))
+)
+_MACS = Column(
+    "MACs", ">", lambda row: _count(row.num_macs), lambda fold: _count(fold.sum("num_macs"))
+)
+_STEPS = Layout(
+    (
+        Column("module", "<", _step_module, lambda fold: fold.names, 3),
+        Column("op", "<", lambda step: step.op, lambda fold: fold.times, 4),
+        _SHAPE,
+        Column("arithmetic", "<", lambda step: ", ".join(step.sums), _equal_steps, 1),
+        _PARAMS,
+        _MACS,
+        Column("field", ">", _field, lambda fold: _field(fold.rows[-1])),
+    ),
+    alike=lambda step, skip: (
+        step.module[skip:], step.op, step.input_shapes, step.output_shape, step.arithmetic,
+        step.num_params, step.num_macs,
+    ),
+)  # fmt: skip
+_MODULES = Layout(
+    (
+        Column("module", "<", lambda call: call.indent + call.name, _indented_names, 3),
+        Column("type", "<", lambda call: call.type, lambda fold: fold.times, 4),
+        _SHAPE,
+        _PARAMS,
+        _MACS,
+    ),
+    alike=lambda call, skip: (
+        call.module[skip:], call.type, call.output_shape, call.num_params, call.num_macs
+    ),
+)  # fmt: skip
+
+
+def _nested(calls: Sequence[ModuleCall], steps: Sequence[ShapeStep] | None) -> Branch:
+    """Return the calls as a tree: around the steps, or without steps each with a row of its own."""
+    at = 0
+    outer: list[Any] = []
+    running: list[tuple[ModuleCall, list[Any]]] = []
+
+    def rows_to(end: int) -> None:
+        nonlocal at
+        if steps is not None:
+            (running[-1][1] if running else outer).extend(steps[at:end])
+        at = max(at, end)
+
+    def leave() -> None:
+        rows_to(running[-1][0].steps.stop)
+        call, items = running.pop()
+        (running[-1][1] if running else outer).append(Branch(call, tuple(items)))
+
+    for call in calls:
+        while len(running) > call.depth:
+            leave()
+        rows_to(call.steps.start)
+        running.append((call, [] if steps is not None else [call]))
+    while running:
+        leave()
+    rows_to(len(steps or ()))
+    return Branch(None, tuple(outer))
 
 
 class ShapeTrace(Sequence[ShapeStep]):
@@ -307,6 +274,10 @@ class ShapeTrace(Sequence[ShapeStep]):
             calls.append(ModuleCall(path, call, kind, depth, shape, params, macs, steps))
         return tuple(calls)
 
+    @cached_property
+    def _tree(self) -> Branch:
+        return _nested(self._calls, self._steps)
+
     def path(self) -> str:
         """Return the operations in order: ``"input -> conv2d -> relu -> ..."``."""
         return " -> ".join(["input", *(step.op for step in self._steps)])
@@ -326,109 +297,17 @@ class ShapeTrace(Sequence[ShapeStep]):
             lines.append(f"Ran for real: {self.ran_for_real.partition(' at ')[0]}")
         return lines
 
-    def _repeats(self) -> dict[int, _Repeats]:
-        """Return the blocks that repeat the one before, step by step."""
-        calls = self._calls
-        stops = _stops(calls)
-
-        def equal(first: int, last: int, following: int) -> bool:
-            one, before, other = calls[first], calls[last], calls[following]
-            after = calls[stops[first]].steps.start - one.steps.stop  # steps of their parent
-            return (
-                other.steps.start - before.steps.stop == after
-                and one.num_macs == other.num_macs
-                and self._signature(one, after) == self._signature(other, after)
-            )
-
-        found = _repeats(calls, stops, equal)
-        return {
-            at: one
-            for at, one in found.items()
-            if len(one.again) * (one.first.steps.stop - one.first.steps.start) > 1
-        }
-
-    def _signature(self, call: ModuleCall, after: int) -> list[object]:
-        """Return what equal blocks have in common, with so many steps after them."""
-        skip, end = len(call.module), call.steps.stop
-        inside, parents = self._steps[call.steps], self._steps[end : end + after]
-        return [
-            *[(step.module[skip:], *step[2:8]) for step in inside],
-            *[(step.module, *step[2:8]) for step in parents],
-        ]
-
-    def _repeats_row(self, repeats: _Repeats) -> Row:
-        inside = self._steps[repeats.steps]
-        return (
-            repeats.names,
-            repeats.times,
-            shape_text(repeats.again[-1].output_shape),
-            f"{len(inside)} equal steps",
-            _count(sum(step.num_params for step in inside)),
-            _count(sum(step.num_macs for step in inside)),
-            _step_cells(inside[-1])[-1],
-        )
-
     def __str__(self) -> str:
-        folded = {one.steps.start: one for one in self._repeats().values()}
-        rows, at = [], 0
-        while at < len(self._steps):
-            if at in folded:
-                rows.append(self._repeats_row(folded[at]))
-                at = folded[at].steps.stop
-            else:
-                rows.append(_step_cells(self._steps[at]))
-                at += 1
-        table = _fitted_table(_HEADER, rows, _ALIGN, shrinkable=(3, 2, 0, 1))
-        return "\n".join([table, *(fill(line, _WIDTH) for line in self._totals())])
+        table = _STEPS.text(self._tree)
+        return "\n".join([table, *(fill(line, WIDTH) for line in self._totals())])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from html import escape  # as in `html_table`
 
-        stops, repeats = _stops(self._calls), self._repeats()
-
-        def items(calls: slice, steps: slice) -> Iterator[Row | _Block]:
-            """Yield the steps, those of a block in a block of their own."""
-            index, at = calls.start, steps.start
-            while index < calls.stop:
-                call = self._calls[index]
-                if index in repeats:
-                    yield from map(_step_cells, self._steps[at : repeats[index].steps.start])
-                    yield self._repeats_row(repeats[index])
-                    index, at = repeats[index].stop, repeats[index].steps.stop
-                    continue
-                yield from map(_step_cells, self._steps[at : call.steps.start])
-                inside = items(slice(index + 1, stops[index]), call.steps)
-                if call.depth and call.steps.stop - call.steps.start > 1:
-                    yield _Block(call, inside)
-                else:
-                    yield from inside
-                index, at = stops[index], call.steps.stop
-            yield from map(_step_cells, self._steps[at : steps.stop])
-
-        everything = items(slice(0, len(self._calls)), slice(0, len(self)))
-        hidden = sum(one.steps.stop - one.steps.start for one in repeats.values())
-        unfolded = len(self) - hidden <= _UNFOLDED
-        body = _folding_html(_HEADER, _ALIGN, everything, unfolded=unfolded)
         totals = "".join(f"<div>{escape(line)}</div>" for line in self._totals())
-        return f"<div {_CODE_FONT}>{body}{totals}</div>"
-
-
-def _fitted_table(
-    header: Sequence[str], rows: list[Row], align: str, shrinkable: Sequence[int]
-) -> str:
-    """Return the rows as a table of at most 100 columns, the shrinkable cells cut where needed."""
-    filled = [i for i in range(len(header)) if any(row[i] for row in rows) or i < 3]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    excess = sum(widths[i] + 2 for i in filled) - 2 - _WIDTH
-    for least in (16, 6):
-        for column in shrinkable:
-            give = min(max(0, excess), max(0, widths[column] - least))
-            widths[column] -= give if column in filled else 0
-            excess -= give if column in filled else 0
-    cut = [[_clip(row[i], widths[i]) for i in filled] for row in rows]
-    return text_table([header[i] for i in filled], cut, "".join(align[i] for i in filled))
+        return f"<div {CODE_FONT}>{_STEPS.html(self._tree)}{totals}</div>"
 
 
 @dataclass(frozen=True, repr=False)
@@ -457,84 +336,17 @@ class ModuleTable(Sequence[ModuleCall]):
     def __iter__(self) -> Iterator[ModuleCall]:
         return iter(self.calls)
 
-    def _repeats(self) -> dict[int, _Repeats]:
-        """Return the blocks that repeat the one before, module by module."""
-        stops = _stops(self.calls)
-
-        def equal(first: int, last: int, following: int) -> bool:
-            lengths = stops[last] - last, stops[following] - following
-            one, other = (self._signature(at, stops[at]) for at in (last, following))
-            return lengths[0] == lengths[1] and all(map(eq, one, other))
-
-        found = _repeats(self.calls, stops, equal)
-        return {at: one for at, one in found.items() if one.stop - at > 1}
-
-    def _signature(self, at: int, stop: int) -> Iterator[object]:
-        """Yield what equal blocks have in common."""
-        skip = len(self.calls[at].module)
-        for call in self.calls[at:stop]:
-            yield (call.module[skip:], call.type, *call[4:7])
+    @cached_property
+    def _tree(self) -> Branch:
+        return _nested(self.calls, None)
 
     def __str__(self) -> str:
-        repeats = self._repeats()
-        rows: list[Row] = []
-        at = 0
-        while at < len(self.calls):
-            indent = "  " * self.calls[at].depth
-            if at in repeats:
-                cells, at = _module_repeats_row(repeats[at]), repeats[at].stop
-            else:
-                cells, at = _module_cells(self.calls[at]), at + 1
-            rows.append((indent + cells[0], *cells[1:]))
-        return _fitted_table(_MODULE_HEADER, rows, _MODULE_ALIGN, shrinkable=(2, 0, 1))
+        return _MODULES.text(self._tree)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        stops, repeats = _stops(self.calls), self._repeats()
-
-        def items(at: int, stop: int) -> Iterator[Row | _Block]:
-            """Yield the modules, those inside another in its block."""
-            while at < stop:
-                if at in repeats:
-                    yield _module_repeats_row(repeats[at])
-                    at = repeats[at].stop
-                    continue
-                if stops[at] - at > 1:
-                    yield _Block(self.calls[at], items(at + 1, stops[at]))
-                else:
-                    yield _module_cells(self.calls[at])
-                at = stops[at]
-
-        everything = items(0, len(self))
-        hidden = sum(one.stop - at for at, one in repeats.items())
-        unfolded = len(self) - hidden <= _UNFOLDED
-        body = _folding_html(_MODULE_HEADER, _MODULE_ALIGN, everything, unfolded=unfolded)
-        return f"<div {_CODE_FONT}>{body}</div>"
-
-
-_MODULE_HEADER = ("module", "type", "output shape", "params", "MACs")
-_MODULE_ALIGN = "<<<>>"
-
-
-def _module_cells(call: ModuleCall) -> Row:
-    return (
-        call.name,
-        call.type,
-        shape_text(call.output_shape),
-        _count(call.num_params),
-        _count(call.num_macs),
-    )
-
-
-def _module_repeats_row(repeats: _Repeats) -> Row:
-    return (
-        repeats.names,
-        repeats.times,
-        shape_text(repeats.again[-1].output_shape),
-        _count(sum(call.num_params for call in repeats.again)),
-        _count(sum(call.num_macs for call in repeats.again)),
-    )
+        return f"<div {CODE_FONT}>{_MODULES.html(self._tree)}</div>"
 
 
 class ShapeError(RuntimeError):

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blitz_helpers._extras import require
 from blitz_helpers.explorers._reading import Maps, Reading
-from blitz_helpers.plotting._canvas import BLACK, Picture, canvas, describe, show
+from blitz_helpers.plotting._canvas import BLACK, BLUE, VERMILION, Picture, canvas, describe, show
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting.digits import plot_digits, plot_scores
 
@@ -58,7 +59,9 @@ def draw_reading(picture: Tensor, reading: Reading, steps: Sequence[Maps]) -> Pi
 
 
 def _draw_signed(ax: Axes, values: Tensor) -> None:
-    """Draw numbers blue below zero and red above, and no axes."""
+    """Draw numbers blue below zero and orange above, as the page does, and no axes."""
+    colors = require("matplotlib.colors", extra="explorers").LinearSegmentedColormap
+    cmap = colors.from_list("signed", [BLUE, "white", VERMILION])
     limit = values.nan_to_num().abs().max().item() or 1.0
-    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.imshow(values.numpy(), cmap=cmap, vmin=-limit, vmax=limit)
     ax.set_axis_off()

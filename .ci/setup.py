@@ -18,7 +18,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
 COMMAND = {"notebooks": "make lab", "dev": "make test"}
-MEGABYTES = {"notebooks": 370, "dev": 450}
+MEGABYTES = {"notebooks": 370, "dev": 540}
 # PyPI's builds of torch for Linux bring CUDA, several gigabytes that nothing here uses.
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 

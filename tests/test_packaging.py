@@ -47,6 +47,12 @@ def test_environment_yml_installs_the_notebooks_extra_with_the_pins():
     assert "-e .[notebooks]" in pip
 
 
+def test_environment_yml_names_the_python_with_which_the_pages_are_stored():
+    python = re.search(r"- python=(\S+)", (ROOT / "environment.yml").read_text("utf-8"))[1]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f'"version": "{python}"' in path.read_text("utf-8"), path.name
+
+
 def test_make_installs_with_the_pins():
     assert '"--constraint", "constraints.txt"' in (ROOT / ".ci" / "setup.py").read_text("utf-8")
 

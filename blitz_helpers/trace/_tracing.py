@@ -43,8 +43,8 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
 
     Raises:
         ShapeError: the forward pass fails on shapes. It says where, why, and what to change.
-        TypeError: ``model`` is no module.
-        ValueError: there is no input, a shape is not of whole numbers from 1, an input is on
+        TypeError: ``model`` is not an ``nn.Module``.
+        ValueError: no input is given, a shape is not of whole numbers from 1, an input is on
             another device than the model, or a model on ``meta`` needs a value.
 
     An error of the model's own comes through unchanged, with the trace so far as its ``.trace``.
@@ -147,7 +147,7 @@ def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
             for size in value:
                 if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
                     raise ValueError(
-                        f"{value} is no shape: {size!r} is not a whole number from 1. "
+                        f"{value} cannot be a shape: {size!r} is not a whole number from 1. "
                         "Use a tuple such as (1, 1, 32, 32)."
                     )
     if not inputs and not kwargs and not isinstance(model, torch.jit.ScriptModule):
@@ -158,6 +158,6 @@ def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
         ]
         if wanted:
             raise ValueError(
-                f"There is no input, but forward takes {', '.join(wanted)}. "
+                f"No input is given, but forward takes {', '.join(wanted)}. "
                 "Pass a shape such as (1, 1, 32, 32), or the tensors themselves."
             )

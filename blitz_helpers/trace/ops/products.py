@@ -55,12 +55,6 @@ class Linear(Op):
             raise Misfit("other", text, self.bias)
         return new((*x.shape[:-1], out_features), compute_dtype(x, weight, self.bias))
 
-    def sums(self, output: Tensor) -> tuple[str, ...]:
-        if self.weight.dim() != 2:
-            return ()
-        columns, inner = self.weight.shape
-        return (f"{inner}/{inner}*{columns} = {columns}",)
-
     def macs(self, output: Tensor) -> int:
         return output.numel() * self.weight.shape[-1]
 
@@ -110,12 +104,6 @@ class MatMul(Op):
         columns = right[-1:] if len(right) > 1 else ()
         batch = broadcast((a, b), 2) if len(left) > 2 or len(right) > 2 else ()
         return new((*batch, *rows[-1:], *columns), compute_dtype(a, b))
-
-    def sums(self, output: Tensor) -> tuple[str, ...]:
-        if self.other.dim() < 2:
-            return ()
-        inner, columns = self.input.shape[-1], output.shape[-1]
-        return (f"{inner}/{inner}*{columns} = {columns}",)
 
     def macs(self, output: Tensor) -> int:
         return output.numel() * self.input.shape[-1]

@@ -68,7 +68,7 @@ def ask(monkeypatch):
 @pytest.mark.parametrize(("page", "name", "answer"), RIGHT)
 def test_a_right_answer_is_accepted(ask, page, name, answer):
     each = ask(page, name)
-    reply = each.check(answer)
+    reply = each.check(answer, seconds=60)
     assert reply.right, reply
     assert each.state == "done"
 
@@ -76,7 +76,7 @@ def test_a_right_answer_is_accepted(ask, page, name, answer):
 @pytest.mark.parametrize(("page", "name", "answer", "reply"), WRONG)
 def test_a_wrong_answer_is_told_what_is_wrong_with_it(ask, page, name, answer, reply):
     each = ask(page, name)
-    said = each.check(answer)
+    said = each.check(answer, seconds=60)
     assert said.right is False
     assert reply in said.text
     assert each.state == "tried"
@@ -91,7 +91,7 @@ def test_the_solution_is_accepted_whatever_the_page_has_set_in_torch(ask, page, 
     try:
         torch.set_default_dtype(torch.float64)
         with torch.no_grad():
-            assert each.check(namespace["answer"]).right
+            assert each.check(namespace["answer"], seconds=60).right
             assert not torch.is_grad_enabled()
         assert torch.get_default_dtype() == torch.float64
     finally:
@@ -220,6 +220,13 @@ def test_a_page_shows_what_is_done_tried_and_open():
     first, *lines = repr(fresh).splitlines()
     assert first == "●◐○○○ 1 of 5 done"
     assert lines[:3] == ["● pooled_size: done", "◐ fitting_sides: tried", "○ same_padding: open"]
+
+
+def test_the_test_digits_are_scored_once(ask, monkeypatch):
+    monkeypatch.setattr("blitz_helpers.exercises.train._TEST_SCORES", [])
+    each, reader = ask("train", "digit_reader"), ANSWERS["train"].OnlyWhenAsked()
+    assert "scored now and never again: 9" in each.check(reader, seconds=60).text
+    assert "are not scored again" in each.check(reader, seconds=60).text
 
 
 # What a check does to the answer and to the world.

@@ -59,7 +59,7 @@ class Exercise:
 
     def __init__(
         self,
-        judge: Callable[[Any], None],
+        judge: Callable[[Any], str | None],
         wants: type,
         question: str,
         hints: tuple[str, ...],
@@ -93,24 +93,25 @@ class Exercise:
         if self.state == "open":
             self.state = "tried"
         with random_state_kept(), bounded_output() as printed:
-            wrong = self._what_is_wrong(answer, seconds)
-        if wrong is None:
+            reply = self._judged(answer, seconds)
+        if reply.right:
             self.state = "done"
-            return Reply(True, f"Right. {self._why}")
+            return Reply(True, f"Right. {reply.text}")
         output = printed.getvalue().rstrip()
         said = f"\nIt printed:\n{output}" if output else ""
-        return Reply(False, f"Not yet. {wrong}{said}")
+        return Reply(False, f"Not yet. {reply.text}{said}")
 
-    def _what_is_wrong(self, answer: Any, seconds: float) -> str | None:
+    def _judged(self, answer: Any, seconds: float) -> Reply:
         try:
-            within(seconds, lambda: self._judge(_accepted(answer, self._wants)))
+            told = within(seconds, lambda: self._judge(_accepted(answer, self._wants)))
         except Wrong as wrong:
-            return str(wrong)
+            return Reply(False, str(wrong))
         except TookTooLongError:
-            return f"Your code had not ended after {seconds:g} seconds, and was stopped."
+            took = f"Your code had not ended after {seconds:g} seconds, and was stopped."
+            return Reply(False, took)
         except Exception as error:
-            return _told_of(error)
-        return None
+            return Reply(False, _told_of(error))
+        return Reply(True, told or self._why)
 
     def hint(self) -> Text:
         """Return the next hint; each says a little more, and the last one stays."""
@@ -126,8 +127,10 @@ class Exercise:
 
 def exercise(
     wants: type, question: str, hints: tuple[str, ...], solution: str, why: str
-) -> Callable[[Callable[[Any], None]], Exercise]:
+) -> Callable[[Callable[[Any], str | None]], Exercise]:
     """Make an exercise of a function that raises :class:`Wrong` on a wrong answer.
+
+    What it returns, if anything, is said after a right answer in place of ``why``.
 
     Args:
         wants: what an answer is: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``, ``Tensor``
@@ -183,7 +186,7 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
     if isinstance(value, FunctionType):
         return "a function"
-    text = repr(value)
+    text = f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

@@ -1,0 +1,226 @@
+"""Exercises of page 07: rows, the best of them, and a record of what ran."""
+
+import math
+from types import FunctionType
+from typing import Any
+
+from blitz_helpers.exercises._exercise import (
+    Wrong,
+    attempt,
+    attempt_in_place,
+    exercise,
+    page,
+    shown,
+)
+
+Row = dict[str, float]
+
+
+@exercise(
+    wants=int,
+    question="""\
+**Predict.** How many rows does this run have?
+
+```python
+for step in range(10):
+    run.log({"train/loss": loss, "train/lr": lr})
+    if step % 5 == 4:
+        run.log({"val/loss": val_loss})
+```""",
+    hints=(
+        "How many times is `log` called?",
+        "`step % 5 == 4` holds in steps 4 and 9.",
+    ),
+    solution="answer = 10 + 2",
+    why="Each call is a row. So no row knows both losses: log them in one dict, as `fit` does.",
+)
+def rows_of_a_run(answer: int) -> None:
+    """Compare with the count, and name the usual slips."""
+    slips = {
+        10: "That is a row for each step of the loop. But `log` is called more often than that.",
+        20: "The second `log` is not called in every step.",
+        22: "A dict makes one row, however many names it has.",
+        11: "Count the steps in which `step % 5 == 4`, from step 0 on.",
+        2: "Those are the rows with `val/loss` alone.",
+    }
+    if answer in slips:
+        raise Wrong(slips[answer])
+    if answer != 12:
+        raise Wrong("Count the calls of `log`.")
+
+
+@exercise(
+    wants=FunctionType,
+    question="""\
+**Write** a function `best_step(rows)`: in which step was `"val/loss"` lowest? `rows` is what
+`read_run` returns, a sequence of dicts. Each of them has a `"_step"`; only those at the end of an
+epoch have a `"val/loss"`. Return the `"_step"` of the row, or `None` if no row has that name.""",
+    hints=(
+        'First keep the rows that have one: `"val/loss" in row`.',
+        '`min(rows, key=lambda row: row["val/loss"])` finds the row. Return its `"_step"`.',
+        "`min` of an empty list raises an error; `min(..., default=None)` does not.",
+    ),
+    solution="""\
+def answer(rows):
+    rows = [row for row in rows if "val/loss" in row]
+    if not rows:
+        return None
+    return min(rows, key=lambda row: row["val/loss"])["_step"]""",
+    why="A row without a value is not a row with the value 0, and a row's place in the list is not "
+    "its step.",
+)
+def best_step(answer: FunctionType) -> None:
+    """Ask for the best step of runs with few and many rows, and of one without any."""
+    for losses, steps, first in _RUNS:
+        rows = _rows(losses, steps, first)
+        got = attempt(answer, rows)
+        with_loss = [row for row in rows if "val/loss" in row]
+        tried = f"With a `val/loss` of {losses} every {steps} steps, from step {first} on"
+        if not with_loss:
+            if got is not None:
+                raise Wrong(f"For a run without any row, `None` is wanted, not {shown(got)}.")
+            continue
+        best = min(with_loss, key=lambda row: row["val/loss"])
+        if got == best["_step"] and not isinstance(got, bool):
+            continue
+        _name_the_step(got, rows, with_loss, best, tried)
+
+
+def _name_the_step(got: Any, rows: list[Row], with_loss: list[Row], best: Row, tried: str) -> None:
+    lowest_train = min(rows, key=lambda row: row["train/loss"])
+    slips = [
+        (best["val/loss"], "That is the loss itself. The row has a `_step`, too."),
+        (best, "That is the whole row. Return its `_step`."),
+        (rows[0]["_step"], "That step has no `val/loss`. Missing is not zero."),
+        (rows.index(best), "That is the row's place in the list, and not its `_step`."),
+        (with_loss.index(best), "That is the epoch, counted from 0, and not the `_step`."),
+        (max(with_loss, key=lambda row: row["val/loss"])["_step"], "There it was highest."),
+        (lowest_train["_step"], "There `train/loss` was lowest. `val/loss` is wanted."),
+        (with_loss[-1]["_step"], "That is the last step, not the best."),
+    ]
+    for slip, reply in slips:
+        if type(got) is type(slip) and got == slip:
+            raise Wrong(f"{tried}: {reply}")
+    raise Wrong(f"{tried}, the lowest `val/loss` is in step {best['_step']}, not {shown(got)}.")
+
+
+# In the first run, each slip leads to another step.
+_RUNS = (
+    ((0.9, 0.4, 0.6, 0.7), 3, 10),
+    ((0.5,), 3, 5),
+    ((0.7, 0.8, 0.3, 0.2, 0.5), 7, 0),
+    ((), 1, 0),
+)
+
+
+def _rows(losses: tuple[float, ...], steps: int, first: int) -> list[Row]:
+    count = steps * len(losses)
+    rows: list[Row] = [
+        {"_step": first + place, "train/loss": 1.0 + abs(count - 2 - place)}
+        for place in range(count)
+    ]
+    for epoch, loss in enumerate(losses):
+        rows[steps * epoch + steps - 1]["val/loss"] = loss
+    return rows
+
+
+@exercise(
+    wants=FunctionType,
+    question="""\
+**Find the faults.** `log_training(run, train_step)` should train with the settings of the run, and
+keep one row for each step: `"train/loss"` and `"train/lr"`. `train_step(lr)` takes a step and
+returns its loss. `lr` falls in a straight line, as on the page. Nothing raises an error, and two
+things are wrong. Pass the function that you made.
+
+```python
+def log_training(run, train_step):
+    for step in range(run.config.steps):
+        lr = 0.2 * (1 - step / run.config.steps)
+        run.log({"train/loss": train_step(lr)})
+        run.log({"train/lr": lr})
+```""",
+    hints=(
+        "A run says `lr: 0.1`. Which `lr` does this function use in the first step?",
+        "How many rows does a step leave?",
+        "`run.config.lr` in place of `0.2`, and both names in one dict.",
+    ),
+    solution="""\
+def answer(run, train_step):
+    config = run.config
+    for step in range(config.steps):
+        lr = config.lr * (1 - step / config.steps)
+        loss = train_step(lr)
+        run.log({"train/loss": loss, "train/lr": lr})""",
+    why="What is read from the run is what ran, and what belongs to one step is in one row.",
+)
+def mended_record(answer: FunctionType) -> None:
+    """Train with several settings, and compare what ran with what was kept."""
+    for lr, steps in ((0.1, 4), (0.2, 3), (1.0, 10)):
+        run, used, given = Run(lr, steps), list[float](), {"lr": lr, "steps": steps}
+
+        def train_step(lr: float, used: list[float] = used) -> float:
+            used.append(lr)
+            return 2.5 - 0.1 * len(used)
+
+        attempt_in_place(answer, run, train_step)
+        tried = f"With {given}"
+        if dict(run.config) != given:
+            raise Wrong(f"{tried}, the config is {dict(run.config)} afterwards. Leave it as it is.")
+        if len(used) != steps:
+            raise Wrong(f"{tried} it should take {steps} steps, but takes {len(used)}.")
+        if not _close(used, [lr * (1 - step / steps) for step in range(steps)]):
+            if _close(used, [0.2 * (1 - step / steps) for step in range(steps)]):
+                raise Wrong(
+                    f"{tried}, the first step uses lr={used[0]}: it is not read from the run."
+                )
+            if _close(used, [lr] * steps):
+                raise Wrong(f"{tried}, `lr` does not fall.")
+            raise Wrong(f"{tried}, the steps use the wrong `lr`: {shown(used)}.")
+        if len(run.rows) > steps:
+            raise Wrong(
+                f"{tried}, {steps} steps leave {len(run.rows)} rows. Log both names in one call."
+            )
+        if len(run.rows) < steps:
+            raise Wrong(f"{tried}, only {len(run.rows)} of {steps} steps leave a row.")
+        for number, row in enumerate(run.rows):
+            loss, kept = row.get("train/loss"), row.get("train/lr")
+            if loss is None or kept is None:
+                raise Wrong(f"{tried}, row {number} has only {', '.join(row)}. Both names, please.")
+            if not _close([loss, kept], [2.4 - 0.1 * number, used[number]]):
+                raise Wrong(
+                    f"{tried}, row {number} says loss {shown(loss)} and lr {shown(kept)}, but the "
+                    f"step gave {2.4 - 0.1 * number:.1f} with {used[number]:.4f}."
+                )
+
+
+def _close(got: list[float], wanted: list[float]) -> bool:
+    return all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(got, wanted, strict=True))
+
+
+class _Config(dict[str, float]):
+    """Settings, by ``config.lr`` and ``config["lr"]`` as those of a run."""
+
+    def __getattr__(self, name: str) -> float:
+        if name in self:
+            return self[name]
+        raise AttributeError(f"the config has {', '.join(self)}, but no {name}")
+
+
+class Run:
+    """A run that writes no file: it keeps a row for each call of ``log``."""
+
+    def __init__(self, lr: float, steps: int) -> None:
+        self.config = _Config(lr=lr, steps=steps)
+        self.rows: list[dict[str, Any]] = []
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Add a row."""
+        if not isinstance(values, dict):
+            raise TypeError(f"log takes a dict, but gets {shown(values)}")
+        self.rows.append(dict(values))
+
+    def __repr__(self) -> str:
+        return f"a run with {dict(self.config)}"
+
+
+page(__name__)

@@ -134,12 +134,12 @@ def _remembering(
 @exercise(
     wants=FunctionType,
     question="""\
-**Find the faults.** `walk(w, loss_of, lr, steps)` should take steps of gradient descent with the
-leaf `w`, whose loss is `loss_of(w)`, so that `w` itself moves. It raises an error; and when you
-have mended that, it is still not gradient descent. Pass the function that you made.
+**Find the faults.** `gradient_descent(w, loss_of, lr, steps)` should take steps with the leaf `w`,
+whose loss is `loss_of(w)`, so that `w` itself moves. It raises an error; and when you have mended
+that, it is still not gradient descent. Pass the function that you made.
 
 ```python
-def walk(w, loss_of, lr, steps):
+def gradient_descent(w, loss_of, lr, steps):
     for _ in range(steps):
         loss_of(w).backward()
         with torch.no_grad():

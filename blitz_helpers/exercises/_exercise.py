@@ -111,7 +111,7 @@ class Exercise:
             return Reply(False, took)
         except Exception as error:
             return Reply(False, _told_of(error))
-        return Reply(True, told or self._why)
+        return Reply(True, self._why if told is None else told)
 
     def hint(self) -> Text:
         """Return the next hint; each says a little more, and the last one stays."""

@@ -268,6 +268,8 @@ from functools import partial
 
 from torch.utils.data import DataLoader, TensorDataset
 
+from blitz_helpers import momentum_step
+
 images, labels = (each[:3000] for each in load_mnist("train").tensors)
 moves = [images.roll(pixels, dims=side) for side in (2, 3) for pixels in (1, -1)]
 more = TensorDataset(torch.cat([images, *moves]), labels.repeat(5))

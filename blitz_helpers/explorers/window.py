@@ -174,7 +174,7 @@ def window_picture(state: WindowState) -> Picture:
 
 def _numbers(state: WindowState) -> Tensor:
     """Return the input, the same numbers for every size as far as it reaches."""
-    drawn = torch.randint(0, 10, (_LARGEST[0],) * 2, generator=torch.Generator().manual_seed(4))
+    drawn = torch.randint(0, 10, (_LARGEST[0],) * 2, generator=torch.Generator().manual_seed(1))
     return drawn[: state.size, : state.size].double()
 
 

@@ -1,6 +1,7 @@
 """Whatever a model keeps, and wherever, a trace leaves nothing behind."""
 
 import contextlib
+import copy
 import functools
 import gc
 import importlib.util
@@ -229,3 +230,35 @@ def test_values_that_a_forward_pass_would_cache_too_are_no_survivors():
     trace_shapes(model, SHAPE)
     assert positions(8).tolist() == list(range(8))
     positions.cache_clear()
+
+
+class Sealed(type):
+    """A class whose attributes can be set until it is sealed."""
+
+    sealed = False
+
+    def __setattr__(cls, name, value):
+        if cls.sealed:
+            raise TypeError("sealed")
+        super().__setattr__(name, value)
+
+
+def test_what_refuses_to_be_put_back_keeps_nothing_else_from_it():
+    class Count(metaclass=Sealed):
+        calls = 0
+
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+    before = copy.deepcopy(model.state_dict())
+    seen = []
+
+    def count(module, args):
+        seen.append(args)
+        Count.calls += 1
+        type.__setattr__(Count, "sealed", True)
+
+    model[0].register_forward_pre_hook(count)
+    with pytest.raises(TypeError, match="sealed"):
+        trace_shapes(model, SHAPE)
+    assert seen == []
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -63,14 +63,20 @@ class StateGuard:
 
     def restore(self) -> None:
         """Put back what no other trace uses. Where Ctrl-C stopped it, a second call goes on."""
+        refused: Exception | None = None
         with _lock, no_torch_function():
             while self._mine:
                 key, kept = self._mine[-1]
                 if kept.users <= 1:
-                    kept.put_back()
+                    try:
+                        kept.put_back()
+                    except Exception as error:  # whatever a user's class raises: the rest goes on
+                        refused = error
                     _kept.pop(key, None)
                 kept.users -= 1
                 self._mine.pop()
+        if refused is not None:
+            raise refused
 
 
 @contextmanager

@@ -145,14 +145,14 @@ class _Search:
     def function(self, function: types.FunctionType, owner: type | None) -> None:
         """Look into a function's closure and defaults, and at what its code names."""
         self.todo.extend((function.__defaults__, function.__kwdefaults__, function.__dict__))
+        names, stored = _names_of(function.__code__)
         for cell in function.__closure__ or ():
             for value in self.kept(cell, CELL):
-                self.named(value, (), owner)
+                self.named(value, names, owner)
         self.named(function.__dict__.get("__wrapped__"), (), owner)
         namespace = function.__globals__
         if is_library(namespace.get("__name__", "")):
             return
-        names, stored = _names_of(function.__code__)
         if stored:
             self.names(namespace, stored)
         for name in names:

@@ -1,4 +1,4 @@
-"""Modules that not everybody has installed, imported when a function needs them."""
+"""Imports optional packages when a function first needs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def require(module: str, extra: str) -> Any:
-    """Return ``module``, or say what to install, which is all that the extra brings.
+    """Import and return ``module``, or raise an error that names the packages of the extra.
 
     Raises:
         ImportError: the module's package is not installed.
@@ -22,7 +22,7 @@ def require(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
-            raise  # the package is there, and something that it needs itself is not
+            raise  # the package is installed, but one of its own dependencies is not
         raise ImportError(
             f"This needs {package}, which is not installed. "
             f"Use: {_pip()} install {' '.join(_packages(extra)) or package}"
@@ -30,10 +30,10 @@ def require(module: str, extra: str) -> Any:
 
 
 def _packages(extra: str) -> list[str]:
-    """Return the packages that an extra brings, by what this package was installed with."""
+    """Return the packages of an extra, from the metadata of this package."""
     try:
         lines = metadata.requires("blitz-helpers") or []
-    except metadata.PackageNotFoundError:  # imported from a folder, without an installation
+    except metadata.PackageNotFoundError:  # imported from a folder without being installed
         return []
     wanted = re.compile(rf"""([\w.-]+)[^;]*;\s*extra\s*==\s*['"]{extra}['"]""")
     return sorted(match[1] for match in map(wanted.match, lines) if match)

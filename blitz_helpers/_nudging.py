@@ -1,4 +1,4 @@
-"""How a loss changes when a single entry of a tensor is nudged."""
+"""Measures how a loss changes when a single entry of a tensor is nudged."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def entry_at(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
-    """Return a view of the one entry that ``index`` points at, as a tuple or in flattened order.
+    """Return a view of one entry; ``index`` is a tuple, or a number in flattened order.
 
     Raises:
-        IndexError: it points outside, or at more than one entry.
+        IndexError: ``index`` is out of range, or points at more than one entry.
 
     >>> entry_at(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), -1)
     tensor(4.)
@@ -18,19 +18,19 @@ def entry_at(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
     where = index.tolist() if isinstance(index, Tensor) else index
     if isinstance(where, int):
         if not -values.numel() <= where < values.numel():
-            raise IndexError(f"index {where} lies outside of {values.numel()} entries.")
+            raise IndexError(f"index {where} is out of range for {values.numel()} entries.")
         flat = torch.tensor(where % values.numel())
         where = [int(i) for i in torch.unravel_index(flat, values.shape)]
     entry = values[tuple(where)]
     if entry.dim():
-        raise IndexError(f"index {where} is not one entry of the shape {tuple(values.shape)}.")
+        raise IndexError(f"index {where} must point at one entry of shape {tuple(values.shape)}.")
     return entry
 
 
 def slope_along(entry: Tensor, loss_fn: Callable[[], Tensor | float], eps: float) -> float:
     """Return the central difference of ``loss_fn()`` for ``entry`` nudged up and down by ``eps``.
 
-    The entry is put back only if ``loss_fn`` returns: the caller keeps what it was.
+    If ``loss_fn`` raises, the entry stays nudged, and the caller must restore it.
 
     Raises:
         ValueError: ``eps`` is lost in rounding, or the loss is not one float64 number.

@@ -1,4 +1,4 @@
-"""Which module is running in each thread, asked of torch's own hooks for all modules."""
+"""Tracks which module is running in each thread, through torch's global module hooks."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from blitz_helpers._torch import COMPILER
 
 
 class Follower(Protocol):
-    """Hears of every module that begins or ends, in whichever thread it runs."""
+    """Is notified when a module starts or ends, in any thread."""
 
     def entered(self, module: nn.Module) -> None:
-        """Hear that the module is about to run in this thread."""
+        """Called when the module is about to run in this thread."""
 
     def left(self, module: nn.Module, output: Any) -> None:
-        """Hear that the module has ended in this thread; ``output`` is ``None`` if it failed."""
+        """Called when the module has ended in this thread; ``output`` is ``None`` if it failed."""
 
 
 class _Running(threading.local):
-    """The modules that are running in one thread, the innermost last."""
+    """The modules that are running in one thread, with the innermost last."""
 
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
 
 
 _here = _Running()
-_followers: tuple[Follower, ...] = ()  # replaced as a whole: other threads may be reading it
+_followers: tuple[Follower, ...] = ()  # replaced, never modified: other threads may be reading it
 _followers_lock = threading.Lock()
 
 
 @contextmanager
 def follow_modules(follower: Follower) -> Iterator[None]:
-    """Tell ``follower`` of the modules that run, in this thread and in others.
+    """Notify ``follower`` of all modules that run inside the ``with`` block, in any thread.
 
-    Nothing is attached to a model, and torch is afterwards as it was. Compiled models run
-    uncompiled meanwhile, since the compiler would compile the hooks too.
+    Nothing is attached to a model, and torch is restored afterwards. Meanwhile, compiled models
+    run uncompiled, since the compiler would compile the hooks too.
     """
     global _followers
     with _hooks:
@@ -59,11 +59,11 @@ def follow_modules(follower: Follower) -> Iterator[None]:
         finally:
             with _followers_lock:
                 _followers = tuple(one for one in _followers if one is not follower)
-            del modules[outside:]  # those that Ctrl-C has stopped: torch runs no hook for them
+            del modules[outside:]  # stopped by Ctrl-C, for which torch runs no hooks
 
 
 def running_modules() -> Sequence[nn.Module]:
-    """Return the modules that are running in this thread, the innermost last."""
+    """Return the modules that are running in this thread, with the innermost last."""
     return _here.modules
 
 
@@ -76,7 +76,7 @@ def _enter(module: nn.Module, _inputs: Any) -> None:
 def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
     modules = _here.modules
     if not modules or (modules[-1] is not module and not any(one is module for one in modules)):
-        return  # it began before anybody followed, or a hook before ours raised
+        return  # it began before the hooks were set, or an earlier hook raised
     ended = None
     while ended is not module:
         ended = modules.pop()
@@ -85,15 +85,15 @@ def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
 
 
 class _Hooks(SharedContext):
-    """Torch's hooks for all modules, with whatever was compiled running uncompiled."""
+    """Torch's global module hooks; while they are set, compiled modules run uncompiled."""
 
     _warning = WarningIgnored(r"Using `torch\.compile\(module\)` when there are global hooks")
 
     def begin(self) -> None:
         global _here
-        _here = _Running()  # what ran when the hooks were last removed has long ended
+        _here = _Running()  # modules that ran when the hooks were last removed have ended
         self._uncompiled = None
-        if COMPILER in sys.modules:  # without which nothing can have been compiled
+        if COMPILER in sys.modules:  # not loaded if nothing was compiled
             self._uncompiled = torch.compiler.set_stance("force_eager")
             self._uncompiled.__enter__()
             self._warning.__enter__()

@@ -1,4 +1,4 @@
-"""Statistics of a large tensor, read from memory once and copied nowhere."""
+"""Statistics of a large tensor, which is read from memory once and not copied."""
 
 import math
 from collections.abc import Iterator
@@ -7,29 +7,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Entries of a piece. For a processor it is what fits the cache of each core, so that only the
-# first of several reductions waits for the memory; elsewhere what makes a launch worth its while.
+# Entries per piece. On a CPU, a piece fits the caches of the cores, so that only the first of
+# several reductions waits for memory; elsewhere, it is large enough to be worth a kernel launch.
 _PIECE_PER_THREAD, _PIECE_ELSEWHERE = 2**17, 2**24
 _DOUBLE = (torch.float64, torch.complex128)
 
 
 class Statistics(NamedTuple):
-    """What there is to know of a tensor's entries; nan where there are too few of them."""
+    """Statistics of a tensor's entries; nan if there are too few of them."""
 
     norm: float
     mean: float | complex
-    std: float  # the sample's, as in `torch.std`
+    std: float  # of the sample, as in `torch.std`
     max_abs: float
     zero_fraction: float  # of exact zeros
 
 
 def statistics(tensor: Tensor) -> Statistics:
-    """Return the statistics of all entries, low precision summed in float32.
+    """Return the statistics of all entries; low precision is summed in float32.
 
-    A sparse tensor counts as the dense one that it stands for.
+    The zeros that a sparse tensor leaves out count.
 
     Source: T. Chan, G. Golub and R. LeVeque, "Updating Formulae and a Pairwise Algorithm for
-    Computing Sample Variances", 1979, for how the pieces are put together.
+    Computing Sample Variances", 1979, for combining the pieces.
 
     >>> statistics(torch.tensor([0.0, 3.0, -4.0, 0.0])).norm
     5.0
@@ -60,7 +60,7 @@ class _Moments(NamedTuple):
     size: int
     zeros: int
     mean: float | complex = 0.0
-    squares: float = 0.0  # sum of them
+    squares: float = 0.0  # sum of squares
     spread: float = 0.0  # sum of squared distances from the mean
     max_abs: float = 0.0
 
@@ -79,7 +79,7 @@ def _moments_of_pieces(tensor: Tensor) -> Iterator[_Moments]:
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield all entries in flat pieces, which are views wherever they can be."""
+    """Yield all entries in flat pieces, as views if possible."""
     if tensor.device.type == "cpu":
         limit = _PIECE_PER_THREAD * torch.get_num_threads()
     else:
@@ -107,7 +107,7 @@ def _moments(piece: Tensor) -> _Moments:
         spread = _sum_of_squares(piece - mean)
     else:
         spread = squares - count * _square(mean)
-        # Good enough where no square vanished or overflowed, and the mean does not dominate.
+        # Accurate enough unless a square may have under- or overflowed, or the mean dominates.
         if not (1e-24 < squares < 1e32 and spread > squares / 16):
             return _moments(piece.cpu().to(torch.promote_types(piece.dtype, torch.float64)))
     if piece.is_complex() or not math.isfinite(max_abs):
@@ -122,4 +122,4 @@ def _sum_of_squares(values: Tensor) -> float:
 
 
 def _square(number: complex) -> float:
-    return abs(number) * abs(number)  # `**` raises where this overflows to inf
+    return abs(number) * abs(number)  # `**` would raise instead of overflowing to inf

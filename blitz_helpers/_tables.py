@@ -1,12 +1,12 @@
-"""Rows of text as an aligned table: for a terminal, and for JupyterLab."""
+"""Formats rows of text as aligned tables, for a terminal and for JupyterLab."""
 
 from collections.abc import Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Return the rows under the header, each column as wide as its widest cell.
+    """Return an aligned plain-text table.
 
-    ``align`` has one character a column, as in format strings: ``"<"`` or ``">"``.
+    ``align`` has one character per column, as in format strings: ``"<"`` or ``">"``.
 
     >>> print(text_table(["name", "size"], [["conv1.weight", "54"]], align="<>"))
     name          size
@@ -25,12 +25,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Return the same table as HTML, in the colours of the page it stands on.
+    """Return the same table as HTML, in the colours of the page around it.
 
     >>> html_table(["n"], [["<b>"]], align=">")
     '<table><thead>...<td style="text-align: right">&lt;b&gt;</td></tr></tbody></table>'
     """
-    from html import escape  # it reads HTML's two thousand entities: only for what is shown
+    from html import escape  # loads two thousand HTML entities, so only when needed
 
     sides = ["right" if side == ">" else "left" for side in align]
 

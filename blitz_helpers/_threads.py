@@ -1,4 +1,4 @@
-"""Contexts that overlapping threads share."""
+"""Contexts shared by threads that overlap."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 class SharedContext(ABC):
     """Begins with the first thread that enters it, and ends with the last one that leaves.
 
-    What belongs to the whole process (random states, torch's global hooks) cannot be kept and put
-    back by each thread for itself: where two overlap, the second keeps what the first has set, and
-    puts that back last.
+    State of the whole process, such as random states or torch's global hooks, cannot be saved and
+    restored by each thread separately: of two that overlap, the second would save what the first
+    has set, and restore that last.
 
     >>> class Noted(SharedContext):
     ...     def begin(self):
@@ -37,11 +37,11 @@ class SharedContext(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Set up what all threads share."""
+        """Set up the shared state."""
 
     @abstractmethod
     def end(self) -> None:
-        """Take it down again."""
+        """Restore the state as it was before."""
 
     def __enter__(self) -> None:
         with self._lock:
@@ -57,10 +57,10 @@ class SharedContext(ABC):
 
 
 class WarningIgnored(SharedContext):
-    """Ignores the warnings that begin with ``message``, a regular expression.
+    """Ignores warnings whose text starts with a match of ``message``, a regular expression.
 
-    ``warnings.catch_warnings`` puts a whole list of filters back, and with it what other threads
-    have added or removed meanwhile. This adds one filter and removes one.
+    ``warnings.catch_warnings`` restores the whole list of filters, and so undoes what other threads
+    have added or removed meanwhile. This context adds and removes a single filter.
     """
 
     def __init__(self, message: str) -> None:
@@ -73,11 +73,11 @@ class WarningIgnored(SharedContext):
         self._filters.insert(0, self._filter)
 
     def end(self) -> None:
-        """Remove the filter, also from a copy that a ``catch_warnings`` has made meanwhile."""
+        """Remove the filter, even from a copy that ``catch_warnings`` has made meanwhile."""
         for filters in {id(one): one for one in (self._filters, _filters())}.values():
             with suppress(ValueError):
                 filters.remove(self._filter)
 
 
 def _filters() -> list[Any]:
-    return warnings.filters  # type: ignore[return-value]  # a list, which its type hides
+    return warnings.filters  # type: ignore[return-value]  # a list, although typed as a Sequence

@@ -1,4 +1,4 @@
-"""What ``backward()`` leaves in ``.grad``: sent back, reported on, and checked by nudging."""
+"""Random-vector backward, reports of gradients, and numerical gradients to check them."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +19,11 @@ _HEADER = ("parameter", "shape", "status", "norm", "mean", "std", "max abs", "ze
 def random_backward(output: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw a normal vector ``v`` of ``output``'s shape, run ``output.backward(v)``, return ``v``.
 
-    What arrives in every ``.grad`` is the gradient of ``(v * output).sum()``.
+    Each ``.grad`` then receives the gradient of ``(v * output).sum()``.
 
     Raises:
         TypeError: ``output`` is not a tensor.
-        ValueError: ``output`` has no graph to go back through.
+        ValueError: ``output`` has no graph.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> v = random_backward(3 * w, generator=torch.Generator().manual_seed(0))
@@ -46,11 +46,11 @@ def random_backward(output: Tensor, generator: torch.Generator | None = None) ->
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The gradient of one parameter; the numbers are ``None`` where there is none.
+    """The gradient of one parameter; its numbers are ``None`` if there is no gradient.
 
     ``status`` is ``"frozen"`` (``requires_grad`` is off), ``"none"`` (no backward has reached
     it), ``"zero"`` (reached, and every entry is zero), ``"nonfinite"`` or ``"ok"``. ``std`` is
-    the sample's, as :func:`torch.std` has it: nan for a single entry.
+    the sample standard deviation, as in :func:`torch.std`: nan for a single entry.
 
     >>> from torch import nn
     >>> row = gradient_report(nn.Linear(2, 1))[0]  # no backward yet
@@ -59,7 +59,7 @@ class GradientRow:
     """
 
     name: str
-    shape: tuple[int, ...] | None  # `None` for a lazy parameter, which has none yet
+    shape: tuple[int, ...] | None  # `None` for a lazy parameter
     status: str
     norm: float | None = None
     mean: float | complex | None = None
@@ -77,7 +77,7 @@ class GradientRow:
 
 
 class GradientReport(tuple[GradientRow, ...]):
-    """One :class:`GradientRow` a parameter, in the model's order; a tied weight comes once.
+    """One :class:`GradientRow` per parameter, in the model's order; a tied weight comes once.
 
     >>> import torch
     >>> from torch import nn
@@ -92,7 +92,7 @@ class GradientReport(tuple[GradientRow, ...]):
 
     @property
     def total_norm(self) -> float:
-        """Norm of all gradients as one vector: ``torch.nn.utils.get_total_norm`` of them."""
+        """The norm of all gradients as one vector, as in ``torch.nn.utils.get_total_norm``."""
         norms = [row.norm for row in self if row.norm is not None]
         return float(torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float64)))
 
@@ -109,11 +109,11 @@ class GradientReport(tuple[GradientRow, ...]):
 def gradient_report(model: nn.Module) -> GradientReport:
     """Return statistics of the gradient of every parameter of ``model``.
 
-    Nothing is copied whole; a sparse gradient counts as the dense one that it stands for.
+    No gradient is copied as a whole. The zeros that a sparse gradient leaves out count.
 
     Raises:
         TypeError: ``model`` is not a module.
-        ValueError: it has no parameters, or a gradient on the ``meta`` device, without numbers.
+        ValueError: it has no parameters, or a gradient is on the ``meta`` device.
 
     >>> model = nn.Linear(2, 1)
     >>> [row.status for row in gradient_report(model)]
@@ -152,16 +152,16 @@ def numerical_gradient(
 ) -> Tensor:
     """Return the gradient of ``loss_fn()`` at ``parameter`` by central differences.
 
-    Each entry in turn is nudged up and down by ``eps``; the gradient is the difference of the
-    two losses over that of the two entries. The same weights must give the same loss: no
-    dropout. Afterwards ``parameter`` is as it was, bit for bit, also when ``loss_fn`` raises.
+    Each entry in turn is nudged up and down by ``eps``; the gradient is the difference between
+    the two losses, divided by the distance between the two nudged values. ``loss_fn`` must be
+    deterministic: no dropout. ``parameter`` is restored to the bit, even if ``loss_fn`` raises.
 
-    The result has the shape of ``parameter``. ``indices`` picks entries instead, one number each:
+    The result has the shape of ``parameter``, or one number for each of ``indices`` if given:
     tuples as in ``parameter[2, 0]``, or integers as in ``parameter.flatten()[5]``.
 
     Raises:
         ValueError: ``parameter`` is not float64 or is expanded, ``eps`` is not a small positive
-            number, or ``loss_fn`` returned anything but one float64 number.
+            number, or ``loss_fn`` does not return a single float64 number.
         IndexError: an index does not point at one entry.
 
     >>> w = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -177,7 +177,7 @@ def numerical_gradient(
         raise ValueError("parameter is expanded: its entries share memory. Use the original.")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps={eps}: expected a small positive number, such as 1e-5.")
-    # `.data`, since a graph made before may still be used after: the nudges are undone.
+    # Through `.data`, so that graphs made before stay usable: the nudges are undone.
     values = parameter.data
     before = values.clone()
     picked = product(*map(range, parameter.shape)) if indices is None else indices

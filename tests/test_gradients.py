@@ -356,9 +356,9 @@ def test_no_indices_ask_for_nothing():
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        (6, "index 6 lies outside of 6 entries"),
-        (-7, "index -7 lies outside of 6 entries"),
-        ((0,), r"index \(0,\) is not one entry of the shape \(2, 3\)"),
+        (6, "index 6 is out of range for 6 entries"),
+        (-7, "index -7 is out of range for 6 entries"),
+        ((0,), r"index \(0,\) must point at one entry of shape \(2, 3\)"),
         ((2, 0), "index 2 is out of bounds"),
         ((0, 0, 0), "too many indices"),
         ((0, slice(None)), "is not one entry"),

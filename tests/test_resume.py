@@ -316,7 +316,7 @@ def test_any_flipped_bit_is_found(trained):
         bad = bytearray(good)
         bad[place] ^= 1 << draw.randrange(8)
         trained.write_bytes(bad)
-        refused(trained, "is damaged, or no checkpoint that fit wrote")
+        refused(trained, "is damaged, or was not written by fit")
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
@@ -343,7 +343,7 @@ def test_a_bad_first_batch_after_a_resume_changes_nothing(trained):
     samples = data()
     samples.tensors[1].fill_(99)
     batches = DataLoader(samples, 8, shuffle=True, generator=seeded())
-    refused(trained, "label 99 is no class", batches=batches)
+    refused(trained, "label 99 is out of range", batches=batches)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_what_could_not_be_given_back_is_named_when_it_is_saved_and_the_old_file
     good = trained.read_bytes()
     for bad, message in [
         (object(), r"state\['kept'\] holds a builtins\.object, which a checkpoint could not"),
-        ({torch.ones(1): 1}, r"state\['kept'\] has a tensor for a key that is no parameter"),
+        ({torch.ones(1): 1}, r"state\['kept'\] has a tensor as a key that is not a parameter"),
     ]:
 
         def rule(params, state, bad=bad):

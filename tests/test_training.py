@@ -494,7 +494,7 @@ def test_a_label_that_is_no_class_is_refused_before_its_step(dataset, label):
     batches = [(torch.ones(2, 4), torch.tensor([0, label]))]
     model = make_model()
     before = weights(model)
-    message = f"label {label} is no class: the model tells 3 classes apart, 0 to 2"
+    message = f"label {label} is out of range: the model tells 3 classes apart, 0 to 2"
     with pytest.raises(ValueError, match=message):
         fit(model, batches, STEPS["sgd"](), 1)
     with pytest.raises(ValueError, match=message):
@@ -613,7 +613,7 @@ def test_a_batch_that_is_no_pair_is_refused(batch):
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
 def test_a_wrong_number_of_epochs_is_refused(dataset, epochs):
-    with pytest.raises(ValueError, match="is no number of epochs"):
+    with pytest.raises(ValueError, match="must be a whole number of 1 or more"):
         fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs)
 
 

@@ -1,4 +1,4 @@
-"""The graph that autograd built, as data: its nodes and edges, what is saved and what is freed."""
+"""The autograd graph as data: its nodes and edges, and the tensors that it saves or has freed."""
 
 from blitz_helpers.graph._fold import FoldedGraph
 from blitz_helpers.graph._graph import AutogradGraph
@@ -17,4 +17,4 @@ __all__ = [
     "label_modules",
 ]
 for _record in (AutogradGraph, FoldedGraph, GraphEdge, GraphNode, NamedTensor, SavedTensor):
-    _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them
+    _record.__module__ = __name__  # the public path, for tracebacks and pickles

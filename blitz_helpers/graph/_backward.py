@@ -1,8 +1,7 @@
-"""Foretell whether ``backward()`` works: what stops it, and the few cases that cannot be foretold.
+"""Foretells whether ``backward()`` will work, and names what would stop it.
 
-Whatever ends in ``can_backward=None`` is named in this file and nowhere else: functions written
-in C++, custom functions whose code does not tell, derivatives that depend on values, and leaves
-of another shape than they had.
+Every case of ``can_backward=None`` is in this file: functions written in C++, custom functions
+whose code does not tell, derivatives that depend on values, and leaves whose shape has changed.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from blitz_helpers.graph._saved import FREED, Lost
 
 
 class Obstacle(NamedTuple):
-    """Something that stops ``backward()``, or may."""
+    """A reason why ``backward()`` fails, or may fail."""
 
     is_certain: bool
     reason: str
 
 
 Check: TypeAlias = Callable[[Any, str, list[Lost]], Obstacle | None]
-"""Looks at a node of one kind, given what to call it and what it lost of what it saved."""
+"""Checks a node of one kind, given a name for it and the saved tensors that it lost."""
 
 
 def decisive(obstacles: list[Obstacle]) -> Obstacle | None:
-    """Return the first obstacle that is certain, else the first one, if there is any."""
+    """Return the first certain obstacle; if none is certain, the first, or ``None``."""
     return next((found for found in obstacles if found.is_certain), next(iter(obstacles), None))
 
 
 def check_saved(_node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
-    """Return what stops a node that asks for all that it saved, as torch's own do."""
+    """Check a node that needs all of its saved tensors, as torch's own nodes do."""
     if not lost:
         return None
     why = lost[0].why
@@ -52,7 +51,7 @@ def check_saved(_node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
 
 
 def check_custom(code: BackwardCode) -> Check:
-    """Return the check of a custom function whose backward has this code."""
+    """Return the check for a custom function whose backward has this code."""
 
     def check(node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
         if code.only_raises:
@@ -73,14 +72,14 @@ def check_custom(code: BackwardCode) -> Check:
     return check
 
 
-# Nodes that torch puts where there is no derivative.
+# Nodes that torch inserts where there is no derivative.
 _REFUSES = {
     "NotImplemented": "stands for an operation that has no derivative in torch",
     "Error": "stands for a derivative that cannot be taken: as a rule the function behind it is "
     "marked with once_differentiable, and this is the gradient of its gradient",
 }
-# Nodes of torch whose formula is "not implemented" for some inputs, by the slots of these; `()`
-# stands for all slots. From torch's derivatives.yaml, against which a test holds it.
+# The slots for which torch's nodes have no derivative; `()` stands for all slots.
+# Source: torch's derivatives.yaml. A test compares the two.
 NOT_IMPLEMENTED: dict[str, tuple[int, ...]] = {
     "AcoshBackward1": (),
     "AsinhBackward1": (),
@@ -113,9 +112,9 @@ NOT_IMPLEMENTED: dict[str, tuple[int, ...]] = {
 
 
 def check_of(name: str, has_own_type: bool) -> Check | None:
-    """Return the check of one kind of torch's nodes; ``None``: ``check_saved`` is all it takes.
+    """Return the check for one kind of torch's nodes; ``None`` if ``check_saved`` is enough.
 
-    Nodes that share a Python type with others are those that only C++ knows.
+    Nodes without a Python type of their own are defined in C++.
     """
     if name in _REFUSES:
         return lambda _node, where, _lost: Obstacle(True, f"{where} {_REFUSES[name]}.")
@@ -179,7 +178,7 @@ def _mask_of_rows(node: Any, where: str) -> Obstacle | None:
     return Obstacle(True, f"{where} has no derivative in torch for a mask of {mask.layout}.")
 
 
-# Nodes of torch whose backward raises for some inputs, beside those without a derivative.
+# Other nodes of torch whose backward raises for some inputs.
 _FAILS_AT_TIMES: dict[str, Callable[[Any, str], Obstacle | None]] = {
     "LinalgEigBackward0": _phase,
     "LinalgEighBackward0": _phase,
@@ -190,9 +189,9 @@ _FAILS_AT_TIMES: dict[str, Callable[[Any, str], Obstacle | None]] = {
 
 
 def check_leaf(where: str, leaf: Tensor, shape: tuple[int, ...] | None) -> Obstacle | None:
-    """Say what stops a gradient of this shape from being added to a leaf's ``.grad``."""
+    """Check whether a gradient of this shape can be added to a leaf's ``.grad``."""
     if not leaf.requires_grad:
-        return None  # torch drops the gradient
+        return None  # torch discards the gradient
     if not leaf.is_leaf:
         return Obstacle(
             True,

@@ -1,4 +1,4 @@
-"""Fold a graph that is too large to look at into a limited number of boxes."""
+"""Folds a large graph into a limited number of boxes."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from blitz_helpers.graph._nodes import GraphNode
 
-_BANDS = 12  # the most that a graph without modules is cut into, by depth
+_BANDS = 12  # at most; a graph without modules is cut into bands of depth
 _Nodes: TypeAlias = tuple[GraphNode, ...]
 
 
 class Box(NamedTuple):
-    """Some nodes of a graph that are shown as one."""
+    """Nodes of a graph that are shown as one box."""
 
     title: str
-    """The operation or parameter of a single node, else the module or the range of depths."""
+    """The operation or parameter of a single node; otherwise the module or range of depths."""
     detail: str
-    """The module of a single node, else the operations and how many there are of each."""
+    """The module of a single node; otherwise the operations and their counts."""
     nodes: tuple[GraphNode, ...]
 
     @property
     def kind(self) -> Literal["operation", "leaf", "freed"]:
-        """``"leaf"``: one and nothing else; ``"freed"``: a backward freed what some node saved."""
+        """``"leaf"``: a single leaf; ``"freed"``: backward has freed saved tensors of some node."""
         if len(self.nodes) == 1 and self.nodes[0].name == "AccumulateGrad":
             return "leaf"
         return "freed" if any(node.freed for node in self.nodes) else "operation"
 
 
 class Arrow(NamedTuple):
-    """The output of one box goes into another."""
+    """An arrow from one box to another that takes its output."""
 
     source: int
     target: int
     slot: int | None
-    """Which input, where the target is a single node that takes more than one."""
+    """The input slot, if the target is a single node with several inputs."""
 
 
 class FoldedGraph(NamedTuple):
-    """Boxes and the arrows between them, by their places.
+    """Boxes, and arrows that refer to them by index.
 
-    Every box stands before those that feed it, so no arrows run in a circle.
+    Every box comes before those that feed it, so there are no cycles.
 
     >>> import torch
     >>> from blitz_helpers import autograd_graph
@@ -55,12 +55,11 @@ class FoldedGraph(NamedTuple):
 
 
 def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
-    """Return the nodes in boxes: each in its own if there are at most ``limit`` of them.
+    """Group the nodes into boxes: one node per box if there are at most ``limit``.
 
     Otherwise consecutive nodes of one module share a box, at the deepest nesting of modules that
-    stays within the limit; a node without a module goes with the nodes that feed it. A graph
-    without modules, or one that still has too many boxes, is cut by depth into bands, which are
-    shown as a chain.
+    stays within the limit; a node without a module joins the nodes that feed it. A graph without
+    modules, or one that still has too many boxes, is cut by depth into a chain of bands.
     """
     if len(nodes) <= limit:
         return _boxes([("", [node]) for node in nodes])
@@ -69,7 +68,7 @@ def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
         stretches = _stretches(nodes, [path[:length] for path in paths])
         if len(stretches) <= limit:
             return _boxes(stretches)
-    # A leaf goes with what it feeds last, which lies one above it.
+    # A leaf joins its deepest consumer, which is one level above it.
     depths = [node.depth - (node.name == "AccumulateGrad") for node in nodes]
     deepest = max(depths)
     height = deepest // min(_BANDS, limit) + 1
@@ -84,7 +83,7 @@ def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
 
 
 def _paths(nodes: _Nodes) -> list[tuple[str, ...]]:
-    """Return the module of each node as a path; if it has none, that of its deepest input.
+    """Return the module path of each node, or of its deepest input if it has none.
 
     The root module counts as none, since it runs between all others.
     """
@@ -100,11 +99,10 @@ def _paths(nodes: _Nodes) -> list[tuple[str, ...]]:
 
 
 def _stretches(nodes: _Nodes, paths: list[tuple[str, ...]]) -> list[tuple[str, list[GraphNode]]]:
-    """Return the nodes of one path and one rank together, under the name of their module.
+    """Group the nodes by path and rank, each group under the name of its module.
 
-    A node's rank is the maximum number of changes of module on any way from the root. It grows
-    from each box to those that feed it, which rules out circles, even where a module runs between
-    others again and again.
+    A node's rank is the maximum number of module changes on any path from the root. It grows from
+    each box to those that feed it, which rules out cycles even if a module runs several times.
     """
     ranks = [(0, path) for path in paths]
     for node in nodes:
@@ -113,7 +111,7 @@ def _stretches(nodes: _Nodes, paths: list[tuple[str, ...]]) -> list[tuple[str, l
             if source is None:
                 continue
             is_nameless_leaf = not paths[source] and not nodes[source].inputs
-            if is_nameless_leaf:  # no box of its own: it goes with what it feeds last
+            if is_nameless_leaf:  # it gets no box of its own and joins its last consumer
                 candidate = (rank, path)
             else:
                 candidate = (rank + (path != paths[source] or not path), paths[source])
@@ -126,7 +124,7 @@ def _stretches(nodes: _Nodes, paths: list[tuple[str, ...]]) -> list[tuple[str, l
 
 def _boxes(groups: list[tuple[str, list[GraphNode]]]) -> FoldedGraph:
     place = {node.number: at for at, (_, nodes) in enumerate(groups) for node in nodes}
-    arrows: dict[Arrow, None] = {}  # as a set that keeps its order: by target and slot
+    arrows: dict[Arrow, None] = {}  # used as an ordered set, sorted by target and slot
     for target, (_, nodes) in enumerate(groups):
         for node in nodes:
             shows_slots = len(nodes) == 1 and len(node.inputs) - node.inputs.count(None) > 1

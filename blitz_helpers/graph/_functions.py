@@ -1,7 +1,7 @@
-"""Read from the code of a custom ``Function`` whether its backward asks for saved tensors.
+"""Reads from the code of a custom ``Function`` whether its backward asks for saved tensors.
 
-Nothing is run. The bytecode of ``backward`` is read, and that of the helpers that it passes
-``ctx`` to: unlike source, bytecode is there for generated code and in every kind of prompt too.
+Nothing is run. It reads the bytecode of ``backward`` and of the helpers that ``ctx`` is passed to.
+Unlike source, bytecode also exists for generated code and code typed at a prompt.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch.autograd import Function
 
 _SAVED = frozenset(("saved_tensors", "saved_variables"))  # the second is the old name
 _UNKNOWN = object()
-_MOST_HELPERS = 20  # one inside the other
+_MOST_HELPERS = 20  # the deepest nesting of helpers that is followed
 _PADDING = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"))
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
 class BackwardCode(NamedTuple):
-    """What the code of a custom function's backward says."""
+    """Facts read from the code of a custom function's backward."""
 
     asks: Literal["always", "never", "perhaps"]
     """Whether it asks ``ctx`` for the saved tensors."""
     only_raises: bool
-    """Whether every way through it ends in an error."""
+    """Whether every path through it ends in an error."""
 
 
 def read_backward(function: type[Function]) -> BackwardCode:
-    """Return what the code of a custom function's backward says.
+    """Read the code of a custom function's backward.
 
     >>> class Square(Function):
     ...     @staticmethod
@@ -63,13 +63,13 @@ def _code_of(function: object, depth: int = 0) -> _Code | None:
 
 
 class _Code:
-    """The instructions of a function, and where each of them leads."""
+    """The instructions of a function, and the possible successors of each."""
 
     def __init__(self, function: FunctionType, depth: int) -> None:
         self._function = function
         self._depth = depth
         self._steps: list[dis.Instruction] = []
-        self._place_of: dict[int, int] = {}  # by offset; padding counts as what follows it
+        self._place_of: dict[int, int] = {}  # keyed by offset; padding maps to the next instruction
         for step in dis.get_instructions(function):
             self._place_of[step.offset] = len(self._steps)
             if step.opname not in _PADDING:
@@ -80,7 +80,7 @@ class _Code:
 
     def always_asks(self) -> bool:
         for place, step in enumerate(self._steps):
-            # A handler that can return may catch torch's error; those of `with` pass it on.
+            # An exception handler that can return may swallow torch's error; a `with` does not.
             if (
                 step.opname == "PUSH_EXC_INFO"
                 and self._steps[place + 1].opname != "WITH_EXCEPT_START"
@@ -94,14 +94,14 @@ class _Code:
         if _SAVED & _words(code):
             return False
         contexts = set(code.co_varnames[: code.co_argcount if any_parameter else 1])
-        if contexts & set(code.co_cellvars):  # an inner function has it
+        if contexts & set(code.co_cellvars):  # an inner function uses it
             return False
         return not any(self._passes_on(place, contexts) for place in range(len(self._steps)))
 
     def _passes_on(self, place: int, contexts: set[str]) -> bool:
-        """Say whether ``ctx`` is loaded here for more than an attribute of its own.
+        """Return whether ``ctx`` escapes here, beyond access to an attribute.
 
-        A helper that never asks may have it.
+        Passing it to a helper that never asks for saved tensors does not count.
         """
         loaded = _loaded(self._steps[place])
         if not contexts & set(loaded):
@@ -122,7 +122,7 @@ class _Code:
         return True
 
     def _asks_at(self, place: int) -> bool:
-        """Say whether saved tensors are asked for here, or by a helper that is called here."""
+        """Return whether this instruction asks for saved tensors, or calls a helper that does."""
         step = self._steps[place]
         if step.argval in _SAVED and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             return True
@@ -138,7 +138,7 @@ class _Code:
         return False
 
     def _resolved(self, place: int) -> tuple[Any, int]:
-        """Return the global or enclosed value that is loaded from here on, and where that ends."""
+        """Return the global or closure value loaded from here on, and the place after it."""
         step = self._steps[place]
         value = _UNKNOWN
         if step.opname.startswith("LOAD_GLOBAL"):
@@ -150,13 +150,13 @@ class _Code:
         while value is not _UNKNOWN and self._steps[place].opname.startswith(
             ("LOAD_ATTR", "LOAD_METHOD")
         ):
-            # Statically, since a property would run code.
+            # Looked up statically, since a property would run code.
             value = inspect.getattr_static(value, self._steps[place].argval, _UNKNOWN)
             place += 1
         return value, place
 
     def _can_return(self, start: int, but_for: Callable[[int], bool] = lambda _: False) -> bool:
-        """Say whether a way from here returns without passing a place of the given kind."""
+        """Return whether some path from here returns without passing such a place."""
         todo, seen = [start], set[int]()
         while todo:
             place = todo.pop()
@@ -181,7 +181,7 @@ class _Code:
         return [way for way, cannot in ((target, False), (place + 1, True)) if taken is not cannot]
 
     def _is_taken(self, place: int) -> bool | None:
-        """Say whether a jump is taken that asks if a function is there; ``None``: not known."""
+        """Return whether a jump that tests for a function is taken; ``None`` if unknown."""
         before = place - (self._steps[place - 1].opname == "TO_BOOL")
         for start in range(before - 1, -1, -1):
             value, end = self._resolved(start)
@@ -200,12 +200,12 @@ def _enclosed(function: FunctionType, name: str) -> Any:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     try:
         return dict(cells)[name].cell_contents
-    except (KeyError, ValueError):  # a variable of its own, or one without a value yet
+    except (KeyError, ValueError):  # a local variable, or one without a value yet
         return _UNKNOWN
 
 
 def _loaded(step: dis.Instruction) -> tuple[str, ...]:
-    """Return the variables that an instruction loads; the last is then on top of the stack."""
+    """Return the variables that an instruction loads; the last ends up on top of the stack."""
     if not step.opname.startswith(("LOAD_FAST", "STORE_FAST_LOAD_FAST", "LOAD_DEREF")):
         return ()
     names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
@@ -213,7 +213,7 @@ def _loaded(step: dis.Instruction) -> tuple[str, ...]:
 
 
 def _words(code: CodeType) -> set[str]:
-    """Return the names and texts in some code, those of its inner functions included."""
+    """Return the names and strings in some code, including its inner functions."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     texts = (constant for constant in code.co_consts if isinstance(constant, str))
     return set(code.co_names).union(texts, *map(_words, inner))

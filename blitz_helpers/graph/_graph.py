@@ -1,4 +1,4 @@
-"""The graph that a walk found: its nodes and edges as a whole, in every form it is shown in."""
+"""The autograd graph as a whole, with its views: text, HTML, Mermaid and DOT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blitz_helpers.graph._fold import FoldedGraph, fold
 from blitz_helpers.graph._languages import dot, mermaid
 from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
 
-# More than a page shows; and some browsers' Mermaid stops at some hundreds of edges.
+# A page shows no more, and Mermaid fails in some browsers at a few hundred edges.
 _MOST_ROWS, _MOST_BOXES = 100, 100
 
 
@@ -29,18 +29,18 @@ class AutogradGraph:
     """
 
     nodes: tuple[GraphNode, ...]
-    """Ordered by depth: every node stands before those that feed it."""
+    """All nodes, ordered by depth: every node comes before those that feed it."""
     roots: tuple[GraphNode, ...]
-    """The nodes of the outputs, in their order, each once."""
+    """The nodes of the outputs, in order and without repeats."""
     saved_bytes: int
-    """Memory that the saved tensors keep, where known, parameters included.
+    """Memory held by the saved tensors, including parameters, as far as it is known.
 
-    What several of them share counts once.
+    Memory that several of them share counts once.
     """
     _obstacle: Obstacle | None
-    """What stops ``backward()``, or may."""
+    """The reason why ``backward()`` fails, or may fail."""
     tensors: tuple[NamedTensor, ...] = ()
-    """Those that the caller named, in the caller's order."""
+    """The tensors that the caller named, in the caller's order."""
 
     @cached_property
     def edges(self) -> tuple[GraphEdge, ...]:
@@ -54,21 +54,21 @@ class AutogradGraph:
 
     @property
     def root(self) -> GraphNode:
-        """The node of the output; of the first one, where there are several."""
+        """The node of the output, or of the first output if there are several."""
         return self.roots[0]
 
     @property
     def leaves(self) -> tuple[GraphNode, ...]:
-        """The nodes where gradients end up in a tensor's ``.grad``."""
+        """The nodes that add a gradient to a tensor's ``.grad``."""
         return tuple(node for node in self.nodes if node.name == "AccumulateGrad")
 
     @property
     def can_backward(self) -> bool | None:
-        """Whether ``torch.autograd.backward`` works, called once, as things stood at the walk.
+        """Whether one call of ``torch.autograd.backward`` works, as of the time of the walk.
 
-        It is taken to be called for all outputs, with gradients of their shapes and nothing else.
-        ``True``: it works; ``False``: it raises; ``None``: only running it can tell, for the reason
-        in ``backward_error``. Not foreseen is what a user's hook raises.
+        The call gets all outputs and gradients of their shapes, and no other arguments. ``True``:
+        it works; ``False``: it raises; ``None``: only running it can tell, for the reason in
+        ``backward_error``. Errors raised by user hooks cannot be foreseen.
         """
         if self._obstacle is None:
             return True
@@ -76,11 +76,11 @@ class AutogradGraph:
 
     @property
     def backward_error(self) -> str | None:
-        """Why ``backward()`` will fail, or may; ``None`` where it works."""
+        """The reason why ``backward()`` will or may fail; ``None`` if it works."""
         return None if self._obstacle is None else self._obstacle.reason
 
     def path(self) -> str:
-        """Return the operations along the longest way, from the deepest to the root."""
+        """Return the operations along the longest path, from the deepest one to the root."""
         inner = [node for node in self.nodes if node.name != "AccumulateGrad"]
         node = next(node for node in inner if node.depth == inner[-1].depth)
         consumers: dict[int, list[int]] = {}
@@ -94,20 +94,20 @@ class AutogradGraph:
         return " -> ".join(ops)
 
     def folded(self, limit: int = _MOST_BOXES) -> FoldedGraph:
-        """Return the graph in at most ``limit`` boxes, if need be by module or by depth.
+        """Return the graph in at most ``limit`` boxes, grouped by module or depth if necessary.
 
-        Every box stands before those that feed it, so no arrows run in a circle.
+        Every box comes before those that feed it, so there are no cycles.
         """
         if limit < 1:
             raise ValueError(f"limit={limit}; expected at least 1 box.")
         return fold(self.nodes, limit)
 
     def to_mermaid(self) -> str:
-        """Return Mermaid source, folded where the graph is large; JupyterLab draws it."""
+        """Return Mermaid source, which JupyterLab draws; a large graph is folded."""
         return mermaid(self.folded())
 
     def to_dot(self) -> str:
-        """Return source for Graphviz, folded where the graph is large."""
+        """Return Graphviz source; a large graph is folded."""
         return dot(self.folded())
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What all nodes of one Python type have in common, found out once."""
+"""Facts that all nodes of one Python type share, worked out once per type."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from blitz_helpers.graph._modules import VIEWS
 from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
 
 Kind: TypeAlias = tuple[str, str, bool, SavedReader | None, Check | None]
-"""Name, operation, whether that is a view, what reads the saved tensors, what finds obstacles.
+"""Name, operation, whether that is a view, reader of saved tensors, check for obstacles.
 
-A plain tuple, since a named one is unpacked far more slowly.
+A plain tuple, since a named tuple is far slower to unpack.
 """
 
-# torch's own types last for ever; those of custom functions may be made by the thousand.
+# torch's own types live for ever, but programs may create thousands of custom functions.
 kinds: dict[type[Node], Kind] = {}
 _custom_kinds: WeakKeyDictionary[type[Node], Kind] = WeakKeyDictionary()
 
 
 def learn_kind(node: Node) -> Kind:
-    """Return the kind of a node whose type is not in ``kinds``; add it, if it is the type's own."""
+    """Return the kind of a node, and add it to ``kinds`` unless other kinds share its type."""
     python_type = type(node)
     if issubclass(python_type, BackwardCFunction):
         kind = _custom_kinds.get(python_type)
@@ -38,7 +38,7 @@ def learn_kind(node: Node) -> Kind:
         return kind
     name = _QUALIFIERS.sub("", node.name())
     op = op_of(name)
-    has_own_type = name == python_type.__name__  # else one that only C++ knows: they share a type
+    has_own_type = name == python_type.__name__  # nodes defined in C++ share one type
     kind = (name, op, op in VIEWS, saved_reader(python_type), check_of(name, has_own_type))
     if has_own_type:
         kinds[python_type] = kind
@@ -47,13 +47,13 @@ def learn_kind(node: Node) -> Kind:
 
 _QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")
 _BACKWARD = re.compile(r"Backward\d*$")
-# After a digit the word goes on with a single capital (Pool2D, R2C), with what is on the other
-# side of a 2 (Col2Im, Deg2Rad), and in Xlog1Py.
+# A word continues after a digit with a single capital (Pool2D, R2C), with the second half of a
+# conversion (Col2Im, Deg2Rad), and in Xlog1Py.
 _WORD = re.compile(r"[A-Z][a-z]*(?:2[A-Z][a-z]+|1Py|\d+(?:[A-Z](?![a-z]))?)*|[a-z]+|\d+[A-Z]")
 
 
 def op_of(name: str) -> str:
-    """Return the operation behind a node's name, as one calls it.
+    """Return the operation behind a node's name, as it is called in torch.
 
     >>> op_of("MaxPool2DWithIndicesBackward0")
     'max_pool2d_with_indices'

@@ -1,4 +1,4 @@
-"""Note which module runs when, and find for a node the module that made it."""
+"""Records which module runs when, to find the module that made a node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blitz_helpers.graph._release import free_apart
 
 
 class Labels:
-    """Which module of a model was running from which sequence number on, in one thread."""
+    """The modules of a model that ran in one thread, and the sequence numbers where they began."""
 
     def __init__(self, model: ReferenceType[nn.Module]) -> None:
         self.model = model
@@ -26,7 +26,7 @@ class Labels:
         self._modules: list[str | None] = []
 
     def note(self, module: str | None) -> None:
-        """Note that ``module`` runs from here on."""
+        """Record that ``module`` runs from here on."""
         now: int = sequence_number()
         if self._starts and now == self._starts[-1]:
             self._modules[-1] = module
@@ -35,15 +35,15 @@ class Labels:
             self._modules.append(module)
 
     def running_at(self, sequence_nr: int) -> str | None:
-        """Return the module that ran when the node of this number was made."""
+        """Return the module that was running when the node with this number was made."""
         place = bisect_right(self._starts, sequence_nr) - 1
         return None if place < 0 else self._modules[place]
 
 
 class _Mark:
-    """Says at a node that a module made that node, and its inputs, under these labels.
+    """Attached to a node; says which labels apply to the node and its inputs.
 
-    Sequence numbers count within a thread, and no node knows its thread: this tells.
+    Sequence numbers count within a thread, and nodes do not know their thread. The mark does.
     """
 
     __slots__ = ("__weakref__", "labels", "sequence_nr")
@@ -54,12 +54,12 @@ class _Mark:
 
 
 _KEY = "blitz_helpers.labels"
-_marks: WeakSet[_Mark] = WeakSet()  # each lives as long as its node
+_marks: WeakSet[_Mark] = WeakSet()  # each mark lives as long as its node
 _marks_lock = threading.Lock()
 
 
 class _Labeller:
-    """Notes for each thread which module of one model runs when."""
+    """Records for each thread which module of one model runs when."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = ref(model)
@@ -78,7 +78,7 @@ class _Labeller:
                     _mark(tensor.grad_fn, labels)
 
     def end(self) -> None:
-        """Note that no module runs any more, in case one was interrupted."""
+        """Record that no module runs any more, in case one was interrupted."""
         labels: Labels | None = getattr(self._here, "labels", None)
         if labels is not None:
             labels.note(None)
@@ -100,7 +100,7 @@ def _mark(node: Node, labels: Labels) -> None:
     marks.append(mark)
     with _marks_lock:
         _marks.add(mark)
-    free_apart(node)  # Python has seen it now
+    free_apart(node)  # the node now has a Python object
 
 
 def _tensors(output: object) -> Iterator[Tensor]:
@@ -118,11 +118,11 @@ def _tensors(output: object) -> Iterator[Tensor]:
 
 @contextmanager
 def label_modules(model: nn.Module) -> Iterator[None]:
-    """Note which module runs when, so that the graph of a forward pass inside has it on each node.
+    """Record which module runs when, to label each node of graphs built inside the ``with`` block.
 
-    Nothing is attached to the model: global forward hooks watch it, and are gone afterwards. The
-    notes last as long as the graph: an entry in torch's ``node.metadata``, at the nodes that made
-    the outputs of modules, leads to them. They hold in whichever thread the graph is looked at.
+    Nothing is attached to the model: global forward hooks watch it and are removed afterwards. The
+    labels last as long as the graph, in torch's ``node.metadata`` of the nodes that made the
+    outputs of modules. They can be read from any thread.
 
     Raises:
         TypeError: ``model`` is not a module.
@@ -161,12 +161,12 @@ class FoundLabels:
     def modules(
         self, nodes: list[Node], slots: list[list[int]], order: list[int]
     ) -> list[str | None]:
-        """Return by place the module that ran when each node was made, if that was noted.
+        """Return the module that was running when each node was made, if that was recorded.
 
         Args:
-            nodes: of the graph.
-            slots: the places of the nodes that feed each, -1 for none.
-            order: the places, each before those of the nodes that feed it.
+            nodes: the nodes of the graph.
+            slots: for each node the indices of the nodes that feed it, -1 for an empty slot.
+            order: all indices, each before those of the nodes that feed it.
         """
         above: list[tuple[Labels, ...]] = [()] * (len(nodes) + 1)
         modules: list[str | None] = [None] * (len(nodes) + 1)

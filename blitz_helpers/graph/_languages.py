@@ -1,4 +1,4 @@
-"""Write a folded graph in languages that draw it: Mermaid and Graphviz's DOT."""
+"""Writes a folded graph as Mermaid and as Graphviz's DOT."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 from blitz_helpers.graph._fold import Box, FoldedGraph
 
-# These stay distinct with every common kind of colour blindness, and dark text reads on each.
+# Distinct with every common kind of colour blindness, and readable under dark text.
 _FILLS = {"operation": "#F0E442", "leaf": "#56B4E9", "freed": "#C8C8C8"}
 _TEXT = "#222222"
 
 
 class Mermaid(str):
-    """Mermaid source, which JupyterLab draws where a cell ends with it."""
+    """Mermaid source that JupyterLab draws."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Find the owner of a node: the parameter behind a leaf, the module behind an operation."""
+"""Finds the owner of a node: the parameter behind a leaf, the module behind an operation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from blitz_helpers.graph._labels import require_module
 
-# Through these a parameter still feeds the node that uses it: `T` under every `Addmm`.
+# A parameter may reach the node that uses it through these, as through `T` under every `Addmm`.
 VIEWS = frozenset(
     (
         *("alias", "as_strided", "clone", "diagonal", "expand", "narrow", "permute", "select"),
@@ -18,7 +18,7 @@ VIEWS = frozenset(
 
 
 def parameters_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
-    """Return by the ``id`` of each parameter its first dotted name and the modules that own it.
+    """Map the ``id`` of each parameter to its first dotted name and the modules that own it.
 
     Raises:
         TypeError: ``model`` is not a module.
@@ -40,9 +40,9 @@ def parameters_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
 
 
 def owner(feeding: list[list[str]]) -> str:
-    """Return the module that owns all of the parameters, or else the first.
+    """Return the module that owns all of the parameters; if none does, an owner of the first.
 
-    A tied weight has several owners, and the bias beside it tells which of them ran.
+    A tied weight has several owners, and the bias beside it tells which one ran.
     """
     first, *others = feeding
     for module in first:
@@ -57,7 +57,7 @@ def owner(feeding: list[list[str]]) -> str:
 def require_a_name(model: nn.Module) -> None:
     """Raise a ``ValueError`` if a model that owns nothing in a graph cannot have computed it.
 
-    A frozen parameter has no leaf, so a model that has one may well have computed the output.
+    A frozen parameter has no leaf, so a model with frozen parameters may have computed the output.
     """
     kind = type(model).__name__
     parameters = list(model.parameters())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 
-# Named tuples and not dataclasses: a graph has a million of them, and a tuple is made in a
-# quarter of the time.
+# Named tuples, not dataclasses: a graph may have a million, and a tuple takes a quarter of the
+# time to make.
 class SavedTensor(NamedTuple):
     """A tensor that a node keeps, or kept, for its backward.
 
@@ -18,13 +18,13 @@ class SavedTensor(NamedTuple):
     """
 
     name: str
-    """torch's own: ``"mat1"`` for ``node._saved_mat1``."""
+    """torch's name: ``"mat1"`` for ``node._saved_mat1``."""
     shape: tuple[int, ...] | None
-    """``None`` if the tensor is freed or packed, or nested and so without a single shape."""
+    """``None`` if the tensor is freed, packed or nested (nested tensors have no single shape)."""
     nbytes: int | None
-    """0 once freed; ``None`` where it is unknown: for packed, sparse and nested tensors."""
+    """0 once freed; ``None`` (unknown) for packed, sparse and nested tensors."""
     state: Literal["kept", "freed", "changed", "packed"]
-    """``"changed"``: in place, since it was saved; ``"packed"``: by a ``saved_tensors_hooks``."""
+    """``"changed"``: modified in place since; ``"packed"``: by ``saved_tensors_hooks``."""
 
 
 class NamedTensor(NamedTuple):
@@ -39,12 +39,12 @@ class NamedTensor(NamedTuple):
     """
 
     node: int
-    """Number of the node that made it, or that fills its ``.grad``."""
+    """Number of the node that made it, or that fills its ``.grad`` if it is a leaf."""
     name: str
     value: float | None
-    """The number in it, if it holds just one."""
+    """Its value, if it holds a single number."""
     grad: float | None
-    """Its gradient then, where a backward left one: in a leaf, or after ``retain_grad()``."""
+    """Its gradient, if it holds a single number and backward left one in ``.grad``."""
 
 
 class GraphNode(NamedTuple):
@@ -58,37 +58,37 @@ class GraphNode(NamedTuple):
     """
 
     number: int
-    """Its place in ``AutogradGraph.nodes``; edges and ``inputs`` refer to nodes by it."""
+    """Its index in ``AutogradGraph.nodes``, by which edges and ``inputs`` refer to it."""
     name: str
     """torch's own without its prefix: ``"AddmmBackward0"``, ``"AccumulateGrad"``."""
     op: str
-    """The operation that the forward ran: ``"addmm"``; a custom function's own name."""
+    """The operation of the forward pass, such as ``"addmm"``, or a custom function's name."""
     parameter: str | None
-    """Dotted name of the leaf; a tied weight has its first, as in ``named_parameters()``.
+    """Dotted name of the leaf; the first name of a tied weight, as in ``named_parameters()``.
 
-    A leaf that no module owns has the name that ``autograd_graph(..., tensors=...)`` gave it.
+    A leaf that the model does not own has its name in ``autograd_graph(..., tensors=...)``.
     """
     module: str | None
     """Dotted path of the module that ran the operation or owns the parameter that feeds it."""
     shape: tuple[int, ...] | None
-    """Shape of the tensor that the forward made here; of the first, if it made several."""
+    """Shape of the tensor that the forward pass made here, or of the first if several."""
     inputs: tuple[int | None, ...]
-    """For each slot of ``next_functions`` the number of the node there, or ``None``."""
+    """For each slot of ``next_functions``, the number of its node, or ``None``."""
     saved: tuple[SavedTensor, ...]
-    """The tensors that it keeps for its backward."""
+    """The tensors that it keeps, or kept, for its backward."""
     depth: int
-    """The longest way from the root, in edges."""
+    """The length of the longest path from the root, in edges."""
 
     @property
     def freed(self) -> bool | None:
-        """Whether a backward has freed what it saved; ``None`` if it saved nothing."""
+        """Whether backward has freed its saved tensors; ``None`` if it saved nothing."""
         if not self.saved:
             return None
         return self.saved[0].state == "freed"  # a node frees all of it at once
 
 
 class GraphEdge(NamedTuple):
-    """The output of one node's forward goes into a slot of another.
+    """An edge of the graph: the output of one node goes into a slot of another.
 
     ``next_functions[slot][0]`` of node ``target`` is node ``source``.
 
@@ -102,6 +102,6 @@ class GraphEdge(NamedTuple):
     source: int
     """Number of the node that made the tensor."""
     target: int
-    """Number of the node that took it; it is nearer to the root."""
+    """Number of the node that took it, nearer to the root."""
     slot: int
-    """Which input of ``target``."""
+    """Index of the input of ``target``."""

@@ -1,4 +1,4 @@
-"""Let go of a deep graph safely after Python has seen its nodes."""
+"""Frees a deep graph safely after Python has seen its nodes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 
 from torch.autograd.graph import Node
 
-# A node that Python has seen has a Python object, and such nodes are freed one inside the other,
-# at about 200 bytes of C stack each, until something comes between them.
+# Once Python has seen a node, the node has a Python object. Freeing such a node frees its inputs
+# recursively, at about 200 bytes of C stack each, unless something breaks the recursion.
 LEVELS_FREED_AT_ONCE = 64
 
 
@@ -23,7 +23,7 @@ class _Pending(threading.local):
 
 
 class _Apart:
-    """Outlives what its node holds itself, by a little, and then hands it on."""
+    """Keeps the inputs of its node alive until the node is gone, then frees them in a loop."""
 
     __slots__ = ("_sources",)
     _pending = _Pending()
@@ -34,11 +34,11 @@ class _Apart:
     def __del__(self) -> None:
         pending = self._pending
         pending.sources.append(self._sources)
-        # Now the list alone holds them: kept here too, they would be freed after all when this
-        # object is, inside its node.
+        # Only the list may hold them now. If this object did too, they would still be freed with
+        # it, inside its node.
         del self._sources
         if pending.emptying:
-            return  # we are inside the loop below: it goes on when this node is gone
+            return  # called from the loop below, which continues once this node is gone
         pending.emptying = True
         try:
             while pending.sources:

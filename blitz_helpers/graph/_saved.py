@@ -1,4 +1,4 @@
-"""Read what a node saved for its backward without running a hook or recomputing anything."""
+"""Reads the tensors that a node saved for backward, without running hooks or recomputing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Lost(NamedTuple):
-    """A saved tensor that backward cannot have back, and why: ends ``"it needs x, and ..."``."""
+    """A saved tensor that backward can no longer use; ``why`` completes ``"needs x, and ..."``."""
 
     name: str
     why: str
@@ -27,24 +27,24 @@ FREED = "it was freed"
 
 
 class Reading:
-    """What comes up while saved tensors are read, beside their records."""
+    """Findings made while saved tensors are read, beside their records."""
 
     def __init__(self) -> None:
         self.storages: set[UntypedStorage] = set()
         self.lost: list[Lost] = []
-        """From the node that is being read."""
+        """Saved tensors that the node being read has lost."""
         self.shapes: list[Shape | None] = []
-        """Of the tensors that this node took and made."""
+        """The shapes of the inputs and outputs of this node."""
         self.reshaped_leaves: dict[int, Shape] = {}
-        """By the ``id`` of a leaf whose shape has changed since the forward, the shape it had."""
+        """Maps the ``id`` of a leaf whose shape has changed to its shape in the forward pass."""
 
 
 SavedReader: TypeAlias = Callable[[Any, Reading], tuple[SavedTensor, ...]]
-"""Returns the records of what a node saved, and notes the rest in the reading."""
+"""Returns the records of a node's saved tensors, and adds its findings to the reading."""
 
 
 def saved_reader(python_type: type[Node]) -> SavedReader | None:
-    """Return what reads nodes of this type, which torch defines; ``None`` if they save nothing."""
+    """Return a reader for this node type of torch's; ``None`` if its nodes save nothing."""
     raw = "_raw_saved_"
     names = [name.removeprefix(raw) for name in vars(python_type) if name.startswith(raw)]
     if not names:
@@ -56,14 +56,14 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
     def read(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
         try:
             unhooked = hooks(node) == without
-        except (AttributeError, RuntimeError):  # there is a list of tensors among them
+        except (AttributeError, RuntimeError):  # one of them is a list of tensors
             unhooked = False
         found: list[SavedTensor] = []
         for name, raw_attribute, attribute in attributes:
             if not unhooked:
                 try:
                     raw = getattr(node, raw_attribute)
-                except RuntimeError:  # a list of tensors, freed
+                except RuntimeError:  # a freed list of tensors
                     found.append(_freed(name, reading))
                     continue
                 if type(raw) is tuple:
@@ -72,16 +72,16 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
                 if raw.unpack_hook is not None:
                     found.append(SavedTensor(name, None, None, "packed"))
                     continue
-            # No hook is on it, so only torch's own checks run here.
+            # It has no hook, so only torch's own checks run here.
             try:
                 tensor = getattr(node, attribute)
                 if tensor is not None and not tensor.requires_grad:
-                    # This raises for a tensor that was detached in place, as backward will.
+                    # Like backward, this raises for a tensor that was detached in place.
                     getattr(node, raw_attribute).unpack()
             except RuntimeError as error:
                 found.append(_lost(name, getattr(node, raw_attribute), error, reading))
             else:
-                if tensor is not None:  # as is the bias of a layer that has none
+                if tensor is not None:  # it is None for the bias of a layer without one
                     found.append(_present(name, tensor, reading))
         return tuple(found)
 
@@ -89,9 +89,9 @@ def saved_reader(python_type: type[Node]) -> SavedReader | None:
 
 
 def read_custom(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
-    """Return what a custom function gave to ``save_for_backward``.
+    """Return the records of the tensors that a custom function gave to ``save_for_backward``.
 
-    Once that is freed, nothing tells whether there was any.
+    Once they are freed, there is no way to tell whether there were any.
     """
     clears = node._forward_cls.clear_saved_tensors_on_access
     try:
@@ -104,7 +104,7 @@ def read_custom(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
         try:
             tensors = node.saved_tensors
         except RuntimeError:
-            pass  # one of them is lost: which?
+            pass  # one of them is lost: find out which
         else:
             return tuple(
                 _present(f"saved_tensors[{place}]", tensor, reading)
@@ -124,8 +124,8 @@ def _read_list(name: str, raws: tuple[Any, ...], reading: Reading) -> list[Saved
         try:
             tensor = raw.unpack()
         except RuntimeError as error:
-            # Asked like this, torch takes what the node itself made for detached. It is as it
-            # was if it was never changed at all.
+            # Here torch reports a tensor that the node itself made as detached. If it was never
+            # changed, it is intact.
             tensor = raw.data if _DETACHED in str(error) else None
             if tensor is None or tensor._version:
                 found.append(_lost(item, raw, error, reading))
@@ -136,13 +136,13 @@ def _read_list(name: str, raws: tuple[Any, ...], reading: Reading) -> list[Saved
 
 
 def _present(name: str, tensor: Tensor, reading: Reading) -> SavedTensor:
-    """Return the record of a tensor that torch hands out, of whatever layout."""
+    """Return the record of a tensor that torch hands out, in any layout."""
     try:
         shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
     except RuntimeError:  # sparse, nested, or a wrapper of torch.func
         return SavedTensor(name, shape_of(tensor), None, "kept")
     reading.storages.add(storage)
-    if shape not in reading.shapes:  # else it can hardly be a wrong one
+    if shape not in reading.shapes:  # a shape among these is almost certainly right
         before = _shape_before(tensor, reading)
         if before is not None and not _broadcast(shape, before):
             why = f"its shape was {before} then and is {tuple(shape)} now"
@@ -156,7 +156,7 @@ def _present(name: str, tensor: Tensor, reading: Reading) -> SavedTensor:
 
 @lru_cache(maxsize=4096)
 def _kept(name: str, shape: Shape, nbytes: int) -> SavedTensor:
-    """Return one record for all that say the same: a loop saves the same in every step."""
+    """Return one shared record for equal ones: a loop saves the same in every step."""
     return SavedTensor(name, tuple(shape), nbytes, "kept")
 
 
@@ -186,7 +186,7 @@ def _lost(name: str, raw: Any, error: RuntimeError, reading: Reading) -> SavedTe
 
 
 def _reach(tensor: Tensor) -> int:
-    """Return how many bytes from the start of its memory a tensor needs."""
+    """Return how many bytes of its storage a tensor needs, counted from the start."""
     if not tensor.numel():
         return 0
     steps = zip(tensor.shape, tensor.stride(), strict=True)
@@ -195,7 +195,7 @@ def _reach(tensor: Tensor) -> int:
 
 
 def _shape_before(tensor: Tensor, reading: Reading) -> Shape | None:
-    """Return the shape that a tensor had when it was made, if it has another one now."""
+    """Return the shape that a tensor had when it was made, if it has changed since."""
     maker = tensor.grad_fn
     if maker is None:
         return reading.reshaped_leaves.get(id(tensor)) if reading.reshaped_leaves else None
@@ -212,7 +212,7 @@ def _broadcast(one: Shape, other: Shape) -> bool:
 
 
 def shape_of(tensor: Tensor) -> Shape | None:
-    """Return the shape; ``None`` of a nested tensor, which has no single one."""
+    """Return the shape, or ``None`` for a nested tensor, which has no single shape."""
     try:
         return tuple(tensor.shape)
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Names that a caller gives to tensors, and the numbers in them."""
+"""Tensors that the caller named, with their values and gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Named(NamedTuple):
 
 
 def find_named(tensors: Mapping[str, Tensor]) -> list[Named]:
-    """Return the node that made each tensor, or that fills its ``.grad`` where it is a leaf.
+    """Return the node that made each tensor, or that fills its ``.grad`` if it is a leaf.
 
     Raises:
         TypeError: one of them is not a tensor.
@@ -40,7 +40,7 @@ def find_named(tensors: Mapping[str, Tensor]) -> list[Named]:
 
 
 def read_named(named: Iterable[Named], numbers: Mapping[Node, int]) -> tuple[NamedTensor, ...]:
-    """Return the record of each tensor, given the number of each node.
+    """Return the record of each named tensor, given the number of each node.
 
     Raises:
         ValueError: the node of one of them is not in the graph.
@@ -61,7 +61,7 @@ def read_named(named: Iterable[Named], numbers: Mapping[Node, int]) -> tuple[Nam
 def name_leaves(
     nodes: tuple[GraphNode, ...], tensors: Iterable[NamedTensor]
 ) -> tuple[GraphNode, ...]:
-    """Return ``nodes`` with the leaves among them that have a name of the caller's only."""
+    """Return ``nodes`` with the caller's names on the leaves that have none."""
     names = {tensor.node: tensor.name for tensor in tensors}
     return tuple(
         node._replace(parameter=names[node.number])
@@ -72,7 +72,7 @@ def name_leaves(
 
 
 def _number(tensor: Tensor) -> float | None:
-    """Return the one real number in ``tensor``, or ``None`` where it holds anything else."""
+    """Return the value of ``tensor`` if it holds a single real number, otherwise ``None``."""
     if tensor.is_complex() or tensor.is_meta or tensor.is_nested or tensor.numel() != 1:
         return None
     return float(tensor.detach())

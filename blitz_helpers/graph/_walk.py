@@ -1,4 +1,4 @@
-"""Walk from a tensor to the nodes behind it, in time and memory linear in their number."""
+"""Walks from a tensor to the nodes behind it, in linear time and memory."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def autograd_graph(
     model: nn.Module | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> AutogradGraph:
-    """Return the graph that autograd built to go backward from ``output``.
+    """Return the graph that autograd built for a backward pass from ``output``.
 
-    The graph is a snapshot and keeps no tensor alive. Taking it runs no hook and recomputes
-    nothing. On every 64th level of a deep graph an entry of torch's ``node.metadata`` is left, so
-    that the graph can be freed: without it, nodes seen from Python are freed one inside the other.
+    The graph is a snapshot and keeps no tensor alive. Taking it runs no hooks and recomputes
+    nothing. On every 64th level of a deep graph it leaves an entry in torch's ``node.metadata``,
+    so that freeing the graph later does not overflow the C stack.
 
     Args:
-        output: a tensor, or several in a tuple, list or dict, also nested.
-        model: names the leaves by its parameters, and the nodes by its modules.
-        tensors: names of your own for tensors in the graph. Leaves that ``model`` does not own
-            are called by them; a tensor of one number is kept with its value and its gradient, and
-            ``plot_graph`` writes both in its box. Call ``retain_grad()`` on a tensor that is not
-            a leaf before backward, or torch keeps no gradient of it.
+        output: a tensor, or several in a tuple, list or dict, which may be nested.
+        model: gives leaves the names of its parameters, and nodes the paths of its modules.
+        tensors: your own names for tensors in the graph. They name leaves that ``model`` does not
+            own. The value and gradient of a tensor of one number are kept, and ``plot_graph``
+            writes both in its box. For a tensor that is not a leaf, call ``retain_grad()`` before
+            backward; otherwise torch keeps no gradient for it.
 
     Raises:
         TypeError: ``output`` or ``tensors`` holds something other than tensors, or ``model`` is
             not a module.
-        ValueError: a tensor has no graph or is a leaf, there is no tensor at all, ``model`` owns
-            none of the leaves, or one of ``tensors`` is not in the graph.
+        ValueError: ``output`` holds no tensor, or one that is a leaf or has no graph; ``model``
+            owns none of the leaves; or one of ``tensors`` is not in the graph.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)
@@ -63,7 +63,7 @@ def autograd_graph(
     roots = list(dict.fromkeys(_grad_fn(*found) for found in _tensors(output, "output")))
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
-    # Nothing here is garbage, and the search for it would take as long as the rest.
+    # The walk makes no garbage, and collecting it would take as long as the rest.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -78,7 +78,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
     labels = FoundLabels(model)
     nodes, slots, order, depths = _discover(roots)
     running = labels.modules(nodes, slots, order) if labels else [None] * len(nodes)
-    # Sources first: they have a number and owners when a node that they feed asks for them.
+    # Sources first, so that their numbers and owners are known when their consumers need them.
     numbers: list[int | None] = [None] * (len(nodes) + 1)
     owners: list[list[str] | None] = [None] * (len(nodes) + 1)
     shapes: list[tuple[int, ...] | None] = [None] * (len(nodes) + 1)
@@ -94,14 +94,14 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
         metadata = node._input_metadata
         try:
             shape = tuple(metadata[0].shape) if metadata else None
-        except RuntimeError:  # a nested tensor is not of one shape
+        except RuntimeError:  # a nested tensor has no single shape
             shape = None
         shapes[place] = shape
         parameter = module = None
         inputs: tuple[int | None, ...] = ()
         saved: tuple[SavedTensor, ...] = ()
         if op == "accumulate_grad":
-            leaf: Tensor = node.variable  # type: ignore[attr-defined]  # a leaf's node has it
+            leaf: Tensor = node.variable  # type: ignore[attr-defined]  # AccumulateGrad has it
             found = known.get(id(leaf))
             if found is not None:
                 parameter, owners[place] = found
@@ -145,7 +145,7 @@ def _snapshot(roots: list[Node], model: nn.Module | None, named: list[Named]) ->
         at = {node: place for place, node in zip(numbers, nodes, strict=False) if place is not None}
         tensors = read_named(named, at)
         graph = name_leaves(graph, tensors)
-    # The roots have the first places.
+    # The roots come first.
     starts = tuple([graph[number] for number in numbers[: len(roots)] if number is not None])
     saved_bytes = sum(map(UntypedStorage.nbytes, reading.storages))
     return AutogradGraph(graph, starts, saved_bytes, decisive(obstacles[::-1]), tensors)
@@ -197,11 +197,11 @@ def _grad_fn(tensor: Tensor, where: str) -> Node:
 
 
 def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int], list[int]]:
-    """Return the nodes, roots first, and three lists that refer to them by their places.
+    """Return the nodes, roots first, and three lists that refer to them by index.
 
-    For each node the places of the nodes that feed its slots; all places ordered by depth; and the
-    depth of each node. An empty slot has the place -1: a list that is looked up by it has one more
-    element at its end.
+    The lists hold, for each node, the indices of the nodes that feed its slots; all indices
+    ordered by depth; and the depth of each node. An empty slot has index -1, so each list that is
+    looked up by index has one extra element at the end.
     """
     nodes = list(roots)
     places = {root: place for place, root in enumerate(roots)}
@@ -222,8 +222,8 @@ def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int]
                     consumers.append(1)
                 sources.append(place)
             slots.append(sources)
-        consumers.append(0)  # below 0 from the first empty slot on
-        # A node comes when its last consumer has come, so the order is one by depth.
+        consumers.append(0)  # the element for empty slots, which goes below 0
+        # A node comes after its last consumer, which gives an order by depth.
         order = [place for place in range(len(roots)) if not consumers[place]]
         depths = [0] * len(nodes)
         for place in order:
@@ -240,7 +240,7 @@ def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int]
                     if slots[source] and depths[source] // LEVELS_FREED_AT_ONCE != level:
                         free_apart(nodes[place])
                         break
-    except BaseException:  # a keyboard interrupt must not leave a graph that crashes later
+    except BaseException:  # an interrupt must not leave a graph that crashes when freed
         for node in nodes:
             free_apart(node)
         raise

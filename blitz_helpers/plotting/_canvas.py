@@ -1,4 +1,4 @@
-"""What every picture here shares: the colours, a canvas to draw on, and how it gets on the page."""
+"""Shared by every picture: the colours, a canvas to draw on, and the way onto the page."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# Told apart with every common kind of colour blindness.
+# Distinct with every common kind of colour blindness.
 # Source: M. Okabe and K. Ito, "Color Universal Design", 2008.
 BLACK, GREY = "#222222", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
-# The alt text of each axes that a plot drew on.
+# Maps each axes that a plot drew on to its alt text.
 _WORDS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
 
 _CSS_PIXELS_PER_INCH = 96
-CARD = "#F7F6F2"  # what pictures are drawn on
+CARD = "#F7F6F2"  # the background of every picture
 _PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
-MOST_NUMBERED = 20  # classes that are each given a number in a picture
+MOST_NUMBERED = 20  # with more classes than this, only some get a number
 
 
 def canvas(ax: Axes | None, width: float, height: float) -> Axes:
@@ -39,14 +39,14 @@ def canvas(ax: Axes | None, width: float, height: float) -> Axes:
     _, axes = require("matplotlib.pyplot", extra="plotting").subplots(
         figsize=(width, height), layout="constrained", FigureClass=figure_class()
     )
-    return axes  # type: ignore[no-any-return]  # `require` is untyped by nature
+    return axes  # type: ignore[no-any-return]  # `require` returns Any
 
 
 @dataclass(frozen=True)
 class Picture:
     """A drawn figure and its alt text, as a notebook shows them.
 
-    ``str()`` is the alt text, so that a notebook's stored outputs can be compared by it.
+    ``str()`` gives the alt text, so that stored notebook outputs can be compared as text.
 
     >>> Picture(alt="a falling curve", png=b"", width=300)
     Picture: a falling curve
@@ -60,9 +60,9 @@ class Picture:
         return f"Picture: {self.alt}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        # JupyterLab gives an `image/png` output no alt text, so there it draws the HTML; exports
-        # to LaTeX and some viewers take the PNG. The card is light in a dark theme too, where
-        # black text would be lost.
+        # JupyterLab shows the HTML, since it gives `image/png` outputs no alt text. LaTeX exports
+        # and some viewers use the PNG. The card stays light in a dark theme, so that black text
+        # stays readable.
         data = base64.b64encode(self.png).decode()
         html = (
             f'<img alt="{escape(self.alt)}" width="{self.width + 2 * _PADDING}" '
@@ -73,7 +73,7 @@ class Picture:
 
 
 def describe(ax: Axes, words: str) -> Axes:
-    """Keep ``words`` as the alt text of what was drawn on ``ax``, and return ``ax``."""
+    """Store ``words`` as the alt text of the plot on ``ax``, and return ``ax``."""
     _WORDS[ax] = words
     return ax
 
@@ -82,11 +82,11 @@ def describe(ax: Axes, words: str) -> Axes:
 def show(ax: Axes, alt: str | None = None) -> Picture:
     """Return the figure of ``ax`` as a picture for a notebook's page, and close it.
 
-    The picture's alt text is what the plots of this package wrote down as they drew; ``alt``
-    takes its place, and is needed for a picture that you drew yourself.
+    The plots of this package come with an alt text. ``alt`` replaces it, and is required for a
+    picture that you drew yourself.
 
     Raises:
-        ValueError: there is no alt text, neither a plot's own nor yours.
+        ValueError: the plot has no alt text, and none was given.
 
     >>> import matplotlib.pyplot as plt
     >>> _, ax = plt.subplots()
@@ -95,7 +95,7 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
     """
     plt = require("matplotlib.pyplot", extra="plotting")
     figure = ax.get_figure(root=True)
-    assert figure is not None  # axes on a page always have one
+    assert figure is not None  # axes always belong to a figure here
     if alt is None:
         alt = " ".join(_WORDS[axes] for axes in figure.axes if axes in _WORDS)
     if not alt.strip():
@@ -114,14 +114,14 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
         bbox_inches="tight",
         metadata={"Software": None},
     )
-    plt.close(figure)  # or the notebook would show it a second time
+    plt.close(figure)  # otherwise the notebook would show it a second time
     png = _with_fewer_colours(file)
     width_in_pixels = int.from_bytes(png[16:20], "big")  # PNG specification, IHDR
     return Picture(alt, png, width_in_pixels // _SHARPNESS)
 
 
 def _with_fewer_colours(png: io.BytesIO) -> bytes:
-    """Return the same picture with a palette of 256 colours, which takes a third of the bytes."""
+    """Return the picture reduced to a palette of 256 colours: a third of the bytes."""
     image = require("PIL.Image", extra="plotting")
     smaller = io.BytesIO()
     whole = image.open(png).convert("RGB")
@@ -130,7 +130,7 @@ def _with_fewer_colours(png: io.BytesIO) -> bytes:
 
 
 def number_classes(axis: Axis, num_classes: int) -> None:
-    """Put a number at each class, or at some where all of them would collide."""
+    """Label each class with its number, or only some if the labels would overlap."""
     if num_classes <= MOST_NUMBERED:
         axis.set_ticks(range(num_classes))
     else:

@@ -1,4 +1,4 @@
-"""The figure that plots make. Imported by :mod:`._settings` alone, for it needs matplotlib."""
+"""The figure class of all plots. Only :mod:`._settings` imports it, since it needs matplotlib."""
 
 from matplotlib.figure import Figure
 
@@ -6,7 +6,7 @@ from blitz_helpers.plotting._settings import same_for_all
 
 
 class SameForAll(Figure):
-    """A figure that looks alike whatever the user has set, until it is on the page."""
+    """A figure that is drawn under matplotlib's default settings, whatever the user has set."""
 
-    # Some settings, such as the fonts to choose from, are read only when a figure is drawn.
+    # Matplotlib reads some settings, such as the font families, only when it draws a figure.
     draw = same_for_all(Figure.draw)

@@ -1,4 +1,4 @@
-"""Two grids side by side, one of them under a sliding window, as the plots of windows draw them."""
+"""Draws two grids side by side, one of them under a sliding window."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_GAP, _ARROW = 4, 0.25  # between the two grids: cells at least, and inches for the arrow
-_BAR = 0.8  # cells from one line of bars to the next
-_WIDTH, _HEIGHT, _CELL = 7.2, 4.6, 0.3  # the most that a picture and a cell take, in inches
-_LEGIBLE, _DIGIT = 0.17, 0.08  # inches: the least cell for a number, the width of a digit
-_LEGEND = 5.2  # inches: the least width of a picture, for the words under it
-_DOTS = "...."  # the second window's hatching, seen above the first window's colour
+_GAP, _ARROW = 4, 0.25  # minimum gap between the grids in cells; length of the arrow in inches
+_BAR = 0.8  # distance between lines of bars, in cells
+_WIDTH, _HEIGHT, _CELL = 7.2, 4.6, 0.3  # largest picture, largest cell, in inches
+_LEGIBLE, _DIGIT = 0.17, 0.08  # smallest cell that fits a number, width of a digit, in inches
+_LEGEND = 5.2  # smallest width of a picture, in inches, so that its legend fits
+_DOTS = "...."  # hatching of the second window, visible where it overlaps the first
 
 
 class Side(NamedTuple):
-    """The rows, or the columns, of a grid under a window. The first of them is 0."""
+    """The rows or the columns of a grid under a sliding window, counted from 0."""
 
     size: int
     kernel_size: int
@@ -37,7 +37,7 @@ class Side(NamedTuple):
         return range(-self.padding, self.size + self.padding - self.span + 1, self.stride)
 
     def under(self, place: int) -> range:
-        """Return what lies under the window in one of its places."""
+        """Return the rows or columns under the window at its ``place``-th position."""
         start = self.starts[place]
         return range(start, start + self.span, self.dilation)
 
@@ -48,20 +48,20 @@ class Side(NamedTuple):
 
 
 def by(height: int, width: int) -> str:
-    """Return a size as it is written on a page, such as 30x30."""
+    """Return the size as text, such as ``30x30``."""
     return f"{height}x{width}"
 
 
 class Sketch:
-    """Two grids side by side: one under the windows, and one with a number for each of them.
+    """Two grids side by side: one under the windows, and one with a number for each window.
 
-    Lengths are in cells; ``left`` is where the left grid begins, its padding included.
+    Lengths are in cells. ``left`` is the left edge of the left grid, including its padding.
     """
 
     def __init__(self, ax: Axes | None, rows: Side, columns: Side, left: int) -> None:
         self.rows, self.columns = rows, columns
         self.height, self.width = len(rows.starts), len(columns.starts)
-        # What the windows lie on reaches from row -padding to size + padding.
+        # The padded grid reaches from row -padding to row size + padding.
         self.top, self.bottom = -rows.padding, rows.size + rows.padding
         self.numbers_top = (rows.size - self.height) // 2
         self.lanes = min(self.width, math.ceil(columns.span / columns.stride))
@@ -70,12 +70,12 @@ class Sketch:
         high: float = min(self.top, self.numbers_top)
         self.cell = min(_CELL, _WIDTH / (cells + _GAP + 2), _HEIGHT / (low - high + 1))
         number = _DIGIT * len(str(max(rows.size, columns.size) - 1)) / self.cell
-        self.aside = max(0.55, 0.1 / self.cell, 0.6 * number)  # of the numbers of rows and columns
+        self.aside = max(0.55, 0.1 / self.cell, 0.6 * number)  # distance of the index labels
         self.gap = max(_GAP, math.ceil(_ARROW / self.cell + 2 * self.aside))
         self.right = cells + self.gap
         high -= 2 * self.aside
         self.legible = self.cell >= _LEGIBLE
-        # Rows and columns from one number to the next.
+        # Only every so many rows and columns are numbered.
         self.every = math.ceil(max(_LEGIBLE / self.cell, number))
         width = max(_LEGEND, self.cell * (self.right + 2))
         self.ax = canvas(ax, width, self.cell * (low - high) + 0.9)
@@ -88,7 +88,7 @@ class Sketch:
         self.places = self.places[: min(2, self.height * self.width)]
 
     def windows(self, left: int, gid: str, border: str) -> None:
-        """Draw the grid that the windows lie on, ``border`` written into its padding."""
+        """Draw the grid under the windows, with ``border`` written into its padding."""
         rows, columns = self.rows, self.columns
         if rows.padding or columns.padding:
             self._grid(
@@ -121,7 +121,7 @@ class Sketch:
         self._bars(left)
 
     def numbers(self, left: int, gid: str) -> None:
-        """Draw the grid that has one number for each place of the window."""
+        """Draw the grid with one number for each position of the window."""
         top = self.numbers_top
         self._grid(left, top, self.width, self.height, gid=gid)
         self._index(self.height, self.width, left, top, (0, 0))
@@ -145,7 +145,7 @@ class Sketch:
         self.ax.annotate("", (tip, middle), (start + 0.4, middle), arrowprops=arrow)
 
     def finish(self, title: str) -> None:
-        """Write the title, and under the picture what its colours stand for."""
+        """Add the title and the legend."""
         rows, columns = self.rows, self.columns
         patch = require("matplotlib.patches", extra="plotting").Patch
         kernel = by(rows.kernel_size, columns.kernel_size)
@@ -173,7 +173,7 @@ class Sketch:
         return left + columns.starts[place[1]], rows.starts[place[0]], columns.span, rows.span
 
     def _bars(self, left: int) -> None:
-        """Draw under the grid every place along a row, on as many lines as it takes."""
+        """Draw a bar under the grid for each window of a row, on as many lines as needed."""
         for place, start in enumerate(self.columns.starts):
             chosen = self.places.index((0, place)) if (0, place) in self.places else None
             colour = GREY if chosen is None else (BLUE, ORANGE)[chosen]
@@ -187,7 +187,7 @@ class Sketch:
     def _index(
         self, height: int, width: int, left: int, top: int, padding: tuple[int, int]
     ) -> None:
-        """Number the columns above a grid and the rows on its left."""
+        """Number the columns above the grid and the rows to its left."""
         for column in range(0, width, self.every):
             self._write(left + column + 0.5, top - padding[1] - self.aside, column, GREY)
         for row in range(0, height, self.every):

@@ -1,4 +1,4 @@
-"""Places boxes and arrows: layers down the page, the longest way straight, leaves to the side."""
+"""Lays a graph out in layers: the longest path straight down the page, leaves to the side."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 # All lengths are in inches.
 BOX_HEIGHT = 0.4
 _ROW = 0.62
-_GAP = 0.36  # beside a box: room for an arrow and its slot
-_LONGEST_CHAIN = 3  # of boxes to the side, the leaf included
+_GAP = 0.36  # between boxes: room for an arrow and its slot number
+_LONGEST_CHAIN = 3  # boxes drawn to the side of an operation, including the leaf
 
 Point: TypeAlias = tuple[float, float]
 
 
 @dataclass
 class Place:
-    """The middle and the width of a box."""
+    """The centre and the width of a box."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Link(NamedTuple):
 
 
 class Way(NamedTuple):
-    """The way of a gradient, through all its bends, and the slots it starts from."""
+    """The route of an arrow through all its bends, and the slots it starts from."""
 
     points: tuple[Point, ...]
     slots: tuple[int, ...]
@@ -50,7 +50,7 @@ class Way(NamedTuple):
 
 
 def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], list[Way]]:
-    """Return where each box lies, the main way at x = 0 and the root at y = 0, and all arrows."""
+    """Place the boxes, with the longest path at x = 0 and the root at y = 0; route the arrows."""
     boxes, links = folded.boxes, _links(folded)
     depths = _depths(len(boxes), links)
     main = _main_way(boxes, links, depths)
@@ -77,15 +77,15 @@ def _links(folded: FoldedGraph) -> list[Link]:
 
 
 def _depths(count: int, links: Sequence[Link]) -> list[int]:
-    """Return the longest way to each box from those that nothing takes."""
+    """Return the layer of each box: its longest distance from a root."""
     depths = [0] * count
-    for link in links:  # by target, and each box stands before those that feed it
+    for link in links:  # sorted by target, and boxes come before their inputs
         depths[link.source] = max(depths[link.source], depths[link.target] + 1)
     return depths
 
 
 def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
-    """Return the longest way, from a root to the deepest operation, and on to its only input."""
+    """Return the longest path, from a root to the deepest operation and its input, if only one."""
     inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
     way = [max(inner, key=depths.__getitem__)]
     while depths[way[-1]]:
@@ -99,9 +99,9 @@ def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]
 def _chains(
     boxes: Sequence[Box], links: Sequence[Link], main: Sequence[int]
 ) -> list[tuple[int, list[list[int]]]]:
-    """Return each box that is fed by chains which end in a leaf of their own, and these chains.
+    """Return each box with short chains that end in a leaf used nowhere else, and the chains.
 
-    A chain runs from the input of the box to the leaf: a weight, or a transpose and its weight.
+    A chain runs from an input of the box to the leaf: a weight, or a transpose and its weight.
     """
     consumers, inputs = defaultdict(list), Counter(link.target for link in links)
     for link in links:
@@ -130,10 +130,10 @@ def _place_layers(
     main: Sequence[int],
     sides: dict[int, tuple[list[list[int]], list[list[int]]]],
 ) -> dict[Link, list[Point]]:
-    """Place all boxes, and return the points that arrows over several layers pass through."""
+    """Place all boxes, and return the bends of arrows that span several layers."""
     aside = {box for both in sides.values() for side in both for chain in side for box in chain}
     in_trunk = [box for box in range(len(places)) if box not in aside]
-    # A vertex is a box, or a bend: a point where an arrow passes through a layer.
+    # A vertex is a box or a bend, that is, a point where an arrow crosses a layer.
     vertices: list[Place] = [places[box] for box in in_trunk]
     layers = [depths[box] for box in in_trunk]
     number = {box: vertex for vertex, box in enumerate(in_trunk)}
@@ -200,7 +200,7 @@ def _down(places: Sequence[Place], link: Link, bends: Sequence[Point]) -> tuple[
 
 
 def _towards(distance: float, width: float) -> float:
-    """Return how far from the middle of a box an arrow to a point at this distance starts."""
+    """Return the offset from the centre of a box at which an arrow to a distant point starts."""
     return max(-width / 3, min(width / 3, distance))
 
 

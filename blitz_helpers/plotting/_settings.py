@@ -1,4 +1,4 @@
-"""Pictures that look alike whatever the user has set: style, font, layout, origin of images."""
+"""Makes pictures look the same whatever style, font or layout the user has set in matplotlib."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blitz_helpers._extras import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Matplotlib's settings that decide how a picture looks, and not where or as what it is saved.
+# Matplotlib's settings for the look of a picture, without those for saving it.
 _LOOK = (
     "agg.", "axes.", "contour.", "figure.", "font.", "grid.", "hatch.", "image.", "legend.",
     "lines.", "markers.", "mathtext.", "patch.", "path.", "scatter.", "text.", "xaxis.", "xtick.",
@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 def same_for_all(draw: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Let ``draw`` run under matplotlib's own settings. The user's are as they were afterwards."""
+    """Run ``draw`` under matplotlib's default settings, then restore the user's."""
 
     @functools.wraps(draw)
     def drawn(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
@@ -36,7 +36,7 @@ def same_for_all(draw: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
 
 
 def figure_class() -> type[Figure]:
-    """Return the class of figures that stay the same for all when they are drawn."""
+    """Return the figure class that ignores the user's settings when it is drawn."""
     require("matplotlib.figure", extra="plotting")
     from blitz_helpers.plotting._figure import SameForAll
 

@@ -1,4 +1,4 @@
-"""Lays a graph out as boxes, curves, arrowheads and words, in inches, whatever draws them."""
+"""Lays a graph out as boxes, curves, arrowheads and words, in inches, for any backend to draw."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from blitz_helpers.graph import AutogradGraph, NamedTensor
     from blitz_helpers.graph._fold import Box, FoldedGraph
 
-_MOST_NODES, _MOST_BOXES = 64, 40  # more nodes are folded, into at most so many boxes
-_FEW_BOXES = 8  # as many as can be told one by one
+_MOST_NODES, _MOST_BOXES = 64, 40  # graphs with more nodes are folded into so many boxes
+_FEW_BOXES = 8  # up to this many, the alt text lists every box
 
 
 class BoxStyle(NamedTuple):
@@ -26,16 +26,16 @@ class BoxStyle(NamedTuple):
     face: str
     edge: str
     dash: tuple[float, ...]  # lengths of line and gap in points
-    corners: float  # radius in inches: told apart by form as well as by colour
+    corners: float  # radius in inches; box kinds differ in shape as well as in colour
     meaning: str
 
 
 class WordStyle(NamedTuple):
     """The look of a word."""
 
-    size: float  # points, of which 7.5 are 10 pixels: nothing smaller is read with ease
+    size: float  # points; 7.5 points are 10 pixels, the smallest comfortable size
     color: str
-    letter: float  # how wide one is, on the safe side, in inches
+    letter: float  # an upper estimate of the width of a letter, in inches
 
 
 BOX_STYLES = {
@@ -51,7 +51,7 @@ WORD_STYLES = {
 }
 
 _MARGIN, _PADDING, _LEGEND = 0.1, 0.1, 0.35
-_SAMPLE, _SPACE = (0.25, 0.12), (0.07, 0.2)  # in the legend: before and after a word
+_SAMPLE, _SPACE = (0.25, 0.12), (0.07, 0.2)  # legend: sample size, space around a word
 _HEAD = (0.075, 0.032)  # length and half the width of an arrowhead
 
 
@@ -71,7 +71,7 @@ class Rectangle(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word on the page: where its baseline starts, is centred, or ends."""
+    """A word on the page, with the point where its baseline starts, is centred or ends."""
 
     text: str
     role: str
@@ -82,15 +82,15 @@ class Word(NamedTuple):
 
 @dataclass
 class Sketch:
-    """All that is drawn; y grows up the page."""
+    """Everything to draw, with y growing upward."""
 
     description: str = ""
-    """The same in words."""
+    """The alt text."""
     boxes: list[Rectangle] = field(default_factory=list)
     blanks: list[Rectangle] = field(default_factory=list)
-    """Without words: the sheets behind boxes of many nodes, and the legend's samples."""
+    """Boxes without text: the sheets behind folded boxes, and the samples in the legend."""
     curves: list[list[Point]] = field(default_factory=list)
-    """A point, and for each cubic Bézier curve from there on two control points and its end."""
+    """A start point, then two control points and an end point for each cubic Bézier curve."""
     heads: list[tuple[Point, Point, Point]] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     left: float = 0.0
@@ -100,7 +100,7 @@ class Sketch:
 
 
 def sketch(graph: AutogradGraph) -> Sketch:
-    """Return what to draw of ``graph``, folded where it is large."""
+    """Return the sketch of ``graph``, folded if it is large."""
     folded = graph.folded(_MOST_NODES if len(graph.nodes) <= _MOST_NODES else _MOST_BOXES)
     named = {tensor.node: tensor for tensor in graph.tensors}
     texts = [_texts(box, named) for box in folded.boxes]
@@ -144,7 +144,7 @@ def _texts(box: Box, named: Mapping[int, NamedTensor]) -> tuple[str, str]:
 
 
 def _numbers(tensor: NamedTensor, title: str) -> str:
-    """Return the tensor's name, unless it is the title, its value and its gradient, where known."""
+    """Return the tensor's name (unless it is the title), value and gradient, where known."""
     name = "" if tensor.name == title else tensor.name
     if tensor.value is None:
         return name
@@ -159,7 +159,7 @@ def _digits(number: float) -> str:
 def _description(
     graph: AutogradGraph, folded: FoldedGraph, texts: Sequence[tuple[str, str]]
 ) -> str:
-    """Return in words what is drawn: every box of a few, of more only how many and the way down."""
+    """Return the alt text: every box if there are few, otherwise a summary."""
     boxes = folded.boxes
     if len(boxes) <= _FEW_BOXES:
         titles = [title for title, _ in texts]
@@ -193,7 +193,7 @@ def _ends(word: Word) -> tuple[float, float]:
 
 
 def _add_way(page: Sketch, way: Way) -> None:
-    """Add a curve that leaves and arrives straight: along the page, or across it."""
+    """Add a curve that leaves and arrives vertically, or horizontally."""
     *before, (x1, y1) = way.points
     (x0, y0) = before[-1]
     length, half = _HEAD
@@ -213,16 +213,16 @@ def _add_way(page: Sketch, way: Way) -> None:
 
 
 def _add_slots(page: Sketch, way: Way, ways: Sequence[Way]) -> None:
-    """Write the slots that ``way`` starts from beside it, where no other of ``ways`` runs."""
+    """Write the slots of ``way`` beside it, clear of the other ``ways``."""
     if not way.slots:
         return
     (x0, y0), (x1, y1) = way.points[:2]
     text = "".join(f"[{slot}]" for slot in way.slots)
     if way.sideways:
-        above_or_below = 0.035 if y1 == y0 else -0.125  # where the curve does not come from
+        above_or_below = 0.035 if y1 == y0 else -0.125  # on the side away from the curve
         page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
         return
-    # Where the way is straight: a curve far to the side would run through its label.
+    # Label the straight part: a curve that swings far out would run through its label.
     x, y = (x0, y0 - 0.135) if len(way.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
     if x1 == x0:
         ends = [end for other in ways for end in (other.points[0], other.points[-1])]
@@ -231,7 +231,7 @@ def _add_slots(page: Sketch, way: Way, ways: Sequence[Way]) -> None:
         right_is_taken = any(0 < distance < near for distance in aside)
         left = right_is_taken and not any(-near < distance < 0 for distance in aside)
     else:
-        left = x1 < x0  # the outer side of a bend, so that neighbours do not collide
+        left = x1 < x0  # on the outer side of a bend, so that neighbouring labels do not collide
     away, align = (-0.04, "right") if left else (0.04, "left")
     page.words.append(Word(text, "slot", x + away, y, align))
 

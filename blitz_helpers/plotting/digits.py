@@ -1,4 +1,4 @@
-"""Digits as pictures, and a network's answers to one of them as bars."""
+"""Draws digits as pictures, and a network's scores for one of them as bars."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 10
-_MARGIN = 0.15  # between digits, as a part of a digit's side
-_CAPTION = 0.25  # the room for a caption, likewise
+_MARGIN = 0.15  # between digits, as a fraction of a digit's side
+_CAPTION = 0.25  # height of a caption, also as a fraction
 _TOLD = 20  # captions that the alt text repeats
 
 
@@ -38,7 +38,7 @@ def plot_digits(
     Values of 0 are drawn white and 1 black, as ink on paper.
 
     Raises:
-        ValueError: another shape, no image, or not one caption an image.
+        ValueError: the images have another shape, or there is not one caption for each.
         ImportError: matplotlib is not installed.
 
     >>> plot_digits(torch.rand(12, 1, 32, 32), captions=range(12)).get_title()
@@ -55,7 +55,7 @@ def plot_digits(
     rows = -(-len(images) // columns)
     above = _CAPTION if captions else 0.0
     row_height = 1 + _MARGIN + above
-    # Ten to a row fill a page; a few are drawn larger than that, up to an inch each.
+    # Ten images in a row fill the page. Fewer images are drawn larger, up to an inch each.
     inches = min(1.0, 7.4 / (columns * (1 + _MARGIN)))
     ax = canvas(ax, inches * columns * (1 + _MARGIN), inches * rows * row_height)
     for index, image in enumerate(images.detach().cpu()):
@@ -81,7 +81,7 @@ def plot_digits(
 
 
 def _counted(count: int, captions: list[str]) -> str:
-    """Say how many images there are, and the captions of the first of them.
+    """Return the alt text: the number of images, and the captions of the first ones.
 
     >>> _counted(2, ["a 3", "a 5"])
     '2 images: a 3; a 5.'
@@ -102,13 +102,13 @@ def plot_scores(
 ) -> Axes:
     """Draw one score a class as a bar, the highest in a darker colour.
 
-    Up to 20 scores are written out; of more than these, the highest.
+    Up to 20 scores are written out; if there are more, only the highest is.
 
     Args:
         scores: ``(num_classes,)``, such as the logits of one image, or their softmax.
-        image: the image ``(1, H, W)`` that the scores are for; drawn beside them.
-        name: what a score is, for the vertical axis.
-        class_name: what a class is, for the horizontal axis, such as "digit".
+        image: the image ``(1, H, W)`` that the scores are for, drawn beside them.
+        name: the label of the vertical axis, such as "logit".
+        class_name: the label of the horizontal axis, such as "digit".
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -134,7 +134,7 @@ def plot_scores(
     colors = [SKY] * len(heights)
     colors[highest] = BLUE
     bars = ax.bar(range(len(heights)), heights, color=colors)
-    # A hyphen is shorter than the minus signs of the axis.
+    # The axis uses true minus signs, which are longer than hyphens.
     labels = [f"{height:.2f}".replace("-", "\N{MINUS SIGN}") for height in heights]
     top = labels[highest]
     if len(labels) > MOST_NUMBERED:

@@ -1,4 +1,4 @@
-"""The filters of a first layer, and what each answers to an image."""
+"""Draws the filters of a first layer, and their responses to an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blitz_helpers.plotting._settings import same_for_all
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PITCH = 1.15  # from one picture to the next, in sides of a picture
+_PITCH = 1.15  # distance between pictures, as a multiple of their side
 
 
 @same_for_all
@@ -24,17 +24,17 @@ def plot_filters(
 ) -> Axes:
     """Draw filters ``(N, 1, h, w)`` in a row: blue where a weight is negative, red where positive.
 
-    They are numbered from 0, as their index in the tensor is.
+    Each filter is labelled with its index in the tensor.
 
     Args:
         filters: the weights of a first layer.
-        responses: ``(N, H, W)``, the answer of each filter to an image; drawn below it, white
-            where it is zero or less, black at the largest answer of all.
-        before: the same filters before training, in a row above.
+        responses: ``(N, H, W)``, the response of each filter to an image, drawn below the
+            filter: white where it is zero or less, black at the largest of all responses.
+        before: the same filters before training, drawn in a row above.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: another shape.
+        ValueError: an argument has another shape.
         ImportError: matplotlib is not installed.
 
     >>> plot_filters(torch.rand(6, 1, 3, 3)).get_title()
@@ -76,7 +76,7 @@ def plot_filters(
                 answer.numpy(), cmap="gray_r", vmin=0, vmax=answers.max().item() or 1.0,
                 origin="upper", extent=place,
             )  # fmt: skip
-            # A frame, for answers that are white all over.
+            # A frame, so that an all-white response can be seen.
             sides = ([left, right, right, left, left], [top, top, bottom, bottom, top])
             ax.plot(*sides, color=GREY, linewidth=0.5)
     if len(filters) <= MOST_NUMBERED:
@@ -86,14 +86,14 @@ def plot_filters(
     ax.set_ylim((rows - 1) * _PITCH + 1.05, -0.05)
     ax.set_axis_off()
     figure = ax.get_figure(root=False)
-    assert figure is not None  # axes that are drawn on belong to a figure
+    assert figure is not None  # axes always belong to a figure here
     bar = figure.colorbar(image, ax=ax, shrink=0.8, aspect=12, label="weight")
     bar.outline.set_visible(False)
     return describe(ax, _words(shown, responses))
 
 
 def _place(row: int, index: int) -> tuple[float, float, float, float]:
-    """Return left, right, bottom and top; the vertical axis runs downward."""
+    """Return the left, right, bottom and top edges; the vertical axis runs downward."""
     left, top = index * _PITCH, row * _PITCH
     return left, left + 1, top + 1, top
 

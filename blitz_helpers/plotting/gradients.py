@@ -1,4 +1,4 @@
-"""Pictures of gradients: their sizes, a line a parameter, and the gradient of an image."""
+"""Draws the size of each parameter's gradient, and the gradient of an image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _RULE = "#E3E3E3"
 def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes:
     """Draw the size of every gradient, one line a parameter, on a logarithmic scale.
 
-    A dot is the norm of a gradient, a stroke its largest absolute value; the column on the right
-    says how much of it is exactly zero. Where there is no norm to draw, the status is written.
+    The dot is the norm of the gradient, the stroke its largest absolute value. The column on the
+    right gives the fraction of exact zeros. Without a norm to draw, the status is written out.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -47,20 +47,20 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     ax = canvas(ax, 7.0, 1.1 + _INCHES_A_ROW * len(report))
     drawn = [(place, row) for place, row in enumerate(report) if row.status == "ok"]
     places = [place for place, _ in drawn]
-    norms = [row.norm or 0.0 for _, row in drawn]  # never 0.0: an "ok" row has its numbers
+    norms = [row.norm or 0.0 for _, row in drawn]  # an "ok" row always has a norm
     largest = [row.max_abs or 0.0 for _, row in drawn]
     if drawn:
         ax.set_xscale("log")
         ax.margins(x=0.08)
         narrow = max(norms) < 100 * min(largest)
-        subs = (1, 2, 5) if narrow else (1,)  # of each decade; all three of many would collide
+        subs = (1, 2, 5) if narrow else (1,)  # per decade; on a wide axis more labels would collide
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=9))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
         ax.set_xlabel("size of the gradient (logarithmic scale)")
     else:
         ax.set_xticks([])
-    # Across the axes whatever the scale, and behind the dots.
+    # Spans the axes on any scale, behind the dots.
     across = ax.get_yaxis_transform()
     ax.hlines(range(len(report)), 0, 1, transform=across, color=_RULE, linewidth=1, zorder=0)
     ax.plot(
@@ -91,10 +91,10 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
 
 @same_for_all
 def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None) -> Axes:
-    """Draw the gradient of one image: red where a larger pixel value raises what was sent back.
+    """Draw the gradient of one image: red where positive, blue where negative.
 
-    Blue is where it lowers it, and the deeper the colour, the steeper. The outline runs where the
-    image is halfway between its lowest and its highest value.
+    Red pixels raise the output when their value grows, blue ones lower it; the deeper the colour,
+    the steeper. The outline marks the level halfway between the image's lowest and highest value.
 
     Args:
         image: ``(1, H, W)`` or ``(H, W)``.
@@ -102,7 +102,7 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: another shape, or ``image`` and ``gradient`` differ in shape.
+        ValueError: the shapes of ``image`` and ``gradient`` are different or not as above.
         ImportError: matplotlib is not installed.
 
     >>> import torch
@@ -160,7 +160,7 @@ def _description(report: GradientReport) -> str:
 
 
 def _percent(fraction: float) -> str:
-    """Return the fraction in whole percent, never rounded to none or to all.
+    """Format the fraction in whole percent, never rounding to 0% or 100%.
 
     >>> [_percent(fraction) for fraction in (0, 0.002, 0.58, 0.999, 1)]
     ['0%', '< 1%', '58%', '> 99%', '100%']

@@ -1,4 +1,4 @@
-"""The graph that autograd built, drawn: the way back down the page, leaves to the side."""
+"""Draws the graph that autograd built, from the root down the page, with leaves to the side."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from blitz_helpers.plotting._layers import Point
     from blitz_helpers.plotting._sketch import Rectangle, Sketch
 
-_POINTS = 72  # an inch
+_POINTS = 72  # per inch
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
 class Svg(str):
-    """SVG source, which JupyterLab shows as a picture where a cell ends with it."""
+    """SVG source that JupyterLab shows as a picture."""
 
     __slots__ = ()
 
@@ -33,19 +33,19 @@ class Svg(str):
 
 @same_for_all
 def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
-    """Draw the graph as ``backward()`` goes through it, from the root at the top down.
+    """Draw the graph in the order of ``backward()``, with the root at the top.
 
-    Arrows show the way of the gradient, from an operation to those that made its inputs. Where
-    it has several, each arrow bears the slot it starts from: the ``n`` of ``next_functions[n]``.
-    The longest way is a straight line; leaves stand beside the operation that they feed.
+    Arrows follow the gradient, from an operation to those that made its inputs. If it has several
+    inputs, each arrow shows the slot it starts from: the ``n`` of ``next_functions[n]``. The
+    longest path is a straight line; leaves stand beside the operation that they feed.
 
-    Under the title of a box stands the shape of what was made there, or the value and the gradient
-    of a tensor that you named, as in ``autograd_graph(loss, tensors={"w": w})``. Backward frees
-    the graph that it goes through, and freed operations are drawn in grey: to see the gradients
-    on a graph that is whole, run ``loss.backward(retain_graph=True)`` first.
+    Under its title, a box shows the shape of the tensor that was made there, or the value and
+    gradient of a tensor that you named, as in ``autograd_graph(loss, tensors={"w": w})``. Backward
+    frees the graph, and freed operations are drawn in grey. To see gradients on a graph that is
+    not freed, run ``loss.backward(retain_graph=True)`` first.
 
-    A graph of more than 64 nodes is folded: a box a module, as finely as 40 boxes allow, or a box
-    for each band of depth where no module is known.
+    A graph of more than 64 nodes is folded into at most 40 boxes: by module, or by depth if no
+    modules are known.
 
     Raises:
         ImportError: matplotlib or igraph is not installed.
@@ -66,7 +66,7 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
         ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(page.left, page.right), ylim=(page.bottom, page.top), aspect="equal")
     ax.set_axis_off()
-    # One collection for all of a kind: an artist for each takes matplotlib many times as long.
+    # One collection per kind: separate artists would take matplotlib many times as long.
     _add_arrows(ax, page)
     for boxes, gid in ((page.blanks, "blanks"), (page.boxes, "boxes")):
         ax.add_collection(_collection(boxes, gid), autolim=False)
@@ -81,9 +81,9 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
 
 
 def graph_svg(graph: AutogradGraph) -> Svg:
-    """Return the picture of :func:`plot_graph` as SVG, at once and without matplotlib.
+    """Return the picture of :func:`plot_graph` as SVG, quickly and without matplotlib.
 
-    Text stays text: it can be searched, copied and read aloud.
+    Its text can be searched, copied and read by a screen reader.
 
     Raises:
         ImportError: igraph is not installed.
@@ -109,7 +109,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}pt" height="{height:.1f}pt" '
         f'viewBox="0 0 {width:.1f} {height:.1f}" font-family="DejaVu Sans, Verdana, sans-serif">',
         f"<title>{escape(page.description)}</title>",
-        '<rect width="100%" height="100%" fill="white"/>',  # or a dark theme would hide the text
+        '<rect width="100%" height="100%" fill="white"/>',  # readable in a dark theme too
         f'<path d="{curves}" fill="none" stroke="{GREY}"/>',
         f'<path d="{heads}" fill="{GREY}"/>',
     ]

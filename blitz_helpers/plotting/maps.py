@@ -1,4 +1,4 @@
-"""Feature maps: what a kernel makes of an image, and how much of it one number of a map sees."""
+"""Draws feature maps, and the receptive fields of layers on an image."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _FIELD_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
-_KERNEL_SIDE = 0.5  # of the longest side of the image, which is 1
+_KERNEL_SIDE = 0.5  # the longest side of the image is 1
 _GAP = 0.25  # between the pictures
-_INCHES, _DIGIT = 2.4, 0.08  # the longest side of an image; the width of a digit
-_TOLD = 7  # the alt text tells the numbers of a kernel up to this size
+_INCHES, _DIGIT = 2.4, 0.08  # longest side of an image, width of a digit
+_TOLD = 7  # the alt text gives the numbers of kernels up to this size
 
 
 @same_for_all
 def plot_feature_map(
     image: ArrayLike, kernel: ArrayLike, feature_map: ArrayLike, ax: Axes | None = None
 ) -> Axes:
-    """Draw an image ``(H, W)``, a kernel ``(h, w)``, and the feature map ``(H', W')`` of the two.
+    """Draw an image ``(H, W)``, a kernel ``(h, w)``, and their feature map ``(H', W')``.
 
-    Image and map are drawn to one scale. Kernel and map are blue where they are negative, white
-    at zero and red where positive, each up to its own largest size; a bar beside the map tells
-    its scale.
+    Image and map are drawn at the same scale. Kernel and map are blue where negative, white at
+    zero and red where positive; each has its own colour range, and a bar beside the map shows
+    the range of the map.
 
     Raises:
-        ValueError: one of the three has another number of dimensions, or nothing in it.
+        ValueError: one of the three is empty, or does not have two dimensions.
         ImportError: matplotlib is not installed.
 
     >>> image, kernel = [[0.0, 1.0, 1.0]], [[-1.0, 1.0]]
@@ -72,7 +72,7 @@ def plot_feature_map(
         ax.text(left + width / 2, -0.54, label, ha="center", va="bottom", fontsize=9, color=BLACK)
     beside = ax.inset_axes((lefts[2] + widths[2] + 0.06, -0.5, 0.05, 1.0), transform=ax.transData)
     figure = ax.get_figure(root=True)
-    assert figure is not None  # axes to draw on always have one
+    assert figure is not None  # axes always belong to a figure here
     figure.colorbar(drawn, cax=beside).ax.tick_params(labelsize=8)
     ax.set_xlim(-0.02, lefts[2] + widths[2] + 0.3)
     ax.set_ylim(0.52, -0.66)
@@ -93,14 +93,15 @@ def plot_receptive_field(
     corner: tuple[int, int] = (0, 0),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw an image, and on it how much of it each layer's numbers see.
+    """Draw an image, and outline on it the receptive field of each layer.
 
-    The fields, as height and width in pixels, all begin at ``corner``, a row and a column of the
-    image. Values of 0 are drawn white and the largest black, as ink on paper.
+    ``fields`` gives their heights and widths in pixels. All have their top left corner at
+    ``corner``, a row and a column of the image. Values of 0 are drawn white and the largest
+    black, as ink on paper.
 
     Raises:
-        ValueError: the image is not a grid of numbers, there is no field, or one of them begins
-            outside the image or is larger than it.
+        ValueError: the image does not have two dimensions, ``fields`` is empty, or a field does
+            not lie inside the image.
         ImportError: matplotlib is not installed.
 
     >>> fields = {"conv1": (3, 3), "pool1": (4, 4)}
@@ -127,7 +128,7 @@ def plot_receptive_field(
         field = rectangle(
             (left, top), field_width, field_height,
             facecolor="none", edgecolor=_FIELD_COLOURS[index % len(_FIELD_COLOURS)], linewidth=2.5,
-            zorder=2 + 1 / (field_height * field_width),  # the smaller above the larger
+            zorder=2 + 1 / (field_height * field_width),  # smaller fields on top of larger ones
             label=f"{name}: {field_height}x{field_width}", gid=name,
         )  # fmt: skip
         ax.add_patch(field)
@@ -143,8 +144,8 @@ def plot_receptive_field(
 
 
 def _grid_of(numbers: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return the numbers as an array with two dimensions, or raise a ValueError."""
-    if hasattr(numbers, "detach"):  # a tensor, which may ask for a gradient
+    """Return the numbers as a two-dimensional array, or raise a ValueError."""
+    if hasattr(numbers, "detach"):  # a tensor, which may require grad
         numbers = numbers.detach().cpu()
     grid = require("numpy", extra="plotting").asarray(numbers, dtype=float)
     if grid.ndim != 2 or 0 in grid.shape:
@@ -152,7 +153,7 @@ def _grid_of(numbers: ArrayLike, name: str) -> NDArray[np.float64]:
             f"{name} of shape {grid.shape} cannot be drawn: (height, width) is expected. "
             f"Use {name}[0] for the first channel."
         )
-    return grid  # type: ignore[no-any-return]  # `require` is untyped by nature
+    return grid  # type: ignore[no-any-return]  # `require` returns Any
 
 
 def _around_zero(grid: NDArray[np.float64]) -> dict[str, float]:
@@ -161,7 +162,7 @@ def _around_zero(grid: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _draw(ax: Axes, grid: NDArray[np.float64], left: float, side: float, **look: Any) -> AxesImage:
-    """Draw a grid with its middle at height 0, each of its cells ``side`` long, and a frame."""
+    """Draw a framed grid with cells of ``side``, its centre at height 0."""
     height, width = (side * count for count in grid.shape)
     extent = (left, left + width, height / 2, -height / 2)
     drawn = ax.imshow(grid, extent=extent, interpolation="nearest", **look)
@@ -171,7 +172,7 @@ def _draw(ax: Axes, grid: NDArray[np.float64], left: float, side: float, **look:
 
 
 def _write_numbers(ax: Axes, kernel: NDArray[np.float64], left: float, cell: float) -> None:
-    """Write each number of a kernel into its cell, where all of them fit."""
+    """Write each number of a kernel into its cell, if all of them fit."""
     limit = _around_zero(kernel)["vmax"]
     longest = max(len(_signed(number, 2)) for number in kernel.flat)
     if longest * _DIGIT > cell * _INCHES:
@@ -196,7 +197,7 @@ def _size(grid: NDArray[np.float64]) -> str:
 
 
 def _signed(number: float, digits: int) -> str:
-    """Write a number with at most so many decimals, and a real minus sign.
+    """Format a number with at most so many decimals and a true minus sign.
 
     >>> _signed(2.0, digits=1), _signed(0.125, digits=2)
     ('2', '0.12')

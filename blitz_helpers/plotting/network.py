@@ -1,4 +1,4 @@
-"""The architecture of a network, drawn from what a traced forward pass did to shapes."""
+"""Draws the architecture of a network from the shapes of a traced forward pass."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 _RESHAPES = {"flatten", "reshape", "squeeze", "unflatten", "view"}
 
-# Lengths are in inches.
-_LONGEST_SIDE = 1.1  # of all feature maps; the others are drawn to the same scale
-_STRIP = 0.07  # how high a map with a single side is drawn
-_SHIFT = 0.03  # from one map of a stack to the next, to the right and up
-_UNIT, _PITCH = 0.07, 0.09  # diameter of a unit in a column, and distance to the next
-_MAPS, _UNITS = 16, 10  # up to these numbers each one is drawn
-_GAP = 0.3  # the least room between two drawings
-_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; the room that it needs
+# Lengths in inches.
+_LONGEST_SIDE = 1.1  # of the largest feature map; the others are drawn to the same scale
+_STRIP = 0.07  # height of a one-dimensional map
+_SHIFT = 0.03  # between the maps of a stack, to the right and up
+_UNIT, _PITCH = 0.07, 0.09  # diameter of a unit, distance between units
+_MAPS, _UNITS = 16, 10  # up to these counts, every one is drawn
+_GAP = 0.3  # smallest gap between two stages
+_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; height of a line, gap to the drawing
 
 
 @same_for_all
 def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     """Draw the architecture that a forward pass went through, from left to right.
 
-    ``trace`` comes from `trace_shapes`. What a convolution or pooling gives is a stack of feature
-    maps under the label ``channels@height x width``, all sides to one scale; what a linear layer
-    gives is a column of units. A long stack or column is shortened: the label has the number.
-    The names of the steps stand below. The batch is left out: every sample goes the same way.
+    ``trace`` comes from `trace_shapes`. The output of a convolution or pooling is a stack of
+    feature maps, drawn to scale and labelled ``channels@height x width``; the output of a linear
+    layer is a column of units. A long stack or column is shortened, and its label gives the count.
+    The names of the steps stand below. The batch dimension is left out.
 
     Raises:
-        ValueError: the model is not a chain of convolution, pooling, reshaping and linear steps,
-            elementwise ones such as ReLU between them.
+        ValueError: the model is not a single chain of convolution, pooling, reshaping, linear and
+            elementwise steps.
 
     >>> from blitz_helpers import Network, trace_shapes
     >>> ax = plot_network(trace_shapes(Network(), (1, 1, 32, 32)))
@@ -58,7 +58,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     high = max(drawing.height for drawing in drawings) / 2 + 1.5 * _LINE
 
     ax = canvas(ax, right - left, high - low)
-    margin = _UNIT / 2  # for half of a line's width
+    margin = _UNIT / 2  # room for half of a line's width
     ax.set(xlim=(left - margin, right + margin), ylim=(low, high), aspect="equal")
     ax.axis("off")
     for before, after in pairwise(drawings):
@@ -92,7 +92,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a step gives for one sample, and the names of the steps on the way to it."""
+    """The output of a step for one sample, and the names of the steps that led to it."""
 
     shape: tuple[int, ...]
     colour: str
@@ -104,7 +104,7 @@ class _Stage:
 
     @property
     def shown(self) -> int:
-        """How many maps or units are drawn: all of a few, and ever less of more."""
+        """The number of maps or units drawn: all if there are few, a shrinking share of many."""
         all_of = _MAPS if self.has_maps else _UNITS
         more = max(0.0, math.log2(self.shape[0] / all_of))
         return min(self.shape[0], all_of + round(2 * more))
@@ -123,7 +123,7 @@ def _in_words(stages: Sequence[_Stage]) -> str:
 
 
 def _stages(trace: ShapeTrace) -> list[_Stage]:
-    """Return the input, and what each step gives that makes something new of it."""
+    """Return the input, and the output of each step that is not merely elementwise."""
     batch_ndim = _batch_ndim(trace)
     shape = trace[0].input_shapes[0] if trace[0].input_shapes else ()
     stages = [_Stage(shape[batch_ndim:], GREY)]
@@ -144,7 +144,7 @@ def _stages(trace: ShapeTrace) -> list[_Stage]:
                 "draws convolution, pooling, reshaping and linear steps, and elementwise ones."
             )
         name = step.module if _has_own_name(step) else step.op
-        # What a reshape gives keeps the colour of what made the numbers.
+        # The output of a reshape keeps the colour of the layer that computed its numbers.
         stage = _Stage(shape[batch_ndim:] or (1,), colour or stages[-1].colour, (*early, name))
         stages.append(stage)
         early = ()
@@ -157,7 +157,7 @@ def _stages(trace: ShapeTrace) -> list[_Stage]:
 
 
 def _batch_ndim(trace: ShapeTrace) -> int:
-    """Return how many leading sizes of every shape are the batch: 1, or 0 for a single sample."""
+    """Return the number of leading batch dimensions: 1, or 0 for a single sample."""
     for step in trace:
         ndim = _sample_ndim(step.op)
         if ndim is not None and step.input_shapes:
@@ -169,7 +169,7 @@ def _batch_ndim(trace: ShapeTrace) -> int:
 
 
 def _sample_ndim(op: str) -> int | None:
-    """Return how many sizes a sample has that goes into ``op``.
+    """Return the number of dimensions of a sample that ``op`` takes.
 
     >>> _sample_ndim("max_pool2d"), _sample_ndim("linear"), _sample_ndim("relu")
     (3, 1, None)
@@ -187,7 +187,7 @@ def _colour(op: str) -> str | None:
 
 
 def _has_own_name(step: ShapeStep) -> bool:
-    """Whether the step is a layer that its owner named, and not the third of a list."""
+    """Return whether the step is a layer with a name, not just a number in a list."""
     is_layer = _colour(step.op) in (BLUE, GREEN)
     return is_layer and step.module != "" and not step.module.rpartition(".")[2].isdigit()
 
@@ -197,7 +197,7 @@ def _where(step: ShapeStep) -> str:
 
 
 def _check_link(step: ShapeStep, shape: tuple[int, ...], batch_ndim: int) -> None:
-    """Raise a ValueError where ``step`` does not go on from ``shape`` in a single chain."""
+    """Raise a ValueError unless ``step`` takes ``shape`` and continues a single chain."""
     if tuple(step.input_shapes) != (shape,):
         taken = " and ".join(map(str, step.input_shapes)) or "no tensor"
         raise ValueError(
@@ -225,12 +225,12 @@ def _check_link(step: ShapeStep, shape: tuple[int, ...], batch_ndim: int) -> Non
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A stage and where it stands: ``x`` is its left edge, and its middle lies on the axis."""
+    """A stage and its position: ``x`` is its left edge; it is centred vertically on 0."""
 
     stage: _Stage
     x: float
     front: tuple[float, float]  # width and height of the first map, or of the column
-    depth: float  # by how much the last map is shifted, to the right and up
+    depth: float  # shift of the last map, to the right and up
 
     @property
     def right(self) -> float:
@@ -259,7 +259,7 @@ def _width_of(text: str) -> float:
 
 
 def _lay_out(stages: Sequence[_Stage]) -> list[_Drawing]:
-    """Place the stages from left to right, with room for them, their labels and their names."""
+    """Place the stages from left to right, with room for their labels and names."""
     sides = [side for stage in stages if stage.has_maps for side in stage.shape[1:][-2:]]
     scale = _LONGEST_SIDE / max(sides, default=1)
     drawings: list[_Drawing] = []
@@ -288,7 +288,7 @@ def _lay_out(stages: Sequence[_Stage]) -> list[_Drawing]:
 
 
 def _tint(colour: str, strength: float) -> tuple[float, float, float]:
-    """Return the colour on white paper, as it looks at this strength."""
+    """Return the colour blended with white at this opacity."""
     rgb = require("matplotlib.colors", extra="plotting").to_rgb(colour)
     red, green, blue = (1 - strength * (1 - part) for part in rgb)
     return red, green, blue
@@ -310,7 +310,7 @@ def _draw_maps(ax: Axes, drawing: _Drawing) -> None:
 
 
 def _unit_heights(drawing: _Drawing) -> list[float]:
-    """Return where on the column the units stand; the middle of a shortened one stays free."""
+    """Return the heights of the units in a column, with a gap in the middle if it is shortened."""
     count = drawing.stage.shown
     heights = [drawing.floor + (place + 0.5) * _PITCH for place in range(count)]
     if count == drawing.stage.shape[0]:
@@ -336,12 +336,12 @@ def _draw_column(ax: Axes, drawing: _Drawing) -> None:
 
 
 def _under(before: _Drawing, after: _Drawing) -> float:
-    """Return how far down what connects the two reaches in the middle between them."""
+    """Return how low the connection of the two reaches, halfway between them."""
     return (before.floor + before.depth + after.floor) / 2
 
 
 def _connect(ax: Axes, before: _Drawing, after: _Drawing) -> None:
-    """Draw what leads from one to the next: every unit to every unit, or the outline alone."""
+    """Connect two stages: every unit to every unit, or only the outlines."""
     patches = require("matplotlib.patches", extra="plotting")
     if not before.stage.has_maps and not after.stage.has_maps:
         path = require("matplotlib.path", extra="plotting").Path
@@ -351,7 +351,7 @@ def _connect(ax: Axes, before: _Drawing, after: _Drawing) -> None:
             for stop in _unit_heights(after)
             for end in [(before.middle, start), (after.middle, stop)]
         ]
-        # One path for all of them: lines that cross do not add up to a dark blot.
+        # One path for all lines, so that crossings do not add up to a dark blot.
         codes = [path.MOVETO, path.LINETO] * (len(ends) // 2)
         ax.add_artist(
             patches.PathPatch(

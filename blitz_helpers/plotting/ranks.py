@@ -1,4 +1,4 @@
-"""What the processes that train one network tell each other in a step."""
+"""Draws how processes that train one network average their gradients in a step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-_MOST_IMAGES = 6  # of a shard that are drawn
-# Where things stand, from the top: a unit is a column's width.
+_MOST_IMAGES = 6  # images drawn of each shard
+# Vertical positions from the top, in column widths.
 _TITLE, _SHARD, _OWN, _EXCHANGE, _MEAN, _BOTTOM = 2.04, 1.68, 1.06, 0.8, 0.1, 0.0
 _BARS = 0.42  # height of a bar chart
 
@@ -24,19 +24,19 @@ _BARS = 0.42  # height of a bar chart
 def plot_ranks(
     images: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], ax: Axes | None = None
 ) -> Axes:
-    """Draw one step of data-parallel training: a shard and a gradient a rank, and their mean.
+    """Draw one step of data-parallel training: each rank's shard and gradient, and the mean.
 
-    A column is a rank, a process with a copy of the network. From its shard follows its own
-    gradient; ``all_reduce`` adds them up over the ranks, and each rank gets the same mean.
+    A column is a rank, a process with a copy of the network. Each rank computes a gradient from
+    its own shard; ``all_reduce`` adds the gradients up, and each rank gets the same mean.
 
     Args:
-        images: for each rank its shard, ``(N, 1, H, W)``; the first six are drawn.
-        gradients: for each rank a few numbers of its gradient, ``(K,)``.
+        images: the shard of each rank, ``(N, 1, H, W)``; its first six images are drawn.
+        gradients: a few numbers of the gradient of each rank, ``(K,)``.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: fewer than two ranks, not one shard and one gradient for each, or shapes other
-            than the above.
+        ValueError: there are fewer than two ranks, shards and gradients differ in number, or a
+            shape is not as above.
         ImportError: matplotlib is not installed.
 
     >>> shards = [torch.zeros(4, 1, 8, 8), torch.ones(4, 1, 8, 8)]

@@ -1,4 +1,4 @@
-"""Pictures of a training: its losses, a search for its learning rate, and the network's answers."""
+"""Draws the losses of a training run, a search for its learning rate, and a confusion matrix."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from blitz_helpers.training import Evaluation, History
 
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE)
-_TOLD = 3  # pairs of confused classes that the alt text names
+_TOLD = 3  # pairs of confused classes named in the alt text
 
 
 @same_for_all
 def plot_losses(
     losses: Mapping[str, Sequence[float] | torch.Tensor], window: int = 100, ax: Axes | None = None
 ) -> Axes:
-    """Draw the loss of each step as a running mean, one curve a name.
+    """Draw running means of the loss of each step, one curve per name.
 
-    A single curve is drawn as it is, too, paler. The mean is centred: it runs over the steps
-    before and after, and over fewer of them at both ends.
+    If there is a single curve, the losses themselves are drawn behind it, paler. The mean is
+    centred on each step, with fewer steps at both ends.
 
     Args:
         losses: such as ``{"momentum": history.losses}``; up to four curves, each a list, an array
             or a tensor ``(steps,)``.
-        window: over how many steps the mean runs.
+        window: the number of steps in the mean.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: no curve, an empty one, more than four, or a window below 1.
+        ValueError: there is no curve or more than four, a curve is empty, or ``window`` is below 1.
         ImportError: matplotlib is not installed.
 
     >>> plot_losses({"sgd": [2.3, 1.1, 0.4]}).get_ylabel()
@@ -85,7 +85,7 @@ def plot_losses(
 
 
 def _numbers(name: str, curve: Sequence[float] | torch.Tensor) -> torch.Tensor:
-    """Return the curve as float64 ``(steps,)``, also where it is a list of losses with a graph."""
+    """Return the curve as float64 ``(steps,)``; it may be a list of losses with a graph."""
     if getattr(curve, "ndim", 1) != 1:
         raise ValueError(
             f"losses[{name!r}] has the shape {tuple(torch.as_tensor(curve).shape)}; (steps,) is "
@@ -98,9 +98,9 @@ def _numbers(name: str, curve: Sequence[float] | torch.Tensor) -> torch.Tensor:
 
 
 def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
-    """Return the mean of the ``window`` values around each.
+    """Return the centred running mean over ``window`` values.
 
-    Each window is added up by itself: what is infinite or huge in one stays out of the others.
+    Each window is summed on its own, so that a huge or infinite value affects no other window.
 
     >>> _running_mean(torch.tensor([0.0, 3.0, 6.0, 0.0]), 3)
     tensor([1.5000, 3.0000, 3.0000, 3.0000])
@@ -113,12 +113,12 @@ def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
 
 @same_for_all
 def plot_history(history: History, ax: Axes | None = None) -> Axes:
-    """Draw the loss of each epoch, in training and, where ``fit`` had it, on held-out data.
+    """Draw the loss of each epoch, in training and on held-out data if ``fit`` was given any.
 
-    The lowest loss on held-out data is marked: from there on the network learns by heart.
+    The lowest held-out loss is marked; after it, the network memorizes its training data.
 
     Raises:
-        ValueError: a history without a single step.
+        ValueError: the history has no steps.
         ImportError: matplotlib is not installed.
 
     >>> from blitz_helpers import History
@@ -162,11 +162,11 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     """Draw the accuracies reached with each learning rate: dots, and a line through their means.
 
     Args:
-        accuracies: from ``lr`` to the accuracies of its trainings, such as one for each seed.
+        accuracies: the accuracies reached with each ``lr``, such as one for each seed.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: no learning rate, one that is not above 0, or one without an accuracy.
+        ValueError: there is no learning rate, or one is not above 0 or has no accuracy.
         ImportError: matplotlib is not installed.
 
     >>> plot_lr_sweep({0.1: [0.8, 0.7], 1.0: [0.9, 0.1]}).get_xscale()
@@ -199,14 +199,14 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
 def plot_confusion(
     evaluation: Evaluation, class_name: str = "class", ax: Axes | None = None
 ) -> Axes:
-    """Draw how often each class, down, was taken for each, across; mistakes are the dark cells.
+    """Draw the confusion matrix: rows are the labels, columns the answers.
 
-    The shade stands for mistakes alone: the right answers, on the diagonal, would outshine them.
-    The counts of up to 20 classes are written out.
+    Only mistakes are shaded, since the right answers on the diagonal would outshine them. The
+    counts of up to 20 classes are written out.
 
     Args:
         evaluation: what ``evaluate`` returned.
-        class_name: what a class is, such as "digit".
+        class_name: the name of a class in the labels, such as "digit".
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -224,7 +224,7 @@ def plot_confusion(
     image = ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest, origin="upper")
     ticker = require("matplotlib.ticker", extra="plotting")
     figure = ax.get_figure(root=False)
-    assert figure is not None  # axes that are drawn on belong to a figure
+    assert figure is not None  # axes always belong to a figure here
     bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=ticker.MaxNLocator(integer=True))
     bar.set_label("mistakes (right answers are not shaded)")
     bar.outline.set_visible(False)
@@ -246,7 +246,7 @@ def plot_confusion(
 
 
 def _confused(counts: torch.Tensor) -> str:
-    """Say how many answers are right, and which mistakes are the most frequent.
+    """Return the alt text: the number of right answers, and the most frequent mistakes.
 
     >>> _confused(torch.tensor([[5, 2], [1, 4]]))
     '12 answers, 9 of them right. Most often 0 was taken for 1 (2 times) and 1 for 0 (1 time).'

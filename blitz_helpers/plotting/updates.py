@@ -1,4 +1,4 @@
-"""What an update step does to the loss, and the ways that update rules take downhill."""
+"""Draws the effect of an update step on the loss, and the paths of update rules downhill."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PATH_COLORS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
-_GRID = 200  # points a side at which the loss is evaluated
+_GRID = 200  # grid points per side where the loss is evaluated
 
 
 @same_for_all
@@ -40,21 +40,21 @@ def plot_foretold_losses(
     foretold: Sequence[float],
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how far the loss drops in one step, foretold and measured, for each learning rate.
+    """Draw the drop in loss after one step, foretold and measured, for each learning rate.
 
-    Both axes are logarithmic, so what the gradient foretells is a straight line. The largest
-    measured drop is ringed; a cross at the bottom marks a step after which the loss is higher.
+    Both axes are logarithmic, so the drop foretold by the gradient is a straight line. The largest
+    measured drop is ringed; a cross at the bottom marks a step that raises the loss.
 
     Args:
         loss: the loss before the step.
         lrs: the learning rates, each above 0.
-        losses: the loss after a step at each of them.
-        foretold: what the gradient foretold for each of them, below ``loss``.
+        losses: the loss after a step at each learning rate.
+        foretold: the loss that the gradient foretells for each step, below ``loss``.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: not one loss and one foretold loss a learning rate, or none at all; or a
-            foretold loss that is not below ``loss``.
+        ValueError: ``lrs``, ``losses`` and ``foretold`` are empty or differ in length, or a
+            foretold loss is not below ``loss``.
         ImportError: matplotlib is not installed.
 
     >>> plot_foretold_losses(1.0, lrs=[0.1, 1], losses=[0.92, 0.7], foretold=[0.9, 0]).get_xscale()
@@ -117,20 +117,20 @@ def plot_descent(
     paths: Mapping[str, torch.Tensor],
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the ways of two weights downhill, over contours of the loss.
+    """Draw the paths of two weights downhill, over contours of the loss.
 
-    A line is a path, with a dot for each step, from the ring that marks its start. A star marks
-    the lowest point, where it lies within the picture.
+    Each path has a dot for each step, and a ring at its start. A star marks the lowest point if it
+    lies within the picture.
 
     Args:
-        loss_fn: the loss of the weights ``w[0]`` and ``w[1]``, numbers or tensors of one shape:
-            it gets a whole grid, ``(2, H, W)``, and gives the loss at each place, ``(H, W)``.
-        paths: a name and the weights ``(steps + 1, 2)`` before, between and after the steps.
+        loss_fn: maps the weights ``w[0]`` and ``w[1]`` to a loss. It is called with a whole grid,
+            ``(2, H, W)``, and returns the loss at each point, ``(H, W)``.
+        paths: for each name the weights before the first and after each step, ``(steps + 1, 2)``.
         ax: where to draw; a new figure by default.
 
     Raises:
-        ValueError: no path, a path of another shape or with values that are not finite, or a
-            ``loss_fn`` that does not give one loss for each place.
+        ValueError: there is no path, a path has another shape or values that are not finite, or
+            ``loss_fn`` does not give one loss for each point.
         ImportError: matplotlib is not installed.
 
     >>> path = torch.tensor([[2.0, 1.0], [1.0, 0.5], [0.5, 0.25]])
@@ -141,7 +141,7 @@ def plot_descent(
     points = _checked(paths)
     everywhere = torch.cat(list(points.values()))
     low, high = everywhere.min(0).values, everywhere.max(0).values
-    # A path that stays on a line, or on a point, still needs a page around it.
+    # A path along one axis, or a single point, still needs a margin around it.
     extent = high - low
     margin = 0.12 * torch.maximum(extent, extent.max() / 4 if extent.any() else torch.tensor(1.0))
     sides = [
@@ -150,10 +150,10 @@ def plot_descent(
     ]
     losses = _losses(loss_fn, torch.stack(torch.meshgrid(*sides, indexing="xy")))
     ax = canvas(ax, 6.5, 4.2)
-    # One scale for both weights, so that what is steep looks steep, where the page has room for it.
+    # One scale for both weights, if the page has room for it, so that steep slopes look steep.
     if extent.max() < 4 * extent.min():
         ax.set_aspect("equal")
-    # Quadratically spaced above the lowest point: the contours of a parabola are evenly apart.
+    # Quadratic spacing above the lowest point makes the contours of a parabola evenly spaced.
     bottom, top = losses.min().item(), losses.max().item()
     levels = bottom + (top - bottom) * torch.linspace(0.03, 1, 14, dtype=torch.float64).square()
     if bottom < top:
@@ -190,10 +190,10 @@ def plot_descent_losses(
     below: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the loss along each path against the step, and from where it stays below a bound.
+    """Draw the loss along each path, and mark the step after which it stays below a bound.
 
-    The loss has a logarithmic axis; a loss of exactly 0 is left out of the line. A diamond marks
-    the first step from which on the loss is below the bound until the path ends.
+    The loss has a logarithmic axis, without the points where it is exactly 0. A diamond marks the
+    step from which the loss stays below the bound until the path ends.
 
     Args:
         loss_fn: as for :func:`plot_descent`; its losses are 0 or more.
@@ -248,7 +248,7 @@ def plot_descent_losses(
 
 
 def _checked(paths: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return each path in float64, free of its graph."""
+    """Return each path detached and in float64, or raise a ValueError."""
     if not paths:
         raise ValueError("paths is empty: give at least one, such as {'SGD': path}.")
     points = {name: path.detach().cpu().double() for name, path in paths.items()}
@@ -278,7 +278,7 @@ def _losses(loss_fn: Callable[[torch.Tensor], torch.Tensor], weights: torch.Tens
 
 
 def _turns(path: torch.Tensor, extent: torch.Tensor) -> list[int]:
-    """Return how often each weight turns back, moves too short to be seen left out."""
+    """Return how often each weight turns back, ignoring moves too short to see."""
     turns = []
     for moves, side in zip(path.diff(dim=0).T, extent, strict=True):
         signs = moves[moves.abs() > side / 1000].sign()
@@ -287,7 +287,7 @@ def _turns(path: torch.Tensor, extent: torch.Tensor) -> list[int]:
 
 
 def _place(point: torch.Tensor) -> str:
-    x, y = (round(value, 2) + 0.0 for value in point.tolist())  # + 0.0 takes the sign from -0.0
+    x, y = (round(value, 2) + 0.0 for value in point.tolist())  # + 0.0 turns -0.0 into 0.0
     return f"({x:g}, {y:g})"
 
 

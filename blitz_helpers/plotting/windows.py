@@ -1,4 +1,4 @@
-"""A window that slides over a grid, reading it or laying numbers down on it."""
+"""Draws the windows of convolutions, poolings and transposed convolutions on a grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blitz_helpers.plotting._settings import same_for_all
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LISTED = 8  # places that the alt text lists one by one
+_LISTED = 8  # up to this many positions are listed in the alt text
 
 
 @same_for_all
@@ -23,17 +23,17 @@ def plot_window(
     dilation: int | tuple[int, int] = 1,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a window sliding over a grid: where it lands, and what comes out.
+    """Draw a window sliding over a grid, and the grid of its outputs.
 
-    On the left is the input with the window in its first two places and, dashed, its last. The
-    bars below show every place along a row, each with the column of the output that it gives.
-    Rows and columns that no place reads are hatched. Padding is drawn as a border of the zeros
-    that a convolution reads there; max pooling reads minus infinity.
+    On the left is the input with the window in its first two positions and, dashed, its last. The
+    bars below show every position along a row, each with its column of the output. Rows and
+    columns that no window reads are hatched. Padding is drawn as a border of zeros, as a
+    convolution reads it; max pooling reads minus infinity there.
 
-    Sizes and settings are an int, or one for the rows and one for the columns.
+    Sizes and settings are an int, or a pair: one for the rows and one for the columns.
 
     Raises:
-        ValueError: a number is too small, or the window larger than the padded input.
+        ValueError: a number is too small, or the window is larger than the padded input.
         ImportError: matplotlib is not installed.
 
     >>> plot_window(13, kernel_size=2, stride=2).get_title()
@@ -79,13 +79,13 @@ def plot_transposed_window(
     """Draw a transposed convolution: each number of the input lays a window down on the output.
 
     On the left is the input, on the right the output with the windows of the first two numbers
-    and, dashed, of the last. Where windows overlap, what they lay down is added. The dashed
-    border is ``padding``, which a transposed convolution cuts off.
+    and, dashed, of the last. Windows that overlap are added up. The dashed border is ``padding``,
+    which a transposed convolution cuts off.
 
-    Sizes and settings are an int, or one for the rows and one for the columns.
+    Sizes and settings are an int, or a pair: one for the rows and one for the columns.
 
     Raises:
-        ValueError: a number is too small, or the padding cuts everything off.
+        ValueError: a number is too small, or the padding cuts off the whole output.
         ImportError: matplotlib is not installed.
 
     Source: the formula under "Shape" of :class:`torch.nn.ConvTranspose2d`.
@@ -121,7 +121,7 @@ def plot_transposed_window(
 
 
 def _sides(**settings: int | tuple[int, int]) -> tuple[Side, Side]:
-    """Return the settings of the rows and of the columns, once they can be drawn."""
+    """Return the settings of the rows and of the columns, or raise a ValueError."""
     least = {"size": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
     pairs = {}
     for name, value in settings.items():
@@ -137,7 +137,7 @@ def _sides(**settings: int | tuple[int, int]) -> tuple[Side, Side]:
 
 
 def _listed(columns: Side) -> str:
-    """List the columns on which a window's left edge stands.
+    """List the columns where a window's left edge can stand.
 
     >>> _listed(Side(size=6, kernel_size=3, stride=1, padding=0, dilation=1))
     '0, 1, 2 or 3'

@@ -1,4 +1,4 @@
-"""A training saved in a file, whole or not at all, and put back from it."""
+"""Saves a training to a file, completely or not at all, and restores it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._randomness import RandomStates
 
 _VERSION = 1
-_MARK = b"blitz_helpers"  # stands at the end of a file, before the digest of all that precedes it
+_MARK = b"blitz_helpers"  # followed at the end of a file by the digest of all that precedes
 _DIGEST = "sha256"
 _DIGEST_SIZE = hashlib.new(_DIGEST).digest_size
 
 
 class Checkpoints:
-    """What a checkpoint of one training holds, and where it goes.
+    """Reads and writes the checkpoints of one training.
 
-    ``record`` and the model's state are of this process; random states are those of all.
+    ``record`` and the model's state are those of this process; random states, of all processes.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Checkpoints:
         self._steps_per_epoch = steps_per_epoch
 
     def save(self, path: Path | None, record: dict[str, Any]) -> None:
-        """Write the file from the first process; the others add their random states to it."""
+        """Write the file in the first process, with the random states of all processes."""
         random = from_all(self._random.get())
         if path is None or rank() != 0:
             return
         model = self._module.state_dict()
         for name, value in model.items():
             if not isinstance(value, torch.Tensor):
-                write(value, f"the model's {name}", {})  # says what could not be read again
+                write(value, f"the model's {name}", {})  # raises if it cannot be read again
         _write_file(
             path,
             {
@@ -59,10 +59,10 @@ class Checkpoints:
         )
 
     def load(self, path: Path | None) -> dict[str, Any] | None:
-        """Return the first process's checkpoint, once all of it is found to fit; put nothing back.
+        """Return the first process's checkpoint after checking all of it; restore nothing yet.
 
         Raises:
-            ValueError: it is damaged, or of another training.
+            ValueError: it is damaged, or from another training.
         """
         data, error = None, None
         if path is not None and rank() == 0:
@@ -90,7 +90,7 @@ class Checkpoints:
         return dict(found)
 
     def restore(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Put everything back as it was saved, and return the record."""
+        """Restore everything as it was saved, and return the record."""
         self._module.load_state_dict(found["model"])
         self._memory.set(found["memory"])
         random = found["random"]
@@ -133,7 +133,7 @@ class Checkpoints:
 
 
 def check_writable(path: Path) -> None:
-    """Raise an ``OSError`` now, and not after the first epoch."""
+    """Raise an ``OSError`` now instead of after the first epoch."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder. Name a file in it.")
@@ -146,25 +146,25 @@ def check_writable(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    # A name that nobody has: another file of that name would be lost.
+    # A random name, so that no existing file is overwritten.
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
 
 
 def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:
-    path = Path(os.path.realpath(path))  # of a link, the file that it stands for
+    path = Path(os.path.realpath(path))  # follow a link to its file
     part = _beside(path)
     try:
         with part.open("x+b") as file:
             torch.save(checkpoint, file)
             file.seek(0)
-            # What cannot be read again must not take the place of what can.
+            # A file that cannot be read back must not replace one that can.
             torch.load(file, map_location="meta", weights_only=True)
             file.seek(0)
             digest = hashlib.file_digest(file, _DIGEST).digest()
             file.seek(0, os.SEEK_END)
             file.write(_MARK + digest)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave an empty file under the name
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
         if path.exists():
             shutil.copymode(path, part)
         part.replace(path)
@@ -173,7 +173,7 @@ def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def _read_file(path: Path) -> bytes:
-    """Return what ``torch.save`` wrote; a single bit that has changed is found."""
+    """Return what ``torch.save`` wrote, after checking every bit against the digest."""
     data = path.read_bytes()
     end = len(data) - len(_MARK) - _DIGEST_SIZE
     digest = hashlib.new(_DIGEST, memoryview(data)[: max(end, 0)]).digest()
@@ -184,7 +184,7 @@ def _read_file(path: Path) -> bytes:
 
 def _damaged(path: Path | None) -> str:
     return (
-        f"{path} is damaged, or no checkpoint that fit wrote. Use an earlier one, or start "
+        f"{path} is damaged, or was not written by fit. Use an earlier one, or start "
         "without resume_from."
     )
 

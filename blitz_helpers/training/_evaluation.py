@@ -1,4 +1,4 @@
-"""How well a network answers: what it says to labelled batches, beside what is right."""
+"""Evaluates a network: its answers to labelled batches, compared with the labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blitz_helpers._tables import html_table, text_table
 
 
 class Loader(Protocol):
-    """Batches of inputs and labels, as many as ``len()`` says: a ``DataLoader``, or a list."""
+    """Batches of inputs and labels, with a length: a ``DataLoader``, or a list."""
 
     def __iter__(self) -> Iterator[Any]: ...
     def __len__(self) -> int: ...
@@ -66,7 +66,7 @@ class Evaluation:
 
     @property
     def misread(self) -> Tensor:
-        """Where the wrong answers stand in the loader's order: int64 indices."""
+        """Indices of the wrong answers in the loader's order, int64."""
         return (self.predictions != self.labels).nonzero().squeeze(1)
 
     def _table(self) -> tuple[list[str], list[list[str]], str]:
@@ -89,14 +89,14 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
-    """Return how the model answers the loader's images, in evaluation mode and without gradients.
+    """Return the model's answers to the loader's images, in evaluation mode and without gradients.
 
-    Modes are afterwards as they were. Of a ``DistributedDataParallel`` the module inside answers,
-    so that one process can evaluate while the others do not.
+    The modes of all modules are restored afterwards. A ``DistributedDataParallel`` is evaluated
+    through the module inside it, so that one process can evaluate alone.
 
     Raises:
-        TypeError: a loader without a length.
-        ValueError: an empty loader, or a label that is no class.
+        TypeError: the loader has no length.
+        ValueError: the loader is empty, or a label is out of range.
 
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))]).predictions
     tensor([0, 1, 2])
@@ -130,7 +130,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_batches(loader: Loader, name: str = "loader") -> None:
     try:
         num_batches = len(loader) if isinstance(loader, Sized) else None
-    except TypeError:  # a DataLoader has a length, unless its data set has none
+    except TypeError:  # a DataLoader has no length if its data set has none
         num_batches = None
     if num_batches is None:
         raise TypeError(
@@ -174,11 +174,11 @@ def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
     if len(labels) == 0:
         raise ValueError("A batch holds no sample. Leave empty batches out of the loader.")
     num_classes = logits.shape[1]
-    labels = labels.long()  # of another integer type, sums such as label * 20 wrap around
+    labels = labels.long()  # small integer types would overflow in label * 20 and the like
     lowest, highest = (int(label) for label in labels.aminmax())
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
-            f"The label {lowest if lowest < 0 else highest} is no class: the model tells "
+            f"The label {lowest if lowest < 0 else highest} is out of range: the model tells "
             f"{num_classes} classes apart, 0 to {num_classes - 1}. Mend the labels, or give the "
             "model more classes."
         )

@@ -1,4 +1,4 @@
-"""Train a model: one epoch after another, with a record, checkpoints, and a clean end."""
+"""Trains a model, with a history, checkpoints and a clean end."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class DivergenceError(FloatingPointError):
     """The loss or a weight became NaN or infinite, and training stopped.
 
     Attributes:
-        step: the step at which it was seen, counted from 1.
+        step: the step where it was noticed, counted from 1.
         parameters: the names of the parameters that are not finite, nearest to the loss first.
-        history: what was done until then.
+        history: the training up to that step.
 
     >>> from functools import partial
     >>> import torch
@@ -68,36 +68,36 @@ def fit(
     resume_from: str | os.PathLike[str] | None = None,
     run: Run | None = None,
 ) -> History:
-    """Train a classifier: for each batch the gradients of the cross-entropy, then ``step(params)``.
+    """Train a classifier: for each batch, backpropagate the cross-entropy, then ``step(params)``.
 
-    Ctrl-C, or the kernel's stop button, ends training early; what was done is kept and returned.
+    Ctrl-C, or the kernel's stop button, ends training early and returns the history so far.
     Under ``torchrun``, with the model in a ``DistributedDataParallel``, losses are means over all
-    processes, and the first process alone shows progress and reads and writes checkpoints.
+    processes; only the first process shows progress and reads and writes checkpoints.
 
     Args:
-        model: gives logits ``(N, num_classes)``. Batches go to the device it is on.
+        model: returns logits ``(N, num_classes)``. Batches are moved to its device.
         loader: batches ``(inputs, labels)``, labels ``(N,)`` of any integer type.
         step: an update rule bound by ``functools.partial``, as in ``partial(sgd_step, lr=0.05)``.
-        epochs: how many times to go through ``loader``, those of ``resume_from`` counted in.
-        val_loader: what to evaluate the model on after each epoch.
-        lr_schedule: gives the learning rate for the part of the training that is done, from 0 to
-            1; the update is then ``step(params, lr=lr_schedule(done))``.
-        checkpoint: a file to write after each epoch: the weights, the history, what ``step``
-            remembers in dicts or in an optimizer of torch, and the random states of torch (the
-            model's device included), Python, numpy and the generators that the model, the loaders
-            and ``step`` hold. The random states inside worker processes are out of its sight.
-        resume_from: such a file, to go on from as if nothing had happened. The loaders and
-            ``step`` must be made in the way they were.
-        run: gets ``train/loss`` at each step, with a schedule ``train/lr``, and at the last step
-            of an epoch ``val/loss`` and ``val/accuracy``.
+        epochs: how many times to go through ``loader``, including the epochs in ``resume_from``.
+        val_loader: batches to evaluate the model on after each epoch.
+        lr_schedule: maps the finished fraction of the training, from 0 to 1, to a learning rate;
+            the update is then ``step(params, lr=lr_schedule(done))``.
+        checkpoint: a file to write after each epoch. It holds the weights, the history, the memory
+            of ``step`` (dicts, or a torch optimizer), and the random states of torch (including
+            the model's device), Python, numpy and the generators held by the model, the loaders
+            and ``step``. It cannot hold random states inside worker processes.
+        resume_from: a checkpoint to continue from as if training had never stopped. Create the
+            loaders and ``step`` in the same way as before.
+        run: logs ``train/loss`` at each step, ``train/lr`` if there is a schedule, and at the last
+            step of an epoch ``val/loss`` and ``val/accuracy``.
 
     Raises:
-        ValueError: an empty loader, a label that is no class, or a ``resume_from`` that is damaged
-            or of another training. It is raised before anything has changed; what the loader gives
-            later, when it comes: a bad label, or no batch at all in a later epoch.
-        TypeError: a loader without a length, or ``step`` remembers what no file can give back.
-        DivergenceError: the loss or a weight is no longer finite. ``checkpoint`` is as it was at
-            the end of the last epoch in which all was well.
+        ValueError: a loader is empty, a label is out of range, or ``resume_from`` is damaged or
+            from another training. It is raised before anything changes, except for bad labels or
+            an empty loader that only show up later in the training.
+        TypeError: a loader has no length, or a file cannot store the memory of ``step``.
+        DivergenceError: the loss or a weight is no longer finite. ``checkpoint`` still holds the
+            last good epoch.
         ImportError: tqdm is not installed.
 
     >>> from functools import partial
@@ -113,7 +113,7 @@ def fit(
     if val_loader is not None:
         check_batches(val_loader, "val_loader")
     if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs={epochs!r} is no number of epochs. Use 1 or more.")
+        raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
     _check_alike(len(loader), epochs)
     module = unwrapped(model)
     memory = Memory(step, module)
@@ -128,7 +128,7 @@ def fit(
     saves = from_first(target is not None)
 
     record, log = Record(epochs, promised=len(loader)), Log(run)
-    good: tuple[Path | None, int] | None = None  # a checkpoint, and of which epoch it is
+    good: tuple[Path | None, int] | None = None  # the last good checkpoint and its epoch
     try:
         with _unchanged_if_refused(module, memory, random, record, resuming=found is not None):
             if found is not None:
@@ -166,8 +166,8 @@ def fit(
 def _unchanged_if_refused(
     module: nn.Module, memory: Memory, random: RandomStates, record: Record, resuming: bool
 ) -> Iterator[None]:
-    """Put everything back where an error comes before the first step is done."""
-    # A forward pass changes buffers at most; weights change only where a checkpoint is restored.
+    """Restore everything if an error is raised before the first step is done."""
+    # A forward pass can change only buffers; weights change only if a checkpoint is restored.
     tensors = [*module.buffers(), *(module.parameters() if resuming else ())]
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
     gradients = [(w, w.grad) for w in module.parameters()]
@@ -187,7 +187,7 @@ def _unchanged_if_refused(
 
 
 def _check_alike(num_batches: int, epochs: int) -> None:
-    """Find out now where processes would wait for each other for ever."""
+    """Raise an error now if processes would later wait for each other for ever."""
     given = from_all((num_batches, epochs))
     if len(set(given)) > 1:
         batches, times = zip(*given, strict=True)
@@ -198,9 +198,9 @@ def _check_alike(num_batches: int, epochs: int) -> None:
 
 
 def _start_lasting_workers(*loaders: Loader | None) -> None:
-    """Start workers that last for the whole training, as they were when the checkpoint was written.
+    """Start persistent workers before random states are restored.
 
-    Their start draws a random number, so it must come before the random states are put back.
+    Starting them draws a random number, which the interrupted training had already drawn.
     """
     for loader in loaders:
         if not getattr(loader, "persistent_workers", False):
@@ -210,15 +210,14 @@ def _start_lasting_workers(*loaders: Loader | None) -> None:
         if type(dataset).__module__.partition(".")[0] != "torch":
             warnings.warn(
                 f"Random numbers that {type(dataset).__name__} draws inside persistent workers "
-                "cannot be resumed: nobody sees their state. If it draws any, use "
+                "cannot be resumed: their state is out of reach. If it draws any, use "
                 "persistent_workers=False.",
                 stacklevel=3,
             )
 
 
 def _deal_anew(loader: Loader, epoch: int) -> None:
-    # A DistributedSampler, also one inside a batch sampler, deals out the samples anew only when
-    # it is told the epoch.
+    # A DistributedSampler, even inside a batch sampler, reshuffles only if it is told the epoch.
     for _, part in reachable(loader):
         if hasattr(type(part), "set_epoch"):
             part.set_epoch(epoch)
@@ -231,7 +230,7 @@ def _divergence(
     record: Record,
     good: tuple[Path | None, int] | None,
 ) -> DivergenceError:
-    # Gradients come from the loss: of several, the last in the network was reached first.
+    # Gradients start at the loss, so they reach the last of several bad parameters first.
     bad = tuple(name for name, w in module.named_parameters() if not w.isfinite().all())[::-1]
     rest = f", then {', '.join(bad[1:])}" if bad[1:] else ""
     is_lr = False

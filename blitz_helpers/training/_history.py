@@ -1,4 +1,4 @@
-"""What a training has done: the record that it keeps, and the one that it hands out."""
+"""The record that a training keeps, and the history that it returns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from blitz_helpers._tables import html_table, text_table
 
 @dataclass(frozen=True)
 class History:
-    """What a training run has done: ``losses`` has the loss of each step, in order.
+    """The history of a training run; ``losses`` has the loss of each step, in order.
 
-    ``steps_per_epoch`` is how many batches the loader gave in the first epoch. Where it gave
-    another number later, ``epoch_steps`` has that of each complete epoch; else it is empty.
-    ``val_losses`` and ``val_accuracies`` have one value for each epoch, where ``fit`` was given
-    digits to validate on. ``interrupted`` says that it was stopped before it was through.
+    ``steps_per_epoch`` is the number of batches in the first epoch. ``epoch_steps`` has the number
+    for each complete epoch if they differ; otherwise it is empty. ``val_losses`` and
+    ``val_accuracies`` have one value per epoch if ``fit`` was given a ``val_loader``.
+    ``interrupted`` tells whether training was stopped early.
 
     >>> from functools import partial
     >>> import torch
@@ -41,12 +41,12 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """How many epochs are complete."""
+        """The number of complete epochs."""
         return len(self.epoch_steps) or len(self.losses) // self.steps_per_epoch
 
     @property
     def epoch_losses(self) -> tuple[float, ...]:
-        """The mean loss over the steps of each epoch, of an unfinished last one too."""
+        """The mean loss of each epoch, including an unfinished last one."""
         steps = self.epoch_steps or (self.steps_per_epoch,) * self.epochs
         means, start = [], 0
         for count in (*steps, len(self.losses) - sum(steps)):
@@ -83,9 +83,9 @@ _KEPT = ("losses", "steps", "val_losses", "val_accuracies")
 
 @dataclass
 class Record:
-    """What a training writes down as it goes.
+    """The record that a training keeps as it goes.
 
-    ``promised`` is the length of its loader, ``resumed_at`` how many steps an earlier run did.
+    ``promised`` is the length of its loader, ``resumed_at`` the number of steps of earlier runs.
     """
 
     epochs: int
@@ -98,13 +98,13 @@ class Record:
 
     @property
     def unfinished(self) -> int:
-        """How many steps of the present epoch are done."""
+        """The number of finished steps in the current epoch."""
         return len(self.losses) - sum(self.steps)
 
     def num_steps(self) -> int:
-        """Return how many steps the training takes in all, one more at least.
+        """Return the expected total number of steps, at least one more than are done.
 
-        An epoch counts for as many as the last one had; what a loader promises is not always kept.
+        Future epochs count as long as the last one, since a loader's length may be wrong.
         """
         usual = max(self.steps[-1] if self.steps else self.promised, self.unfinished + 1)
         return sum(self.steps) + usual * (self.epochs - len(self.steps))
@@ -126,11 +126,11 @@ class Record:
         return mean(self.losses[-self.steps[-1] :])
 
     def kept(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
+        """Return the part that a checkpoint stores."""
         return {name: list(getattr(self, name)) for name in _KEPT}
 
     def resume(self, kept: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Continue from what a checkpoint stored."""
         for name in _KEPT:
             setattr(self, name, list(kept[name]))
         self.resumed_at = len(self.losses)

@@ -1,4 +1,4 @@
-"""One epoch after another: the gradients of each batch, then a step."""
+"""The training loop: the gradients of each batch, then an update step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from blitz_helpers.training._progress import Progress
 
 
 class Run(Protocol):
-    """Where numbers are logged: a run of Weights & Biases, or anything with its ``log``."""
+    """A run of Weights & Biases, or any object with a ``log`` method like its own."""
 
     def log(self, data: dict[str, Any], /) -> Any:
-        """Take the values of one step."""
+        """Log the values of one step."""
 
 
 class NotFiniteError(Exception):
@@ -31,7 +31,7 @@ class NotFiniteError(Exception):
 
 
 class Log:
-    """Hands a run the values of each step: late, so that an epoch's last can take more with it."""
+    """Logs each step's values late, so that more can be added to the last step of an epoch."""
 
     def __init__(self, run: Run | None) -> None:
         self._run, self._held = run, dict[str, float]()
@@ -50,7 +50,7 @@ class Log:
 
 
 class Loop:
-    """The steps of a training, and where it stands."""
+    """The steps of a training, and its current state."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class Loop:
         self._step, self._lr_schedule = step, lr_schedule
         self._record, self._log, self._progress = record, log, progress
         self.batch: tuple[Tensor, Tensor] | None = None
-        """The batch in hand."""
+        """The current batch."""
         self.trained_on: tuple[Tensor, Tensor] | None = None
-        """The batch of the last step that was done; ``None`` before the first."""
+        """The batch of the last finished step; ``None`` before the first."""
 
     def train_epoch(self, loader: Loader) -> None:
-        """Go through the loader, as far as it goes, and count its steps as an epoch.
+        """Train on all batches of the loader, and count them as an epoch.
 
         Raises:
             NotFiniteError: the loss or a parameter is no longer finite.
@@ -90,17 +90,17 @@ class Loop:
 
     def _train_on(self, batch: tuple[Tensor, Tensor]) -> None:
         record = self._record
-        self._log.flush()  # what hooks log in this step's backward must not join the step before
+        self._log.flush()  # or values that hooks log in backward would join the last step
         if self.trained_on is not None:
-            self._clear_gradients()  # before the forward pass, which needs their room
+            self._clear_gradients()  # before the forward pass, which needs their memory
         logits, labels = answer(self._model, batch)
         loss = F.cross_entropy(logits, labels)
         value = mean_over_processes(loss)
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss is {value}", len(record.losses) + 1)
         if self.trained_on is None:
-            self._clear_gradients()  # and not before: a call that is refused has changed nothing
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self._clear_gradients()  # not earlier, since a rejected call must change nothing
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         num_steps = record.num_steps()
         if self._lr_schedule is None:
             self._step(self._params)
@@ -115,5 +115,5 @@ class Loop:
         self._log.hold(values)
 
     def _clear_gradients(self) -> None:
-        for w in self._params:  # as model.zero_grad() does, which looks them up each time
+        for w in self._params:  # as model.zero_grad() does, but without looking them up
             w.grad = None

@@ -1,4 +1,4 @@
-"""What an update rule remembers from step to step: found, written down, and put back."""
+"""Finds, writes and restores the memory that an update rule keeps between steps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from blitz_helpers.training._reach import reachable
 
 _SIMPLE = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
-# Numpy's dtypes whose values Python's own numbers hold exactly.
+# Numpy dtypes whose values fit exactly into Python numbers.
 _NUMBERS = {"b1", *(f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)), "c8", "c16"}
 _Memory = MutableMapping[Any, Any] | torch.optim.Optimizer
 
 
 class Memory:
-    """The memory of an update rule: dicts that it is bound to or reaches, and torch's optimizers.
+    """The memory of an update rule: dicts that it is bound to or can reach, and torch optimizers.
 
-    Of the dicts that the rule merely reaches, through a closure, an attribute or a global name,
-    those count in which something is kept for a parameter of the model.
+    A dict that it reaches through a closure, an attribute or a global name counts only if it
+    stores something for a parameter of the model.
     """
 
     def __init__(self, step: Callable[..., object], model: nn.Module) -> None:
@@ -40,27 +40,27 @@ class Memory:
         }
 
     def names(self) -> set[str]:
-        """Return under which names there may be something to put back."""
+        """Return the names under which a checkpoint may hold memory."""
         return set(self._found)
 
     def needed(self) -> set[str]:
-        """Return under which names there must be something to put back."""
+        """Return the names under which a checkpoint must hold memory."""
         optimizers = {
             name for name, thing in self._found.items() if isinstance(thing, torch.optim.Optimizer)
         }
         return self._bound | optimizers
 
     def get(self) -> dict[str, Any]:
-        """Return the memory in a form that torch.load reads, parameters under their names.
+        """Return the memory in a form that torch.load reads, with names in place of parameters.
 
         Raises:
-            TypeError: something in it cannot be read again.
+            TypeError: some of it could not be read back.
         """
         names: dict[Tensor, str] = {w: name for name, w in self._model.named_parameters()}
         written: dict[str, Any] = {}
         for name, thing in self._found.items():
             if any(name.startswith((f"{outer}[", f"{outer}.")) for outer in written):
-                continue  # a part of what is written already
+                continue  # part of something already written
             if isinstance(thing, torch.optim.Optimizer):
                 written[name] = write(thing.state_dict(), name, names)
             elif name in self._bound or any(isinstance(k, Tensor) and k in names for k in thing):
@@ -93,9 +93,10 @@ def _fill(thing: _Memory, value: Any) -> None:
 
 
 def write(value: Any, where: str, names: dict[Tensor, str]) -> Any:
-    """Return ``value`` in what torch.load reads: tensors, numbers, text, and lists and dicts.
+    """Convert ``value`` to types that torch.load reads: tensors, numbers, text, lists and dicts.
 
-    A parameter is written as its name. A dict of one key tells what was written.
+    Parameters become their names. Anything that torch.load cannot read, containers included,
+    becomes a dict whose only key names its type.
 
     Raises:
         TypeError: a part of it would not come back the same.
@@ -110,8 +111,8 @@ def write(value: Any, where: str, names: dict[Tensor, str]) -> Any:
         for key in value:
             if isinstance(key, Tensor) and key not in names:
                 raise TypeError(
-                    f"{where} has a tensor for a key that is no parameter of the model. It could "
-                    "not be told which one that was: use the parameter itself, or a name."
+                    f"{where} has a tensor as a key that is not a parameter of the model, so it "
+                    "could not be found again. Use the parameter itself, or a name, as the key."
                 )
         pairs = [
             [write(key, where, names), write(kept, _inside(where, key), names)]
@@ -127,12 +128,12 @@ def write(value: Any, where: str, names: dict[Tensor, str]) -> Any:
         return {"numpy": [value.dtype.str, list(value.shape), value.reshape(-1).tolist()]}
     raise TypeError(
         f"{where} holds a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
-        "could not give back. Keep tensors, numbers, text, and lists, tuples, sets and dicts."
+        "cannot store. Keep tensors, numbers, text, and lists, tuples, sets and dicts."
     )
 
 
 def read(written: Any, parameters: dict[str, nn.Parameter]) -> Any:
-    """Return what ``write`` was given."""
+    """Convert the result of ``write`` back to the original value."""
     if not isinstance(written, dict):
         return written
     ((kind, value),) = written.items()

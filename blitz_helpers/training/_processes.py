@@ -1,4 +1,4 @@
-"""The processes that train together, where torch.distributed was started; else this one alone."""
+"""Communication between the processes of torch.distributed, or none in a single process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mean_over_processes(loss: Tensor) -> float:
 
 
 def from_first(value: _Value) -> _Value:
-    """Return what the first process gave."""
+    """Return the value of the first process."""
     if not _are_many():
         return value
     values = [value]
@@ -31,7 +31,7 @@ def from_first(value: _Value) -> _Value:
 
 
 def from_all(value: _Value) -> list[_Value]:
-    """Return what each process gave, in the order of their ranks."""
+    """Return the values of all processes, ordered by rank."""
     if not _are_many():
         return [value]
     values: list[_Value | None] = [None] * distributed.get_world_size()

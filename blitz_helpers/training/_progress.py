@@ -1,4 +1,4 @@
-"""How far a training has come, shown while it runs."""
+"""Shows the progress of a training while it runs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from blitz_helpers._extras import require
 
 
 class Progress:
-    """A bar in a terminal or a notebook; in a log file a line an epoch; nothing without stdout."""
+    """A bar in a terminal or notebook, a line per epoch in a log file, nothing without stdout."""
 
     def __init__(self, epochs: int, num_steps: int, done: int, shown: bool) -> None:
-        # Programs without a console have no stdout, or one that is closed.
+        # Programs without a console have no stdout, or a closed one.
         self._live = shown and _is_live(sys.stdout)
         self._lines = shown and not self._live
         self._epochs = epochs
         self._bar = require("tqdm", extra="training").tqdm(
             total=num_steps,
             initial=done,
-            # Text, not a widget: a stored widget is a dead one, and has another id in each run.
+            # Text, not a widget: a stored widget does not work, and its id changes with each run.
             file=sys.stdout,
             disable=not self._live,
             leave=False,
@@ -34,7 +34,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self._live:
-            # Without times and losses, so that a notebook stores the same on every machine.
+            # No times or losses, so that the stored output is the same on every machine.
             print(f"{self._bar.n:,} of {self._bar.total:,} steps")
 
     def advance(self, loss: float, num_steps: int) -> None:
@@ -46,7 +46,7 @@ class Progress:
         if self._lines:
             try:
                 print(f"epoch {epoch} of {self._epochs}: loss {loss:.4f}", flush=True)
-            except (AttributeError, OSError, ValueError):  # closed, or nobody reads: train on
+            except (AttributeError, OSError, ValueError):  # closed, or without a reader
                 self._lines = False
 
 

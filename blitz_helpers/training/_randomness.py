@@ -1,4 +1,4 @@
-"""The random states that a training draws from, read and put back."""
+"""Reads and restores the random states that a training draws from."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class _Source(NamedTuple):
 
 
 class RandomStates:
-    """The random states in sight of a training: the global ones, and those that its parts hold.
+    """The random states of a training: the global ones, and those of generators that it holds.
 
-    In sight are torch's own (those of the model's devices too), Python's and numpy's, and every
-    generator of these three that can be reached from the model or from ``parts``. Out of sight
-    are those of worker processes, and what is drawn from anything else.
+    These are the global states of torch (including the model's devices), Python and numpy, and
+    all generators of theirs that can be reached from the model or from ``parts``. States inside
+    worker processes, and other sources of random numbers, are not included.
     """
 
     def __init__(self, model: nn.Module, **parts: object) -> None:
         self._sources = _global_sources(model)
         self.own: set[str] = set()
-        """The names of the generators that the model and the parts hold."""
+        """The names of the generators held by the model and the parts."""
         for part, root in {"model": model, **parts}.items():
             for name, thing in reachable(root, part):
                 source = _source(thing)
@@ -41,7 +41,7 @@ class RandomStates:
         return {name: source.get() for name, source in self._sources.items()}
 
     def set(self, states: dict[str, Any]) -> None:
-        """Put back what ``get`` gave; states of a device that is not here are left out."""
+        """Restore what ``get`` returned, except for devices that this machine does not have."""
         for name, source in self._sources.items():
             if name in states:
                 source.set(states[name])
@@ -64,7 +64,7 @@ def _global_sources(model: nn.Module) -> dict[str, _Source]:
 
 def _device_source(device: torch.device) -> _Source:
     module = torch.get_device_module(device)
-    if device.type == "mps":  # there is but one
+    if device.type == "mps":  # there is only one
         return _Source(module.get_rng_state, _on_cpu(module.set_rng_state))
     return _Source(
         lambda: module.get_rng_state(device),
@@ -89,12 +89,12 @@ def _source(thing: Any) -> _Source | None:
 
 
 def _on_cpu(setter: Callable[[torch.Tensor], object]) -> Callable[[torch.Tensor], object]:
-    # A checkpoint is read onto the model's device; the states of all devices are kept on the CPU.
+    # A checkpoint is loaded onto the model's device, but torch wants all random states on the CPU.
     return lambda state: setter(state.cpu())
 
 
 def _plain(state: Any) -> Any:
-    """Return numpy's state as numbers, text and lists, which a checkpoint may hold."""
+    """Convert numpy's state to numbers, text and lists, which a checkpoint can hold."""
     if isinstance(state, dict):
         return {name: _plain(value) for name, value in state.items()}
     return state.tolist() if hasattr(state, "tolist") else state

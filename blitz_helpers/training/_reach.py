@@ -1,4 +1,4 @@
-"""What an object holds, at any depth: in containers, attributes, closures and bound arguments."""
+"""Finds everything an object holds, in containers, attributes, closures and bound arguments."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
-# What holds nothing of interest, or cannot be looked into without using it up.
+# Types that hold nothing of interest, or that would be used up by looking inside.
 _CLOSED = (Tensor, str, bytes, int, float, complex, type, ModuleType, Iterator)
-# Packages whose objects lead everywhere, and are nobody's data or update rule.
+# Packages whose objects lead everywhere, and are never a user's data or update rule.
 _MACHINERY = {"asyncio", "concurrent", "logging", "multiprocessing", "threading", "wandb"}
 
 
 def reachable(root: object, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield everything that ``root`` holds, itself included, once each, under the shortest name.
+    """Yield ``root`` and everything it holds at any depth, once each, under the shortest name.
 
-    No property or other code of the objects runs.
+    No code of the objects runs, not even properties.
 
     >>> [name for name, _ in reachable({"a": [None, {"b": 1}]}, "x")]
     ['x', "x['a']", "x['a'][1]"]
     """
-    seen: dict[int, object] = {}  # the objects too, or a new one could take over an old id
+    seen: dict[int, object] = {}  # keeps the objects alive, since ids of freed objects are reused
     todo = deque([(name, root)])
     while todo:
         name, thing = todo.popleft()
@@ -43,7 +43,7 @@ def _parts(name: str, thing: object) -> Iterable[tuple[str, object]]:
             yield f"{name}[{key!r}]" if isinstance(key, str) else f"{name}[{place}]", value
     elif isinstance(thing, list | tuple | deque):
         for place, value in enumerate(list(thing)):
-            if not isinstance(value, _CLOSED):  # first: a data set may list thousands of numbers
+            if not isinstance(value, _CLOSED):  # first, for lists of many numbers
                 yield f"{name}[{place}]", value
     dot = f"{name}." if name else ""
     if isinstance(thing, partial):

@@ -1,13 +1,13 @@
 """See what happens inside a neural network: its shapes, gradients, autograd graph and updates.
 
-Every public name is found here and loaded from its module when it is first used, so that
-matplotlib, wandb and the rest cost nothing until something is drawn or tracked.
+Every public name is available here, and its module is loaded on first use, so that matplotlib,
+wandb and the rest cost nothing until something is drawn or tracked.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names below, one by one
+if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` loads the names
     from blitz_helpers.data import (
         load_mnist as load_mnist,
     )
@@ -217,7 +217,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs finds the names be
 
 __version__ = "0.1.0"
 
-import_module("torch")  # so that its second falls on the import and not on the first call
+import_module("torch")  # spends its second in the import, not in the first call
 
 _MODULE_OF = {
     name: module
@@ -298,7 +298,7 @@ def _load(name: str) -> Any:
     return value
 
 
-if not TYPE_CHECKING:  # a checker shall see which names there are, and which are misspelt
+if not TYPE_CHECKING:  # hidden, so that type checkers notice misspelt names
     __getattr__ = _load
 
 

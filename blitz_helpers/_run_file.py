@@ -1,4 +1,4 @@
-"""The file of an offline run of Weights & Biases, read record by record."""
+"""Reads the file of an offline run of Weights & Biases, record by record."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from blitz_helpers._extras import require
 
-_START = b":W&B\xe1\xbe\x00"  # which file it is, a magic number, and version 0
+_START = b":W&B\xe1\xbe\x00"  # type of file, magic number, version 0
 _BLOCK = 32 * 1024
-_HEADER = 7  # a checksum of 4 bytes, a length of 2, and the kind of piece
+_HEADER = 7  # checksum (4 bytes), length (2), kind of piece (1)
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Return what was logged, a dict for each step, and the run's settings and summary.
+    """Return the logged values, one dict per step, and the settings and summary of the run.
 
-    A file that ends within a record gives what stands before it, and a warning.
+    If the file ends in the middle of a record, everything before it is returned, with a warning.
 
     Raises:
-        ValueError: it is no such file, or damaged: a checksum does not fit.
+        ValueError: it is not such a file, or it is damaged: a checksum does not match.
     """
     records, is_cut_off = _records(file)
     if is_cut_off:
         warnings.warn(
             f"{file} ends in the middle of a record: the run was killed, or the file is cut off. "
-            "What was logged before that is there.",
+            "Everything logged before that is returned.",
             stacklevel=3,
         )
     if not records:
-        raise ValueError(f"{file} is no run that wandb can read: it holds no record.")
+        raise ValueError(f"{file} is not a run that wandb can read: it holds no records.")
     record_type = _record_type()
     rows: list[dict[str, Any]] = []
     config: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict
             case "history":
                 rows.append({})
                 _put(record.history.item, rows[-1])
-            case "run":  # the first settings come with it, later ones by themselves
+            case "run":  # it holds the first settings; later ones come separately
                 _put(record.run.config.update, config)
             case "config":
                 _put(record.config.update, config)
@@ -54,10 +54,10 @@ def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict
 
 
 def is_finished(file: Path) -> bool:
-    """Return whether the file holds all of a run; wandb goes on writing when a run is over."""
+    """Return whether the file is complete; wandb may still be writing after a run has ended."""
     try:
         records, _ = _records(file)
-    except (OSError, ValueError):  # not there yet, or not its first bytes
+    except (OSError, ValueError):  # it does not exist yet, or lacks its first bytes
         return False
     return bool(records) and _record_type().FromString(records[-1]).HasField("exit")
 
@@ -67,19 +67,19 @@ def _record_type() -> Any:
 
 
 def _records(file: Path) -> tuple[list[bytes], bool]:
-    """Return the records of a file, and whether it ends within another one.
+    """Return the records of a file, and whether it ends in the middle of another one.
 
     Source: LevelDB, "Log format", with the CRC-32 of zlib, as wandb 0.31 writes it.
     """
     data = file.read_bytes()
     if not data.startswith(_START):
-        raise ValueError(f"{file} is no run that wandb can read: it begins otherwise.")
+        raise ValueError(f"{file} is not a run that wandb can read: its first bytes do not fit.")
     records: list[bytes] = []
-    started: bytes | None = None  # of a record; a first piece at the end of a block is empty
+    started: bytes | None = None  # the pieces of a record so far; the first may be empty
     at = len(_START)
     while at < len(data):
         left = _BLOCK - at % _BLOCK
-        if left < _HEADER:  # too little for a piece: padding
+        if left < _HEADER:  # too short for a piece: padding
             at += left
             continue
         checksum, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 6], "little")
@@ -92,8 +92,8 @@ def _records(file: Path) -> tuple[list[bytes], bool]:
         begins = kind in (_WHOLE, _FIRST)
         if kind not in (_WHOLE, _FIRST, _MIDDLE, _LAST) or begins == (started is not None):
             raise ValueError(
-                f"{file} is damaged at byte {at:,} of {len(data):,}: what stands there does not "
-                "fit its checksum. Use another copy of it."
+                f"{file} is damaged at byte {at:,} of {len(data):,}: the record there does not "
+                "match its checksum. Use another copy of the file."
             )
         started = (started or b"") + kind_and_piece[1:]
         if kind in (_WHOLE, _LAST):
@@ -104,7 +104,7 @@ def _records(file: Path) -> tuple[list[bytes], bool]:
 
 
 def _put(items: Any, into: dict[str, Any]) -> None:
-    """Put the values of a record into a dict, nested as they were given."""
+    """Put the values of a record into a dict, nested as they were logged."""
     for item in items:
         *outer, last = item.nested_key or [item.key]
         inner = into

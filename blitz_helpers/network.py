@@ -1,4 +1,4 @@
-"""The small convolutional network of the whole series."""
+"""The small convolutional network used throughout the series."""
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ class Network(nn.Module):
             small for two convolutions with this ``kernel_size``.
 
     Source: LeNet-5 (Y. LeCun et al., "Gradient-based learning applied to document recognition",
-    1998) with ReLU, max pooling and 3x3 kernels; it had 5x5 ones.
+    1998), with ReLU, max pooling and 3x3 kernels instead of 5x5.
 
     >>> net = Network()
     >>> sum(parameter.numel() for parameter in net.parameters())
@@ -53,7 +53,7 @@ class Network(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a score for each class, one row an image."""
+        """Return the score of each class, one row per image."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         x = torch.flatten(x, 1)
@@ -70,7 +70,7 @@ def _check(**arguments: object) -> None:
 
 
 def _size_after_pooling(input_size: int, kernel_size: int) -> int:
-    """Return the side of what the second pooling gives."""
+    """Return the side length of the output of the second pooling."""
     smallest = 1
     for _ in range(2):
         smallest = pool_fitting_sizes(smallest, 2).start

@@ -1,4 +1,4 @@
-"""Errors in a notebook, shown as the lines of your own code that led to them."""
+"""Shortens errors in a notebook to the lines of your own code that led to them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 _OTHER_PEOPLES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     str(Path(__file__).parent),
-    "<",  # code without a file, such as a method that `dataclass` wrote
+    "<",  # code without a file, such as methods made by `dataclass`
 )
-# The network that the pages are about, and what is typed into IPython in a terminal.
+# Still shown: the network of the series, and code typed into IPython in a terminal.
 _READERS = (str(Path(__file__).with_name("network.py")), "<ipython-input")
 
 
 def short_errors() -> None:
-    """Leave the lines inside installed packages out of the errors that this notebook shows.
+    """Hide the lines inside installed packages in the errors that this notebook shows.
 
-    What stays is each line of your own that led to the error, and the message. Outside Jupyter
-    and IPython this does nothing. ``%tb`` still shows everything.
+    The message and all lines of your own code that led to the error remain. Outside Jupyter and
+    IPython this does nothing. ``%tb`` still shows the full traceback.
 
     >>> short_errors()
     """
@@ -35,7 +35,7 @@ def short_errors() -> None:
 
 
 def own_line(error: BaseException) -> str | None:
-    """Return the last line of the reader's own that led to the error, or ``None``."""
+    """Return the last line of the reader's own code that led to the error, or ``None``."""
     trace = _own(error.__traceback__)
     if trace is None:
         return None
@@ -51,7 +51,7 @@ def _show(shell: Any, kind: Any, error: BaseException, trace: Any, tb_offset: An
 
 @contextmanager
 def _shortened(error: BaseException) -> Iterator[None]:
-    """Take other people's lines out of an error and of those that led to it, for a while."""
+    """Temporarily remove other people's lines from an error and from those that led to it."""
     kept = [
         (each, each.__traceback__, each.__cause__, each.__suppress_context__)
         for each in _chain(error)
@@ -60,7 +60,7 @@ def _shortened(error: BaseException) -> Iterator[None]:
     for each, trace, _, _ in kept:
         own = _own(trace)
         if own is None and previous is not None:
-            previous.__cause__ = None  # nothing of the reader's from here on; hides the context too
+            previous.__cause__ = None  # no own lines from here on; hides the context too
             break
         each.__traceback__ = own or trace
         previous = each
@@ -83,7 +83,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without other people's lines, or ``None`` where it has no others."""
+    """Return the traceback without other people's lines, or ``None`` if none are left."""
     lines = []
     following = trace
     while following is not None:

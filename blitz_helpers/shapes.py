@@ -1,7 +1,7 @@
 """Size formulas of convolution and pooling layers: integers only, no torch.
 
-Each size and setting is an int, or one per dimension, for any number of dimensions, as in torch.
-Ints give one answer, a tuple among them a tuple of answers. What torch rejects raises a
+Each size and setting is an int, or a tuple with one int per dimension, as in torch. If all are
+ints, the result is a single answer, otherwise a tuple of them. Settings that torch rejects raise a
 ``ValueError`` that says what was given and what would fit. Source: the formulas under "Shape" of
 :class:`torch.nn.Conv2d`, :class:`torch.nn.MaxPool2d` and :class:`torch.nn.ConvTranspose2d`.
 
@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 Ints = int | tuple[int, ...]
 Size = TypeVar("Size", int, tuple[int, ...])
-# A type checker wants a tuple as size beside tuples of settings, although an int works as well.
-# `str | Any` is a str for ints, else a tuple of them: `Any` spares the caller an `isinstance`.
+# Type checkers require a tuple as size if a setting is a tuple, although an int works as well.
+# `str | Any` is a str for ints and a tuple of str otherwise; `Any` spares callers an `isinstance`.
 
 
 def _per_side(answer: Callable[..., Any], window: Callable[..., Any], *given: Any) -> Any:
-    """Return the answer for a size and the settings of its window, or one for each dimension."""
+    """Call the formula once, or once per dimension if any value is a tuple."""
     first = "out" if answer is _fitting else "size"
     tuples = {i: value for i, value in enumerate(given) if isinstance(value, (tuple, list))}
     dimensions = len(tuples[0]) if 0 in tuples else max(map(len, tuples.values()), default=1)
@@ -37,21 +37,21 @@ def _per_side(answer: Callable[..., Any], window: Callable[..., Any], *given: An
 
 
 def _whole(least: int, **values: Any) -> list[int]:
-    """Return the values as ints of at least ``least``."""
+    """Return the values as ints, or raise a ValueError if one is below its minimum."""
     for name, value in values.items():
         try:
             values[name] = index(value)
         except TypeError:
             value = True
         if isinstance(value, bool):
-            raise ValueError(f"{name}={values[name]!r} is not a whole number: use an int.")
+            raise ValueError(f"{name}={values[name]!r} must be a whole number: use an int.")
         if value < least:
             raise ValueError(f"{name}={value} is too small: use {least} or more.")
     return list(values.values())
 
 
 def _conv(kernel_size: int, stride: int, padding: int | str, dilation: int) -> tuple[int, ...]:
-    """Return k, s, the padding p of both sides together, and d."""
+    """Return k, s, the total padding p of both sides, and d."""
     k, s, d = _whole(1, kernel_size=kernel_size, stride=stride, dilation=dilation)
     if padding == "same":
         if s > 1:
@@ -90,9 +90,10 @@ def _conv_transpose(
 
 
 def _smallest(out: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> int:
-    """Return the smallest size, be it below 1, along which there are ``out`` positions."""
+    """Return the smallest size with ``out`` positions; it may be below 1."""
     whole = (out - 1) * s + d * (k - 1) + 1 - p
-    # The last may reach over the edge by less than a stride, but not start in the padding there.
+    # The last window may extend past the padded input by less than a stride, but must not start in
+    # the padding there.
     return max(whole - s, (out - 1) * s - p // 2) + 1 if ceil_mode else whole
 
 
@@ -151,10 +152,10 @@ def conv_output_size(
 ) -> Size:
     """Return how many positions a kernel takes along one side of a padded input.
 
-    ``padding`` is also ``"same"``, which keeps the size, or ``"valid"``, which is none.
+    ``padding`` may also be ``"same"``, which keeps the size, or ``"valid"``, no padding.
 
     Raises:
-        ValueError: torch rejects this, most often because the kernel is larger than its input.
+        ValueError: torch rejects these settings, usually because the kernel is too large.
 
     >>> conv_output_size(32, kernel_size=3)
     30
@@ -195,9 +196,9 @@ def pool_output_size(
 ) -> Size:
     """Return how many windows pooling takes along one side of a padded input.
 
-    The stride is the kernel size unless given. ``ceil_mode`` adds a last window that reaches
-    over the edge, unless it would start in the padding there. :class:`torch.nn.AvgPool3d` alone
-    is stricter than this: its kernel must fit the input as it is.
+    ``stride`` defaults to the kernel size. ``ceil_mode`` adds a last window that extends past the
+    edge, unless it would start in the padding there. Only :class:`torch.nn.AvgPool3d` is stricter:
+    its kernel must fit the unpadded input.
 
     >>> pool_output_size(13, kernel_size=2)
     6

@@ -1,4 +1,4 @@
-"""Training runs tracked by Weights & Biases, without an account or a network if need be."""
+"""Tracks training runs with Weights & Biases; no account or network is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import wandb
 
 _MODES = ("offline", "online", "disabled")
-_PATIENCE = 10.0  # seconds for a server or a process to answer
+_PATIENCE = 10.0  # seconds to wait for a server or a process
 
 
 @contextmanager
@@ -31,26 +31,26 @@ def start_run(
     mode: str | None = None,
     dir: str | os.PathLike[str] | None = None,
 ) -> Iterator[wandb.Run]:
-    """Give a run to log to, and finish it at the end of the ``with`` block, after an error too.
+    """Open a run to log to, and finish it at the end of the ``with`` block, even after an error.
 
     The run is offline, a folder under ``wandb/``, unless ``mode`` or the environment variable
-    ``WANDB_MODE`` says ``"online"`` (or ``"disabled"``). It asks nothing. Where online does not
-    work, for want of a key or of a network, it says so in one line and goes on offline; where the
-    folder cannot be written, in a temporary one. Of its own it collects and uploads nothing: no
-    console output, code, git state, packages or machine data, only what is logged.
-    Hooks that ``run.watch`` or ``wandb.watch`` set are removed at the end. A run of yours that is
-    open stays so, and stays ``wandb.run``; environment variables and ``sys.excepthook`` are left
-    as they were.
+    ``WANDB_MODE`` is ``"online"`` or ``"disabled"``. It never prompts. If online does not work, for
+    lack of a key or a network, it prints one line that says so and continues offline; if the folder
+    cannot be written, it uses a temporary one. It records only what you log: no console output,
+    code, git state, packages or machine data.
+    Hooks set by ``run.watch`` or ``wandb.watch`` are removed at the end. If you already have a run
+    open, it stays open and stays ``wandb.run``. Environment variables and ``sys.excepthook`` are
+    restored.
 
     Args:
         project: the group of runs that this one belongs to.
-        config: the settings that the run was made with, such as ``{"lr": 0.05}``.
-        name: what to call the run; wandb makes a name up by default.
-        mode: ``"offline"``, ``"online"`` or ``"disabled"``; goes before ``WANDB_MODE``.
-        dir: where to put ``wandb/``: the working directory by default.
+        config: the settings of the run, such as ``{"lr": 0.05}``.
+        name: the name of the run; wandb makes one up by default.
+        mode: ``"offline"``, ``"online"`` or ``"disabled"``; overrides ``WANDB_MODE``.
+        dir: the folder in which to put ``wandb/``; the working directory by default.
 
     Raises:
-        ValueError: another mode.
+        ValueError: the mode does not exist.
         ImportError: wandb is not installed.
 
     >>> with start_run("doctest", config={"lr": 0.1}, dir=tempfile.mkdtemp()) as run:
@@ -73,31 +73,31 @@ def start_run(
         yield run
         exit_code = 0
     finally:
-        # Before the end: hooks would outlive the run, and fail in a later backward.
+        # Removed before the run ends, or the hooks would fail in a later backward.
         run.unwatch()
         run.finish(exit_code=exit_code)
         if run.offline:
-            with suppress(OSError):  # the folder may be gone, which is no error of the run
+            with suppress(OSError):  # the folder may be gone, which does not matter any more
                 _wait_for(_run_file(Path(run.dir)))
 
 
 def _open(
     chosen: str, project: str, config: Mapping[str, Any] | None, name: str | None, parent: Path
 ) -> tuple[wandb.Run, str]:
-    """Return a new run, and in words where it is tracked."""
+    """Return a new run, and a description of where it is tracked."""
     wandb = require("wandb", extra="tracking")
-    # Or the login would print, too.
+    # Otherwise the login would print as well.
     process = wandb.setup(wandb.Settings(silent=True) if chosen == "online" else None)
     folder, trouble = _writable(parent)
     settings = wandb.Settings(
-        silent=True,  # what it prints differs from one front end to the next, and from run to run
+        silent=True,  # its output differs between front ends and between runs
         console="off",
         save_code=False,
         disable_git=True,
         x_disable_machine_info=True,
         x_save_requirements=False,
         init_timeout=_PATIENCE,
-        # Beside a run that the user has open; else `wandb.run`, `wandb.log` and so on are ours.
+        # If the user has a run open, this one is kept apart; otherwise it becomes `wandb.run`.
         reinit="create_new" if process.most_recent_active_run else "default",
     )
 
@@ -131,10 +131,10 @@ def _open(
 
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
-    """Put back what wandb changes in the process, from its import on: variables and hooks."""
+    """Restore the variables and hooks that wandb changes in the process, even on import."""
     before = dict(os.environ)
     hooks = sys.excepthook, sys.exit
-    # Else wandb reports its own errors to its makers. It reads this when it is first imported.
+    # Keeps wandb from sending reports of its own errors. It reads this on its first import.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         yield
@@ -150,11 +150,11 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 class LoggedRun(list[dict[str, Any]]):
-    """What a run has logged: a list with one dict for each step, oldest first.
+    """The log of a run: a list with one dict for each step, oldest first.
 
     Attributes:
         config: the settings of the run.
-        summary: the last value under each name, and what was put into ``run.summary``.
+        summary: the last value under each name, and anything set in ``run.summary``.
 
     >>> run = LoggedRun([{"loss": 0.5}], config={"lr": 0.1}, summary={"loss": 0.5})
     >>> run[0]["loss"], run.config["lr"]
@@ -170,20 +170,20 @@ class LoggedRun(list[dict[str, Any]]):
 
 
 def read_run(path: str | os.PathLike[str]) -> LoggedRun:
-    """Return what was logged to an offline run: one dict for each step, oldest first.
+    """Return the log of an offline run: one dict for each step, oldest first.
 
-    The run's settings and summary are attributes of what is returned. Each dict has the logged
-    values under their names, nested as they were logged, and ``_step``, ``_runtime`` (seconds)
-    and ``_timestamp``. Floats are exactly those that were logged. A histogram, picture or table is
-    a dict that says under ``_type`` what it is. The file of a run that was killed may end within a
-    record: what stands before it is returned, with a warning.
+    The settings and summary of the run are attributes of the result. Each dict has the logged
+    values under their names, nested as they were logged, plus ``_step``, ``_runtime`` (seconds)
+    and ``_timestamp``. Floats are exact. A histogram, picture or table is a dict whose ``_type``
+    says what it is. If a run was killed, its file may end in the middle of a record: everything
+    before that record is returned, with a warning.
 
     Args:
-        path: ``run.dir`` of the run, the folder that holds it, or the ``.wandb`` file in that.
+        path: ``run.dir``, the folder that holds it, or the ``.wandb`` file in that folder.
 
     Raises:
-        FileNotFoundError: there is no run.
-        ValueError: the file is no run, or damaged.
+        FileNotFoundError: there is no run at ``path``.
+        ValueError: the file is damaged, or not a run.
         ImportError: wandb is not installed.
 
     >>> read_run("nowhere")
@@ -198,7 +198,7 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
 
 
 def _wait_for(file: Path) -> None:
-    """Wait until wandb's own process has written all of a run that is over."""
+    """Wait until wandb's own process has written all of a finished run."""
     deadline = time.monotonic() + _PATIENCE
     size = -1
     while time.monotonic() < deadline:
@@ -210,7 +210,7 @@ def _wait_for(file: Path) -> None:
 
 
 def _writable(parent: Path) -> tuple[Path, list[str]]:
-    """Return ``parent``, or a temporary folder and why, where ``parent/wandb`` takes no file."""
+    """Return ``parent``, or a temporary folder and a reason if ``parent/wandb`` is not writable."""
     try:
         (parent / "wandb").mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=parent / "wandb").close()
@@ -223,7 +223,7 @@ def _writable(parent: Path) -> tuple[Path, list[str]]:
 def _run_file(path: Path) -> Path:
     if path.is_file():
         return path
-    for folder in (path, path.parent):  # run.dir is a folder inside the run's
+    for folder in (path, path.parent):  # run.dir is inside the folder of the run
         found = list(folder.glob("run-*.wandb"))
         if len(found) == 1:
             return found[0]

@@ -1,4 +1,4 @@
-"""The training of notebook 06 as a program: in one process, or in many under ``torchrun``.
+"""The training of notebook 06 as a program, in one process or in several under ``torchrun``.
 
 ``python -m blitz_helpers.train --help`` describes its command line.
 """
@@ -38,10 +38,10 @@ writes the checkpoint.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train :class:`~blitz_helpers.Network` on digits by ``sgd_step``, its lr falling to zero.
+    """Train :class:`~blitz_helpers.Network` on digits with ``sgd_step`` and an lr that falls to 0.
 
     Raises:
-        SystemExit: with a message, where something cannot be done as asked.
+        SystemExit: the training cannot be done as asked; it has a message that says why.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -84,19 +84,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of 1 or more")
     return int(text)
 
 
 @contextmanager
 def _process_group() -> Iterator[tuple[int, int, torch.device]]:
-    """Join the other processes, where ``torchrun`` started several: rank, number and device."""
+    """Join the processes that ``torchrun`` started; give the rank, their number and the device."""
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     has_gpu = local_rank < torch.cuda.device_count()
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     if has_gpu:
-        torch.cuda.set_device(device)  # or what processes tell each other would all go to the first
+        torch.cuda.set_device(device)  # else all processes would communicate through the first GPU
     if num_processes == 1:
         yield rank, num_processes, device
         return
@@ -107,11 +107,11 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
             f"({torch.__version__}) lacks. Start a single one, without torchrun, or install torch "
             "from pytorch.org."
         )
-    from torch.distributed.distributed_c10d import PrefixStore  # which not every build has
+    from torch.distributed.distributed_c10d import PrefixStore  # missing from some builds of torch
     from torch.distributed.rendezvous import rendezvous
 
-    # torchrun keeps one store over its restarts (torch 2.13); without a prefix of their own, new
-    # workers find the addresses of the dead ones in it, and wait for them.
+    # torchrun keeps one store across restarts (torch 2.13). Without a prefix of their own, new
+    # workers would find the addresses of dead ones in it and wait for them.
     store, rank, num_processes = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     distributed.init_process_group(
@@ -121,7 +121,7 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
         world_size=num_processes,
     )
     yield rank, num_processes, device
-    # Only when all is well: after an error the others may never come to this point.
+    # Only after success: after an error, the other processes may never reach this point.
     distributed.destroy_process_group()
 
 
@@ -134,7 +134,7 @@ def _train(
             f"processes. Use a multiple of {num_processes}."
         )
     digits = load_mnist("train", root=options.data)
-    # In one process too, so that the same digits meet in a batch whatever the number of processes.
+    # In one process too, so that batches hold the same digits for any number of processes.
     sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(
         digits, num_processes, rank, seed=options.seed
     )
@@ -164,7 +164,7 @@ def _train(
             run=run,
         )
         if history.interrupted:
-            raise SystemExit(130)  # what a shell calls a program that Ctrl-C stopped
+            raise SystemExit(130)  # the usual exit status after Ctrl-C
         if rank == 0:
             test_digits = DataLoader(load_mnist("test", root=options.data), 100)
             evaluation = evaluate(net, test_digits)

@@ -1,12 +1,12 @@
-"""The update rules written out: a function for a rule, a line of code for a line of its formula.
+"""The update rules written out: one function per rule, one line of code per line of its formula.
 
-Each moves the parameters ``w`` in place by their gradients ``g``, as ``torch.optim`` does on the
-CPU, to the last bit: the same operations in the same order. (In bfloat16 torch's ``foreach`` rounds
-differently; this is how torch does it unasked.) Where ``w.grad`` is ``None``, ``w`` and what is
-remembered of it are left alone. Bad input raises before anything has changed.
+Each moves the parameters ``w`` in place by their gradients ``g``. The results equal those of
+``torch.optim`` on the CPU to the last bit, since the operations and their order are the same.
+(The exception is ``foreach=True`` in bfloat16, which rounds differently.) If ``w.grad`` is
+``None``, ``w`` and its memory are left alone. Bad input raises before anything has changed.
 
-What a rule remembers is in a dict that the caller keeps, under the parameters themselves. A rule
-goes on from what an optimizer of torch remembers, too: Adam and AdamW from
+The memory of a rule is a dict that the caller keeps, with the parameters themselves as keys. A rule
+can also continue from the memory of a torch optimizer: Adam and AdamW from
 ``dict(optimizer.state)``, momentum from the ``momentum_buffer`` of each parameter in it.
 """
 
@@ -28,15 +28,15 @@ AdamState = MutableMapping[Tensor, dict[str, Any]]
 
 @torch.no_grad()
 def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
-    """Move every parameter a little way against its gradient: ``w <- w - lr * g``.
+    """Move every parameter a small step against its gradient: ``w <- w - lr * g``.
 
-    With ``weight_decay``, ``g <- g + weight_decay * w`` first, which pulls ``w`` towards zero.
+    ``weight_decay`` first pulls ``w`` towards zero: ``g <- g + weight_decay * w``.
 
     Raises:
-        ValueError: a setting is out of range; or ``params`` is empty, names a tensor twice, or
-            holds one that cannot be moved (not a leaf, expanded, made in inference mode, or frozen
-            and yet with a gradient), or whose gradient or memory does not fit it.
-        TypeError: ``params`` is not an iterable of tensors, or the memory not what the rule keeps.
+        ValueError: a setting is out of range; ``params`` is empty or names a tensor twice; a tensor
+            cannot be moved (not a leaf, expanded, made in inference mode, or frozen but with a
+            gradient); or its gradient or memory does not fit it.
+        TypeError: ``params`` is not an iterable of tensors, or the memory has the wrong form.
 
     Source: :class:`torch.optim.SGD`.
 
@@ -50,7 +50,7 @@ def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> 
     for w, g in with_gradients(params, dense=weight_decay != 0):
         if weight_decay != 0:
             g = g.add(w, alpha=weight_decay)
-        # Not `w.sub_(lr * g)`, which rounds twice where this may round once.
+        # Not `w.sub_(lr * g)`, which rounds twice; this may round only once.
         w.add_(g, alpha=-lr)
 
 
@@ -63,12 +63,12 @@ def momentum_step(
     weight_decay: float = 0.0,
     nesterov: bool = False,
 ) -> None:
-    """Move every parameter along a velocity, in which its gradients add up and fade.
+    """Move every parameter along its velocity, a fading sum of its gradients.
 
     ``v <- momentum * v + g`` (at the first step ``v <- g``), then ``w <- w - lr * v``. Nesterov's
     form looks a step ahead: ``w <- w - lr * (g + momentum * v)``. ``velocities`` is a dict that you
     keep, empty at first; it gets a ``v`` for each parameter. ``momentum`` is in [0, 1).
-    ``weight_decay`` and errors: :func:`sgd_step`.
+    For ``weight_decay`` and errors, see :func:`sgd_step`.
 
     Source: :class:`torch.optim.SGD`.
 
@@ -111,13 +111,13 @@ def adam_step(
     Each weight has two running averages, of its gradients and of their squares:
 
     - ``m <- beta1 * m + (1 - beta1) * g`` and ``v <- beta2 * v + (1 - beta2) * g**2``
-    - ``m_hat = m / (1 - beta1**t)`` and ``v_hat = v / (1 - beta2**t)`` at step ``t``: both start
-      from zero, and so are too small at first
+    - ``m_hat = m / (1 - beta1**t)`` and ``v_hat = v / (1 - beta2**t)`` at step ``t``, since both
+      start at zero and would be too small at first
     - ``w <- w - lr * m_hat / (sqrt(v_hat) + eps)``
 
-    ``state`` is a dict that you keep, empty at first; it gets for each parameter, as in torch, a
-    ``step`` (t), ``exp_avg`` (m) and ``exp_avg_sq`` (v). ``betas``, in [0, 1), say how slowly they
-    forget; ``eps`` keeps the division off zero. ``weight_decay`` and errors: :func:`sgd_step`.
+    ``state`` is a dict that you keep, empty at first. For each parameter it gets a ``step`` (t),
+    ``exp_avg`` (m) and ``exp_avg_sq`` (v), as in torch. ``betas``, in [0, 1), set how slowly the
+    averages forget; ``eps`` avoids division by zero. For the rest, see :func:`sgd_step`.
 
     Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, as
     :class:`torch.optim.Adam` computes it.
@@ -147,7 +147,7 @@ def adamw_step(
 ) -> None:
     """Shrink every weight, ``w <- w * (1 - lr * weight_decay)``, then step as Adam does.
 
-    So a weight with large gradients decays like any other. All else is as in :func:`adam_step`.
+    A weight with large gradients thus decays like any other. The rest is as in :func:`adam_step`.
 
     Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019, as
     :class:`torch.optim.AdamW` computes it.
@@ -167,7 +167,7 @@ def adamw_step(
 
 
 def _with_state(params: Iterable[Tensor], state: AdamState) -> list[tuple[Tensor, Tensor]]:
-    """Return each parameter that has a gradient, with it, once all of them have a state."""
+    """Return each parameter that has a gradient, and that gradient; create missing states."""
     moving = with_gradients(params, dense=True)
     check_adam_state(moving, state)
     new = [w for w, _ in moving if not state.get(w)]
@@ -181,9 +181,9 @@ def _adam(
     w: Tensor, g: Tensor, state: AdamState, lr: float, beta1: float, beta2: float, eps: float
 ) -> None:
     steps, m, v = state[w]["step"] + 1, state[w]["exp_avg"], state[w]["exp_avg_sq"]
-    # In torch's own state it is a tensor, whose float32 would round the powers of beta.
+    # In torch's state, step is a float32 tensor, which would round the powers of beta.
     t = steps.item() if isinstance(steps, Tensor) else steps
-    if w.is_complex():  # each number is two weights
+    if w.is_complex():  # a complex number is two weights
         moved, g, m, v = map(torch.view_as_real, (w, g, m, v))
     else:
         moved = w

@@ -177,7 +177,7 @@ def test_names_with_a_dot_are_found(root, folders_too):
 def test_a_link_to_nothing_is_named(root):
     (root / "train-labels-idx1-ubyte").unlink()
     (root / "train-labels-idx1-ubyte").symlink_to("gone")
-    with pytest.raises(FileNotFoundError, match="is a link to gone, where nothing is"):
+    with pytest.raises(FileNotFoundError, match="is a broken link to gone"):
         load_mnist("train", root=root)
 
 
@@ -212,7 +212,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, lambda data: idx(torch.zeros(0, 28, 28, dtype=torch.uint8)), "holds 0x28x28"),
         (LABELS, lambda data: idx(torch.zeros(4, dtype=torch.uint8)), "5 images, but .* 4 labels"),
         (LABELS, lambda data: data[:-1] + b"\x0a", "holds the label 10: digits go from 0 to 9"),
-        (LABELS, lambda data: idx(torch.zeros(5, 1, 1, dtype=torch.uint8)), "is no IDX file of 1"),
+        (LABELS, lambda data: idx(torch.zeros(5, 1, 1, dtype=torch.uint8)), "must be an IDX file"),
     ],
 )
 def test_a_damaged_file_is_named_and_what_is_wrong_with_it(root, name, damage, message):

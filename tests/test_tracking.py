@@ -198,7 +198,7 @@ def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
         read_run(tmp_path / "nowhere")
     (tmp_path / "run-1.wandb").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"run-1\.wandb is no run that wandb can read"):
+    with pytest.raises(ValueError, match=r"run-1\.wandb is not a run that wandb can read"):
         read_run(tmp_path)
 
 

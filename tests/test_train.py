@@ -285,7 +285,7 @@ def test_what_cannot_be_done_is_said_in_a_message(digits, arguments, message):
 def test_numbers_that_are_none_are_an_error_of_usage(argument, capsys):
     with pytest.raises(SystemExit):
         train.main([argument])
-    assert "is no whole number of 1 or more" in capsys.readouterr().err
+    assert "must be a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_an_error_and_stays_as_it_is(digits, tmp_path):

@@ -275,7 +275,7 @@ def sparse_leaf():
     [
         (lambda w: [w, w], ValueError, "names a tensor twice"),
         (lambda w: [w, sparse_leaf()], ValueError, r"params\[1\]\.grad is sparse"),
-        (lambda w: [w, w * 2], ValueError, r"params\[1\] is no leaf"),
+        (lambda w: [w, w * 2], ValueError, r"params\[1\] must be a leaf"),
         (lambda w: [w, ("name", w)], TypeError, r"params\[1\] must be a tensor, got a tuple"),
         (lambda w: {"name": w}, TypeError, r"params\[0\] must be a tensor, got a str"),
         (lambda w: w, TypeError, r"params is a Parameter: use \[w\], or model"),

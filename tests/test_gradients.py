@@ -361,7 +361,7 @@ def test_no_indices_ask_for_nothing():
         ((0,), r"index \(0,\) must point at one entry of shape \(2, 3\)"),
         ((2, 0), "index 2 is out of bounds"),
         ((0, 0, 0), "too many indices"),
-        ((0, slice(None)), "is not one entry"),
+        ((0, slice(None)), "must point at one entry"),
     ],
 )
 def test_an_index_that_is_no_entry_is_an_error(index, message):

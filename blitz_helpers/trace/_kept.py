@@ -29,7 +29,7 @@ class Kind(NamedTuple):
 
 
 class Kept:
-    """One object and what it held; overlapping traces that reach it share this."""
+    """One object and what it held. Traces that run at the same time share it."""
 
     __slots__ = ("held", "kind", "owner", "users")
 
@@ -96,7 +96,7 @@ CONTAINERS: dict[type, Kind] = {
 }
 
 
-# What is no container, but can be given other contents
+# Closure cells, slots, names, random generators: no containers, but what they hold can change.
 
 
 def _read_cell(cell: types.CellType) -> list[Any]:
@@ -117,7 +117,7 @@ CELL = Kind(_read_cell, _write_cell)
 
 
 def slots_of(kind: type) -> list[Any]:
-    """Return what reads and writes the ``__slots__`` of a type's instances."""
+    """Return the descriptors of a type's ``__slots__``, one a slot."""
     return [
         slot
         for base in kind.__mro__
@@ -128,7 +128,7 @@ def slots_of(kind: type) -> list[Any]:
 
 
 def slots(descriptors: list[Any]) -> Kind:
-    """Return the kind of objects that have these slots."""
+    """Return how to read and write these slots of an object."""
 
     def read(owner: Any) -> list[Any]:
         held = []
@@ -148,7 +148,7 @@ def slots(descriptors: list[Any]) -> Kind:
 
 
 def names_in(names: tuple[str, ...]) -> Kind:
-    """Return the kind of classes, modules and their dictionaries of which these names matter."""
+    """Return how to read and write these names in a class, a module or its dictionary."""
 
     def read(namespace: Any) -> list[Any]:
         mapping = namespace if isinstance(namespace, dict) else vars(namespace)
@@ -193,7 +193,7 @@ class KeptModule:
         self.kind = type(module)
         self.users = 0
         self.attributes = module.__dict__.copy()
-        self.empty: list[Any] = []  # of which a module has a dozen: most of its hooks
+        self.empty: list[Any] = []  # about a dozen a module, most for hooks
         self.filled: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.inside: list[Any] = []  # what else is to be searched
         tensors: list[Tensor | None] = []
@@ -204,7 +204,7 @@ class KeptModule:
             if name in _TORCHS_OWN and not value:
                 self.empty.append(value)
             elif kind is tuple:
-                # Most hold the sizes of a kernel and the like.
+                # Most tuples hold numbers alone, such as the sizes of a kernel.
                 self.inside += [item for item in value if type(item) not in LEAVES]
             elif name in _TREE and isinstance(value, dict):
                 self.filled.append((value, value.copy()))

@@ -95,8 +95,8 @@ def _fill(thing: _Memory, value: Any) -> None:
 def write(value: Any, where: str, names: dict[Tensor, str]) -> Any:
     """Convert ``value`` to types that torch.load reads: tensors, numbers, text, lists and dicts.
 
-    Parameters become their names. Anything that torch.load cannot read, containers included,
-    becomes a dict whose only key names its type.
+    A parameter becomes ``{"parameter": its name}``, a tuple ``{"tuple": [its parts]}``, and so on
+    for every container and for numpy's numbers: the only key says what it was.
 
     Raises:
         TypeError: a part of it would not come back the same.

@@ -366,7 +366,7 @@ def test_whatever_is_saved_is_given_back(tmp_path, value):
 def test_what_could_not_be_given_back_is_named_when_it_is_saved_and_the_old_file_stays(trained):
     good = trained.read_bytes()
     for bad, message in [
-        (object(), r"state\['kept'\] holds a builtins\.object, which a checkpoint could not"),
+        (object(), r"state\['kept'\] holds a builtins\.object, which a checkpoint cannot"),
         ({torch.ones(1): 1}, r"state\['kept'\] has a tensor as a key that is not a parameter"),
     ]:
 

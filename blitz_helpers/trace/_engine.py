@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import repeat
-from operator import is_
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -274,7 +272,8 @@ class _Tracer(Answers):
         strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         number = len(self.steps)
         # What went in without an origin and comes out again is the model's own, or the user's.
-        fresh = [tensor for tensor in made if not any(map(is_, tensors, repeat(tensor)))]
+        went_in = set(map(id, tensors))
+        fresh = [tensor for tensor in made if id(tensor) not in went_in]
         if len(fresh) == len(made):
             ours = made
         else:
@@ -303,10 +302,10 @@ class _Tracer(Answers):
                 params += tensor.numel()
         nbytes = 0
         for tensor in made:
-            nbytes += tensor.numel() * tensor.itemsize if strided else nbytes_of(tensor)
-        for tensor in fresh:
-            if tensor._base is None:
-                self.activation_bytes += tensor.nbytes if strided else nbytes_of(tensor)
+            size = tensor.nbytes if strided else nbytes_of(tensor)
+            nbytes += size
+            if tensor._base is None and id(tensor) not in went_in:
+                self.activation_bytes += size
         for tensor in ours:
             tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         first = made[0]

@@ -130,8 +130,8 @@ def input_origin(device: torch.device, ndim: int, number: int) -> Origin:
 
 def dims_of(tensor: Tensor) -> Dims:
     """Return where each dimension came from."""
-    dims = origin_of(tensor).dims
-    return dims if len(dims) == tensor.dim() else (UNKNOWN,) * tensor.dim()
+    dims, ndim = origin_of(tensor).dims, tensor.dim()
+    return dims if len(dims) == ndim else (UNKNOWN,) * ndim
 
 
 def window(
@@ -181,11 +181,11 @@ def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim 
     origin = origin_of(tensor)
     dims = dims_of(tensor)
     split = len(dims) - count
-    lead = [dim if dim.axis is None else dim._replace(axis=None) for dim in dims[:split]]
+    lead = list(map(_without_axis, dims[:split]))
     if channels is not None and lead:
         lead[-1] = channels
     if axes is None:
-        last = [dim._replace(axis=None) for dim in dims[split:]]
+        last = map(_without_axis, dims[split:])
         return Origin(origin.device, origin.depends, (*lead, *last))
     sides = [Dim(axis, dim.input, dim.step, dim.parts) for axis, dim in zip(axes, dims[split:])]  # noqa: B905  # both are `count` long
     return Origin(origin.device, True, (*lead, *sides), traced=True)
@@ -193,8 +193,11 @@ def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim 
 
 def without_trail(origin: Origin, dims: Dims) -> Origin:
     """Return an origin of these dimensions whose receptive field is not known any more."""
-    bare = tuple([dim if dim.axis is None else dim._replace(axis=None) for dim in dims])
-    return Origin(origin.device, origin.depends, bare)
+    return Origin(origin.device, origin.depends, tuple(map(_without_axis, dims)))
+
+
+def _without_axis(dim: Dim) -> Dim:
+    return dim if dim.axis is None else Dim(None, *dim[1:])
 
 
 def merged(tensors: Sequence[Tensor], ndim: int) -> Origin:

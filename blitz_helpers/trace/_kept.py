@@ -205,7 +205,8 @@ class KeptModule:
                 self.empty.append(value)
             elif kind is tuple:
                 # Most tuples hold numbers alone, such as the sizes of a kernel.
-                self.inside += [item for item in value if type(item) not in LEAVES]
+                if not LEAVES.issuperset(map(type, value)):
+                    self.inside += value
             elif name in _TREE and isinstance(value, dict):
                 self.filled.append((value, value.copy()))
                 if name != "_modules":

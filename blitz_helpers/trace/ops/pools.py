@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class _Pool(Op):
     dilation: Sizes = 1
     ceil_mode: bool
 
+    @cached_property
     def _settings(self) -> tuple[Shape, Shape, Shape, Shape]:
         ndim = self.ndim
         kernel = per_dimension(self.kernel_size, ndim)
@@ -55,22 +56,22 @@ class _Pool(Op):
     def output(self) -> Any:
         x = self.input
         check_image(x, self.ndim)
-        out = fitted(x, self.ndim, _pool_size, *self._settings(), self.ceil_mode)
+        out = fitted(x, self.ndim, _pool_size, *self._settings, self.ceil_mode)
         return like_format((*x.shape[: -self.ndim], *out), x.dtype, x)
 
+    @cached_property
     def _explained(self) -> tuple[tuple[str, ...], list[SizeRule]]:
         sizes = tuple(self.input.shape[-self.ndim :])
-        settings = self._settings()
         mode = bool(self.ceil_mode)
-        return slides(pool_arithmetic, pool_output_size, sizes, *settings, ceil_mode=mode)
+        return slides(pool_arithmetic, pool_output_size, sizes, *self._settings, ceil_mode=mode)
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
-        return self._explained()[0]
+        return self._explained[0]
 
     def origin(self, output: Tensor, step: int) -> Origin:
         axes = spatial(self.input, self.ndim)
         if axes is not None:
-            axes = list(map(window, axes, *self._settings(), self._explained()[1]))
+            axes = list(map(window, axes, *self._settings, self._explained[1]))
         return slid(self.input, axes, self.ndim, None)
 
 

@@ -97,7 +97,7 @@ class View(Op):
                     dims[j] = Dim(parts=parts)
         if origin.untouched:
             dims = [dim._replace(axis=INPUT_AXIS) for dim in dims]
-        return origin._replace(dims=tuple(dims))
+        return Origin(origin.device, origin.depends, tuple(dims), origin.traced, origin.untouched)
 
 
 @op("flatten view_as reshape_as")

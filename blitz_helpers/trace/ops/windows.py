@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -163,8 +163,8 @@ class Convolution(Op):
         out = fitted(x, ndim, _conv_size, *settings)
         return like_format((*shape[: -ndim - 1], kernel[0], *out), dtype, x, weight)
 
-    @property
-    def _settings(self) -> tuple[tuple[str, ...], list[SizeRule]]:
+    @cached_property
+    def _explained(self) -> tuple[tuple[str, ...], list[SizeRule]]:
         kernel = tuple(self.weight.shape[2:])
         pads = (self.pads,) * self.count if isinstance(self.pads, str) else self.pads
         sizes = tuple(self.input.shape[-self.count :])
@@ -172,7 +172,7 @@ class Convolution(Op):
         return slides(conv_arithmetic, conv_output_size, sizes, *settings)
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
-        return self._settings[0]
+        return self._explained[0]
 
     def macs(self, output: Tensor) -> int:
         return output.numel() * prod(self.weight.shape[1:])
@@ -186,7 +186,7 @@ class Convolution(Op):
                 before = [d * (k - 1) // 2 for k, d in zip(kernel, self.dilations, strict=True)]
             elif self.pads == "valid":
                 before = (0,) * self.count
-            formulas = self._settings[1]
+            formulas = self._explained[1]
             axes = list(map(window, axes, kernel, self.strides, before, self.dilations, formulas))
         return slid(self.input, axes, self.count, Dim(step=step))
 

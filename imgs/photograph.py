@@ -64,7 +64,7 @@ def photograph_page(browser: Browser, folder: Path) -> None:
         page.wait_for_timeout(1_000)  # until what came into view is drawn
         page.screenshot(path=HERE / "page.png")
     finally:
-        server.terminate()
+        server.kill()  # politely asked, it would wait for its kernel
         server.wait()
 
 

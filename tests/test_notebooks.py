@@ -276,6 +276,13 @@ def test_it_takes_as_long_as_it_says(path):
 
 
 @english
+def test_the_readme_says_how_long_it_takes(path):
+    announced = re.search(r"about (\d+) minutes", read(path).cells[0].source)[1]
+    (row,) = re.findall(rf"notebooks/{path.name}\).*", (ROOT / "README.md").read_text("utf-8"))
+    assert row.endswith(f"| {announced} |")
+
+
+@english
 def test_it_closes_with_three_questions_and_a_link_onward(path):
     _, questions = "\n".join(markdown(path)).split("\n## Three questions\n")
     questions, _, after = questions.partition("\n## ")

@@ -55,6 +55,7 @@ TOPICS = {
     "training": "Training",
     "tracking": "Weights & Biases",
     "plotting": "Pictures",
+    "explorers": "Something to move",
     "notebook": "In a notebook",
 }
 

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from hard_models import HARD_MODELS, HardModel
+from torch import nn
 
 from blitz_helpers import trace_shapes
 from blitz_helpers.trace import _engine, _guard, _modules
@@ -168,3 +169,51 @@ def test_every_step_without_data_is_the_step_of_a_real_forward():
             real = _engine.forward(model, modules, args, kwargs, "to compare")
         for mine, theirs in zip(trace_shapes(model, *args, **kwargs), real, strict=True):
             assert mine[:-1] == theirs[:-1], hard.name
+
+
+class InPlace(nn.Module):
+    """One operation in place, on a tensor of the forward pass."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.write = write
+
+    def forward(self, x):
+        return self.write(torch.relu(x))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.add_(torch.relu(x)),
+        lambda x: x.mul_(2.0),
+        lambda x: x.add_(x[:1].clone()),
+        lambda x: x.t_(),
+        lambda x: x.unsqueeze_(0),
+        lambda x: x.t().add_(x.clone()),
+    ],
+)
+def test_an_operation_in_place_has_the_layout_that_torch_gives(write):
+    def flat_if_contiguous(x):
+        y = write(x)
+        return y.flatten() if y.is_contiguous() else y
+
+    model = InPlace(flat_if_contiguous)
+    trace = trace_shapes(model, (3, 3))
+    assert trace.output_shape == tuple(model(torch.ones(3, 3)).shape)
+    assert trace.ran_for_real is None
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x[:1].add_(x),
+        lambda x: x.long().div_(2),
+    ],
+)
+def test_an_operation_in_place_that_torch_refuses_is_refused(write):
+    model = InPlace(write)
+    with pytest.raises(RuntimeError):
+        model(torch.ones(3, 3))
+    with pytest.raises(RuntimeError):
+        trace_shapes(model, (3, 3))

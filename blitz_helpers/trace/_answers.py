@@ -19,7 +19,7 @@ from blitz_helpers.trace._field import (
 from blitz_helpers.trace._guard import StateGuard
 from blitz_helpers.trace._layout import META, without_data
 from blitz_helpers.trace._nests import mapped, shape_of
-from blitz_helpers.trace._op import Op
+from blitz_helpers.trace._op import Op, vmapped
 from blitz_helpers.trace._operations import (
     name_of,
 )
@@ -189,11 +189,14 @@ class Answers(TorchFunctionMode):
             self.on_meta(func, args, kwargs)
             return target
         in_place = name.partition(".")[0].endswith("_")
-        if call is not None and not in_place and "out" not in kwargs:
-            if len(tensors) > 1 and name not in _ACROSS_DEVICES:
+        if call is not None and "out" not in kwargs:
+            if not in_place and len(tensors) > 1 and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
             output = call.output()
-            if output is not NotImplemented:
+            if in_place:
+                if target is not None and not vmapped() and _alike(target, output):
+                    return target
+            elif output is not NotImplemented:
                 return output
         if func in LIKE:
             return (
@@ -317,6 +320,16 @@ def _written_to(
     if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
         return tensors[0] if tensors else None
     return None
+
+
+def _alike(tensor: Tensor, output: Any) -> bool:
+    """Whether an operation that gives ``output`` changes only the values of ``tensor`` in place."""
+    return (
+        isinstance(output, Tensor)
+        and output.dtype == tensor.dtype
+        and output.shape == tensor.shape
+        and output.stride() == tensor.stride()
+    )
 
 
 def _on_meta_device(kwargs: dict[str, Any]) -> dict[str, Any]:

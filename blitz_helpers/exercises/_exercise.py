@@ -180,7 +180,8 @@ def shown(value: Any) -> str:
     """Return a value as a reply shows it: few numbers as they are, many by their shape."""
     if isinstance(value, Tensor):
         if value.numel() <= _MOST_SHOWN:
-            return repr(value.detach()).replace("\n", "")
+            leaf = value.requires_grad and value.is_leaf
+            return repr(value.detach().requires_grad_(leaf)).replace("\n", "")
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"

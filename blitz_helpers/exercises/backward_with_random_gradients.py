@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from blitz_helpers.exercises._exercise import (
     Wrong,
     attempt,
+    attempt_in_place,
     exercise,
     expect_shape,
     expect_tensor,
@@ -156,30 +157,49 @@ def answer(f, w):
     "is why networks go back instead.",
 )
 def by_nudging(answer: FunctionType) -> None:
-    """Compare with autograd, and look at what the learner's code asks the function."""
+    """Compare with the rates by formula, and look at what the learner's code asks the function."""
     generator = torch.Generator().manual_seed(0)
+    left_nudged = False
     for length in (1, 2, 5):
         drawn = torch.rand(2, length, generator=generator, dtype=torch.float64) + 1
         weights, w = drawn.round(decimals=1)
+        wanted = torch.stack([w.prod() / entry for entry in w]) + 3 * weights * w**2
         asked: list[Tensor] = []
-        f = _noting(weights, asked)
-        (wanted,) = torch.autograd.grad(f(w.requires_grad_()), w)
-        w = w.detach()
-        asked.clear()
-        got = attempt(answer, f, w)
+        recorded: list[bool] = []
+        given = w.clone()
+        try:
+            got = attempt_in_place(answer, _noting(weights, asked, recorded), given)
+        except Wrong as wrong:
+            if any(recorded) or "does not require grad" in str(wrong):
+                raise Wrong(_NO_BACKWARD) from None
+            raise
         if isinstance(got, list | tuple) and len(got) == length:
             raise Wrong("Return a tensor: `torch.tensor([...])`, or fill one of zeros.")
         expect_shape(got, (length,), f"For w = {w.tolist()}, `by_nudging`")
         rates = got.detach().double()
         if not torch.allclose(rates, wanted, rtol=2e-4):
+            if any(recorded):
+                raise Wrong(_NO_BACKWARD)
             slip = _slip_in_nudging(asked, w) or _slip_in_rates(rates, wanted)
             rates_told = f"{shown(wanted.float())}, not {shown(rates.float())}"
             raise Wrong(f"For w = {w.tolist()} the rates are {rates_told}. {slip}".strip())
+        left_nudged |= not torch.allclose(given, w, rtol=0, atol=1e-9)
+    if left_nudged:
+        raise Wrong("The rates are right, but `w` is left nudged: nudge a copy of it.")
 
 
-def _noting(weights: Tensor, asked: list[Tensor]) -> Callable[[Tensor], Tensor]:
+_NO_BACKWARD = "No `backward()` here: find the rates by calling `f` on nudged copies of `w`."
+
+
+def _noting(
+    weights: Tensor, asked: list[Tensor], recorded: list[bool]
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that notes what it is asked, and whose result has no graph."""
+
     def f(w: Tensor) -> Tensor:
-        asked.append(w.detach().clone())
+        recorded.append(w.requires_grad)
+        w = w.detach().clone()
+        asked.append(w)
         return w.prod() + (weights * w**3).sum()
 
     return f
@@ -252,6 +272,7 @@ def in_parts(answer: FunctionType) -> None:
                 for part, mine in zip(torch.split(images, size), torch.split(v, size), strict=True)
             ]
         )
+        seen = _images_seen_by(layer)
         left_over = torch.randn(2, 3, generator=generator)
         layer.weight.grad = left_over.clone()
         got = attempt(answer, layer, images, v, size)
@@ -270,6 +291,19 @@ def in_parts(answer: FunctionType) -> None:
             if same and torch.allclose(got, slip, atol=1e-5) and not torch.allclose(slip, wanted):
                 raise Wrong(f"{tried}: {reply}")
         expect_tensor(got, wanted, tried)
+        if max(seen, default=0) > size:
+            raise Wrong(f"{tried}: {max(seen)} went through `layer` at once.")
+
+
+def _images_seen_by(layer: nn.Linear) -> list[int]:
+    """Return a list that gets the number of images in each call of the layer, or of its copies."""
+    seen: list[int] = []
+
+    def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.append(given[0].numel() // layer.in_features)
+
+    layer.register_forward_pre_hook(count)
+    return seen
 
 
 page(__name__)

@@ -58,14 +58,18 @@ def fitting_sides(answer: tuple[int, ...]) -> None:
         raise Wrong("Those fit before the first pooling. `conv1` stands before it.")
     if answer == (32,):
         raise Wrong("32 fits. But a pooling drops a pixel or does not: what else does?")
-    if len(set(answer)) == 2:
+    if not answer:
+        raise Wrong("At least one side fits: 32 does.")
+    if len(set(answer)) < len(answer):
+        raise Wrong("A side stands there twice.")
+    if len(answer) == 2:
         raise Wrong("Both poolings drop a pixel or do not: each doubles the number of sides.")
     sides = _sides_that_fit(5)
     for side in answer:
         if side not in sides:
             raise Wrong(f"{side} does not fit. Walk it through: window of 5, pooling, and again.")
     if set(answer) != set(sides):
-        raise Wrong(f"Those fit, but there are more than {len(set(answer))}.")
+        raise Wrong(f"Those fit, but there are more than {len(answer)}.")
 
 
 def _sides_that_fit(window: int) -> list[int]:
@@ -164,7 +168,8 @@ class Reader(nn.Module):
 
 
 answer = Reader()""",
-    why="`conv1` has no padding, so 28 becomes 24, then 12, 12, 6: `fc` gets 16 * 6 * 6 numbers.",
+    why="Without padding `conv1` makes 24 of 28, and 12, 12, 6 follow, so `fc` would get 16 * 6 * "
+    "6 numbers and not 16 * 7 * 7. Either end can be mended.",
 )
 def mended_reader(answer: nn.Module) -> None:
     """Run the network on batches that the learner did not see, together and one by one."""
@@ -180,6 +185,8 @@ def mended_reader(answer: nn.Module) -> None:
             alone = torch.cat([attempt(answer, digit[None]) for digit in digits])
         if not torch.allclose(scores, alone, atol=1e-4):
             raise Wrong(f"{tried} gets other scores together than alone: something mixes them.")
+        if batch > 1 and (scores == scores[0]).all():
+            raise Wrong(f"{tried}: all get the same scores. They should depend on the digit.")
 
 
 @exercise(

@@ -15,9 +15,17 @@ from blitz_helpers.exercises._exercise import (
     page,
     shown,
 )
+from blitz_helpers.exercises._walks import (
+    Rule,
+    alike,
+    draw_walk,
+    expect_going_on,
+    expect_movement,
+    first_difference,
+    walk,
+    walk_twice,
+)
 from blitz_helpers.updates import adamw_step
-
-Rule = Callable[[list[Tensor]], object]
 
 
 @exercise(
@@ -99,20 +107,21 @@ def nesterov(answer: FunctionType) -> None:
             lambda g, v, lr, m: lr * (g + v)
         ),
     }
-    starts, gradients = _gradients(torch.float64, steps=6)
+    starts, gradients = draw_walk(torch.float64, steps=6)
     for lr, momentum in ((0.1, 0.9), (0.03, 0.5)):
         rule = partial(_remembering, lr=lr, momentum=momentum)
-        wanted = _walk(rule(lambda g, v, lr, m: lr * (g + m * v)), starts, gradients)
-        got = _walk(_asked(answer, lr, momentum), starts, gradients)
-        if _alike(got, wanted):
+        wanted = walk(rule(lambda g, v, lr, m: lr * (g + m * v)), starts, gradients)
+        got = walk_twice(answer, ("velocities", "velocity"), (lr, momentum), starts, gradients)
+        if alike(got, wanted):
             continue
-        _expect_movement(got, starts)
+        expect_movement(got, starts)
+        expect_going_on(got, rule(lambda g, v, lr, m: lr * (g + m * v)), starts, gradients)
         for reply, move in slips.items():
-            if _alike(got, _walk(rule(move), starts, gradients)):
+            if alike(got, walk(rule(move), starts, gradients)):
                 raise Wrong(reply)
-        if _alike(got, _walk(rule(lambda g, v, lr, m: lr * (g + m * g)), starts, gradients)):
+        if alike(got, walk(rule(lambda g, v, lr, m: lr * (g + m * g)), starts, gradients)):
             raise Wrong("Each step begins without a velocity. Keep it in the dict `velocities`.")
-        raise Wrong(_first_difference(got, wanted))
+        raise Wrong(first_difference(got, wanted))
 
 
 def _remembering(
@@ -169,11 +178,13 @@ def mended_walk(answer: FunctionType) -> None:
         lowest = torch.randn(3, generator=generator, dtype=torch.float64)
         w = start.clone().requires_grad_()
         earlier = w.square().sum()  # its backward needs the value that `w` has now
-
-        def loss_of(w: Tensor, lowest: Tensor = lowest) -> Tensor:
-            return (w - lowest).square().sum()
-
-        attempt_in_place(answer, w, loss_of, lr, steps)
+        asked: list[Tensor] = []
+        try:
+            attempt_in_place(answer, w, _parabola(lowest, asked), lr, steps)
+        except Wrong as wrong:
+            if len(asked) > 1 and asked[0].requires_grad and not asked[-1].requires_grad:
+                raise Wrong(f"{wrong}\n{_ANOTHER_W}") from None
+            raise
         got, tried = (
             w.detach(),
             f"After {steps} steps with lr={lr}" if steps > 1 else "After 1 step",
@@ -191,6 +202,20 @@ def mended_walk(answer: FunctionType) -> None:
             )
         if _goes_back(earlier):
             raise Wrong("The steps are right, but autograd did not see them: not through `.data`.")
+
+
+_ANOTHER_W = (
+    "After the first step `w` is the result of a subtraction under `no_grad`, so it has no graph. "
+    "Change the leaf in place."
+)
+
+
+def _parabola(lowest: Tensor, asked: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    def loss_of(w: Tensor) -> Tensor:
+        asked.append(w)
+        return (w - lowest).square().sum()
+
+    return loss_of
 
 
 def _descended(start: Tensor, lowest: Tensor, lr: float, steps: int, cleared: bool) -> Tensor:
@@ -249,14 +274,15 @@ def answer(params, state, lr, weight_decay):
 def adamw(answer: FunctionType) -> None:
     """Compare with the package's rule, which is torch's to the last bit; then name the slip."""
     lr, weight_decay = 0.01, 0.1
-    starts, gradients = _gradients(torch.float32, steps=200)
-    got = _walk(_asked(answer, lr, weight_decay), starts, gradients)
-    rule = partial(adamw_step, state={}, lr=lr, weight_decay=weight_decay)
-    wanted = _walk(rule, starts, gradients)
+    starts, gradients = draw_walk(torch.float32, steps=200)
+    got = walk_twice(answer, ("state", "averages"), (lr, weight_decay), starts, gradients)
+    wanted = walk(
+        partial(adamw_step, state={}, lr=lr, weight_decay=weight_decay), starts, gradients
+    )
     if all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True)):
         return
-    _expect_movement(got, starts)
-    if _alike(got, wanted):
+    expect_movement(got, starts)
+    if alike(got, wanted):
         first = next(t for t, (a, b) in enumerate(zip(got, wanted, strict=True)) if (a != b).any())
         differ = int((got[-1] != wanted[-1]).sum())
         raise Wrong(
@@ -266,10 +292,11 @@ def adamw(answer: FunctionType) -> None:
         )
     if got[0].isnan().any():
         raise Wrong("The first step gives nan: 0 / 0. Does `t` count from 1?")
+    expect_going_on(got[:9], _adamw(lr, weight_decay), starts, gradients[:9])
     for reply, slip in _SLIPS.items():
-        if _alike(got[:9], _walk(_adamw(lr, weight_decay, **slip), starts, gradients[:9])):
+        if alike(got[:9], walk(_adamw(lr, weight_decay, **slip), starts, gradients[:9])):
             raise Wrong(reply)
-    raise Wrong(_first_difference(got, wanted))
+    raise Wrong(first_difference(got, wanted))
 
 
 _SLIPS: dict[str, dict[str, Any]] = {
@@ -315,58 +342,6 @@ def _adamw(
                 w -= lr * m / ((v.sqrt() if root else v) + 1e-8)
 
     return step
-
-
-def _gradients(dtype: torch.dtype, steps: int) -> tuple[list[Tensor], list[list[Tensor | None]]]:
-    """Draw two parameters and their gradients in each step; the second has none in the third."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw() -> list[Tensor]:
-        shapes = (3,), (2, 2)
-        return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
-
-    starts = draw()
-    gradients: list[list[Tensor | None]] = [[*draw()] for _ in range(steps)]
-    gradients[2][1] = None
-    return starts, gradients
-
-
-def _asked(answer: FunctionType, *settings: float) -> Rule:
-    """Return the learner's rule, with the dict that it keeps and its settings filled in."""
-    memory: dict[Tensor, Any] = {}
-    return lambda params: attempt_in_place(answer, params, memory, *settings)
-
-
-def _walk(step: Rule, starts: list[Tensor], gradients: list[list[Tensor | None]]) -> list[Tensor]:
-    """Return all weights, as one vector, after each step."""
-    params = [start.clone().requires_grad_() for start in starts]
-    path = []
-    for drawn in gradients:
-        for w, g in zip(params, drawn, strict=True):
-            w.grad = None if g is None else g.clone()
-        step(params)
-        path.append(torch.cat([w.detach().flatten() for w in params]))
-    return path
-
-
-def _alike(path: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(path, other, strict=True))
-
-
-def _expect_movement(path: list[Tensor], starts: list[Tensor]) -> None:
-    if torch.equal(path[-1], torch.cat([start.flatten() for start in starts])):
-        raise Wrong("No weight has moved. Change each of them in place, with `-=` or `add_`.")
-
-
-def _first_difference(got: list[Tensor], wanted: list[Tensor]) -> str:
-    for number, (a, b) in enumerate(zip(got, wanted, strict=True), start=1):
-        if not torch.allclose(a, b, rtol=1e-4, atol=1e-6):
-            first = int((~torch.isclose(a, b, rtol=1e-4, atol=1e-6)).nonzero()[0])
-            return (
-                f"In step {number} the weights come out wrong: one that should be "
-                f"{b[first]:.5f} is {a[first]:.5f}."
-            )
-    raise AssertionError("they do not differ")
 
 
 page(__name__)

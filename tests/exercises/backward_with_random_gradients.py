@@ -48,6 +48,34 @@ def nudges_that_stay(f, w):
     return rates
 
 
+def nudges_left(f, w):
+    rates = torch.zeros_like(w)
+    for i in range(len(w)):
+        w[i] += 1e-6
+        up = f(w)
+        w[i] -= 2e-6
+        rates[i] = (up - f(w)) / 2e-6
+    return rates
+
+
+def nudges_taken_back(f, w):
+    rates, before = torch.zeros_like(w), f(w)
+    for i in range(len(w)):
+        w[i] += 1e-7
+        rates[i] = (f(w) - before) / 1e-7
+        w[i] -= 1e-7
+    return rates
+
+
+def by_backward(f, w):
+    f(w.requires_grad_()).backward()
+    return w.grad
+
+
+def by_jacobian(f, w):
+    return torch.autograd.functional.jacobian(f, w)
+
+
 def parts(weigh, clear=False, at_first=True):
     def in_parts(layer, images, v, size):
         if at_first:
@@ -71,11 +99,17 @@ def parts_by_hand(layer, images, v, size):
     return total
 
 
+def all_at_once(layer, images, v, size):
+    layer.zero_grad()
+    (v * layer(images)).sum(dim=1).mean().backward()
+    return layer.weight.grad
+
+
 RIGHT = {
     "weighed_rows": [[7, 4.0]],
     "rows_that_count_for_nothing": [torch.tensor(2)],
     "status": [status_by_count],
-    "by_nudging": [nudge_one_side, nudges(1e-4, 2e-4)],
+    "by_nudging": [nudge_one_side, nudges(1e-4, 2e-4), nudges_taken_back],
     "in_parts": [parts_by_hand, parts(lambda numbers, parts, all: numbers.sum() / all)],
 }
 WRONG = {
@@ -109,6 +143,9 @@ WRONG = {
         (nudges(divide=1), "divide by the nudge"),
         (nudges(0.3, 0.6), "the nudge is too large"),
         (nudges(give=list), "Return a tensor"),
+        (nudges_left, "`w` is left nudged"),
+        (by_backward, "No `backward()` here"),
+        (by_jacobian, "by calling `f` on nudged copies"),
         (lambda f, w: f(w), "should give the shape"),
     ],
     "in_parts": [
@@ -120,6 +157,7 @@ WRONG = {
             "what was in `.grad` before",
         ),
         (parts(lambda numbers, parts, all: numbers.sum()), "of the sum over the batch"),
+        (all_at_once, "6 images in parts of 3: 6 went through `layer` at once"),
         (lambda layer, images, v, size: None, "should give a tensor, but gives None"),
     ],
 }

@@ -39,6 +39,11 @@ class Flat(Broken):
         return torch.flatten(F.max_pool2d(F.relu(self.conv2(x)), 2)[:, :10, 0, 0])
 
 
+class Blind(nn.Module):
+    def forward(self, x):
+        return torch.zeros(len(x), 10)
+
+
 def field_by_recursion(layers, number):
     if not layers:
         return [number, number]
@@ -83,6 +88,8 @@ WRONG = {
         ((30, 31, 32, 33), "right for windows of 3"),
         ((28, 29, 30, 31), "before the first pooling"),
         ((32,), "what else does"),
+        ((32, 32, 33, 34, 35), "A side stands there twice"),
+        ((), "At least one side fits: 32 does"),
         ((32, 34), "each doubles the number"),
         ((32, 33, 34), "there are more than 3"),
         ((31, 32, 33, 34), "31 does not fit"),
@@ -100,6 +107,7 @@ WRONG = {
     "mended_reader": [
         (Broken(), "mat1 and mat2 shapes cannot be multiplied"),
         (Mixing(), "something mixes them"),
+        (Blind(), "They should depend on the digit"),
         (Flat(), "should give the shape (1, 10)"),
         (Padded, "Pass what it makes: Padded(...)"),
     ],

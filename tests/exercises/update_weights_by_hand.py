@@ -47,6 +47,29 @@ def recorded(params, velocities, lr, momentum):
         w -= lr * w.grad
 
 
+def stopping_at_none(params, velocities, lr, momentum):
+    for w in params:
+        if w.grad is None:
+            return
+        nesterov([w], velocities, lr, momentum)
+
+
+VELOCITIES, STATE = {}, {}
+
+
+def remembering_elsewhere(params, velocities, lr, momentum):
+    nesterov(params, VELOCITIES, lr, momentum)
+
+
+def velocity_in_the_gradient(params, velocities, lr, momentum):
+    for w in params:
+        if w.grad is not None:
+            g = w.grad.clone()
+            velocities[w] = w.grad.add_(velocities.get(w, torch.zeros_like(w)), alpha=momentum)
+            with torch.no_grad():
+                w -= lr * (g + momentum * velocities[w])
+
+
 def by_sgd(w, loss_of, lr, steps):
     optimizer = torch.optim.SGD([w], lr=lr)
     for _ in range(steps):
@@ -158,6 +181,24 @@ def decay_without_lr(params, state, lr, weight_decay):
     adamw_step(params, state, lr, weight_decay=weight_decay / lr)
 
 
+def adamw_stopping_at_none(params, state, lr, weight_decay):
+    for w in params:
+        if w.grad is None:
+            return
+        packages_adamw([w], state, lr, weight_decay)
+
+
+def adamw_remembering_elsewhere(params, state, lr, weight_decay):
+    packages_adamw(params, STATE, lr, weight_decay)
+
+
+def adamw_changing_gradients(params, state, lr, weight_decay):
+    packages_adamw(params, state, lr, weight_decay)
+    for w in params:
+        if w.grad is not None:
+            w.grad.zero_()
+
+
 RIGHT = {
     "third_step": [-1.122, torch.tensor(-1.122)],
     "nesterov": [nesterov, looking_ahead(lambda g, old, v, lr, m: lr * (g + m * (m * old + g)))],
@@ -185,11 +226,15 @@ WRONG = {
         (looking_ahead(lambda g, old, v, lr, m: lr * g), "In step 1 the weights come out wrong"),
         (forgetting, "begins without a velocity"),
         (making_another, "No weight has moved"),
+        (stopping_at_none, "`continue`, not `return`"),
+        (remembering_elsewhere, "with the old velocities. Keep them in `velocities`, and"),
+        (velocity_in_the_gradient, "changes `.grad`: make a new tensor for the velocity"),
         (with_none, "in your line `velocities[w] = momentum * velocities.get(w, 0) + w.grad`"),
         (recorded, "a leaf Variable that requires grad"),
     ],
     "mended_walk": [
-        (as_given, "Your code raised RuntimeError in your line"),
+        (as_given, "so it has no graph. Change the leaf in place."),
+        (lambda w, loss_of, lr, steps: as_given(w, loss_of, lr, 9 / 0), "requires_grad=True)"),
         (not_cleared, "old gradients still push"),
         (moved_leaf, "`w` is where it was"),
         (uphill, "up the slope"),
@@ -206,6 +251,9 @@ WRONG = {
         (with_a_large_eps, "In step 1 the weights"),
         (counting_from_zero, "Does `t` count from 1?"),
         (without_root, "Take the root of it"),
+        (adamw_stopping_at_none, "`continue`, not `return`"),
+        (adamw_remembering_elsewhere, "with the old averages. Keep them in `state`, and"),
+        (adamw_changing_gradients, "changes `.grad`: make a new tensor for the averages"),
         (lambda params, state, lr, decay: None, "No weight has moved"),
     ],
 }

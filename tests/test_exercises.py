@@ -201,6 +201,8 @@ def test_hints_say_more_and_more_and_the_last_one_stays(ask, page, name):
     told = [each.hint().markdown for _ in range(len(each._hints) + 1)]
     assert len(set(told)) == len(each._hints) >= 2
     assert told[-1] == told[-2]
+    assert told[-1].endswith(f"No more hints. `ex.{name}.solution()` shows the code.")
+    assert "No more hints" not in told[0]
     assert each.question.strip()
 
 
@@ -218,7 +220,8 @@ def test_a_page_shows_what_is_done_tried_and_open():
     fresh.fitting_sides.check((32,))
     fresh.pooled_size.check(9)
     first, *lines = repr(fresh).splitlines()
-    assert first == "●◐○○○ 1 of 5 done"
+    count = len(exercises("shape_arithmetic"))
+    assert first == f"●◐{'○' * (count - 2)} 1 of {count} done"
     assert lines[:3] == ["● pooled_size: done", "◐ fitting_sides: tried", "○ same_padding: open"]
 
 
@@ -262,10 +265,27 @@ def stubborn():
                 raise
 
 
-@pytest.mark.parametrize("function", [endless, stubborn])
+def swallowing():
+    while True:
+        try:
+            while True:
+                pass
+        except:  # noqa: E722, as a learner writes it
+            return "done"
+
+
+def mistaking():
+    try:
+        endless()
+    except BaseException:
+        return 1 / 0
+
+
+@pytest.mark.parametrize("function", [endless, stubborn, swallowing, mistaking])
 def test_code_that_does_not_end_is_stopped(function):
     each = make(lambda answer: _exercise.attempt(answer))
-    assert "had not ended after 0.2 seconds, and was stopped" in each.check(function, 0.2).text
+    said = each.check(function, seconds=0.2).text
+    assert "had not ended after 0.2 seconds, and was stopped" in said
 
 
 def test_what_is_stopped_late_leaves_nothing_behind():
@@ -275,15 +295,43 @@ def test_what_is_stopped_late_leaves_nothing_behind():
     sum(range(100_000))
 
 
+@pytest.mark.parametrize(
+    ("wants", "reply"),
+    [
+        (tuple, "put your numbers in brackets, `check((7, 4))`."),
+        (int, "`check(answer, seconds=60)`"),
+    ],
+)
+def test_several_answers_are_not_judged(wants, reply):
+    each = make(lambda answer: None, wants)
+    said = each.check(7, 4)
+    assert said.right is None
+    assert "Pass one answer" in said.text
+    assert reply in said.text
+    assert each.state == "open"
+
+
+def test_code_that_calls_exit_and_a_class_in_place_of_a_function_get_a_reply():
+    each = make(lambda answer: _exercise.attempt(answer))
+    assert "Your code called `sys.exit`." in each.check(lambda: sys.exit(1)).text
+    assert "This is a class, but a function is wanted." in each.check(nn.ReLU).text
+
+
 def test_output_is_kept_to_a_bounded_buffer(capsys):
     def chatty():
         for _ in range(10_000):
-            print("so much to say")
+            print(f"so much to say {'.' * 150}")
         return 1 / 0
 
     said = make(lambda answer: _exercise.attempt(answer)).check(chatty).text
     assert "ZeroDivisionError" in said
-    assert 1000 < len(said) < 4000
+    assert 1000 < len(said) < 3000
+    assert said.endswith("... (cut here)")
+    said = make(lambda answer: _exercise.attempt(answer)).check(lambda: print("a\n" * 9) or 1 / 0)
+    assert said.text.count("\na") == 9
+    assert "cut here" not in said.text
+    said = make(lambda answer: _exercise.attempt(answer)).check(lambda: print("a\n" * 11) or 1 / 0)
+    assert said.text.endswith("\na" * 10 + "\n... (cut here)")
     assert capsys.readouterr().out == ""
 
 

@@ -82,12 +82,14 @@ class Exercise:
     def _repr_markdown_(self) -> str:
         return self.question
 
-    def check(self, answer: Any = ..., seconds: float = _SECONDS) -> Reply:
+    def check(self, answer: Any = ..., *more: Any, seconds: float = _SECONDS) -> Reply:
         """Say whether the answer is right, or what is wrong with it.
 
         It never raises on an answer, and leaves the answer and the random state as they were. Code
         that takes longer than ``seconds`` is stopped, unless it hangs inside a call into C.
         """
+        if more:
+            return Reply(None, _one_answer(self._wants, (answer, *more)))
         if isinstance(answer, EllipsisType):
             return Reply(None, _NOT_ATTEMPTED)
         if self.state == "open":
@@ -97,7 +99,7 @@ class Exercise:
         if reply.right:
             self.state = "done"
             return Reply(True, f"Right. {reply.text}")
-        output = printed.getvalue().rstrip()
+        output = printed.told()
         said = f"\nIt printed:\n{output}" if output else ""
         return Reply(False, f"Not yet. {reply.text}{said}")
 
@@ -109,6 +111,8 @@ class Exercise:
         except TookTooLongError:
             took = f"Your code had not ended after {seconds:g} seconds, and was stopped."
             return Reply(False, took)
+        except SystemExit:
+            return Reply(False, "Your code called `sys.exit`.")
         except Exception as error:
             return Reply(False, _told_of(error))
         return Reply(True, self._why if told is None else told)
@@ -117,8 +121,11 @@ class Exercise:
         """Return the next hint; each says a little more, and the last one stays."""
         self._told = min(self._told + 1, len(self._hints))
         rest = len(self._hints) - self._told
-        more = f" ({rest} more)" if rest else " (the last)"
-        return Text(f"Hint {self._told}{more}: {self._hints[self._told - 1]}")
+        hint = self._hints[self._told - 1]
+        if rest:
+            return Text(f"Hint {self._told} ({rest} more): {hint}")
+        spent = f"No more hints. `ex.{self.name}.solution()` shows the code."
+        return Text(f"Hint {self._told}: {hint}\n\n{spent}")
 
     def solution(self) -> Text:
         """Return code that answers the question, and why it does."""
@@ -212,8 +219,16 @@ def _told_of(error: Exception) -> str:
     return f"Your code raised {type(error).__name__}{where}: {error}"
 
 
+def _one_answer(wants: type, given: tuple[Any, ...]) -> str:
+    if wants in (tuple, Tensor):
+        return f"Pass one answer: put your numbers in brackets, `check({shown(given)})`."
+    return "Pass one answer. More time is given by name: `check(answer, seconds=60)`."
+
+
 def _accepted(answer: Any, wants: type) -> Any:
     """Return the answer as a check takes it, or say what was expected in its place."""
+    if isinstance(answer, type) and wants is FunctionType:
+        raise Wrong("This is a class, but a function is wanted. Pass its name alone.")
     if isinstance(answer, type):
         raise Wrong(f"This is a class. Pass what it makes: {answer.__name__}(...).")
     if wants is FunctionType:
@@ -266,7 +281,7 @@ _CONVERTED: dict[type, Callable[[Any], Any]] = {
 _NAMES = {
     int: "A whole number",
     float: "A number",
-    tuple: "A tuple of whole numbers, such as (1, 6, 30, 30),",
+    tuple: "A tuple of whole numbers, in brackets and with commas,",
     str: "A text in quotes",
     Tensor: "A tensor of numbers",
 }

@@ -16,6 +16,7 @@ import torch
 
 _AGAIN = 0.1  # seconds until code that swallowed the exception is stopped again
 _MOST_PRINTED = 2_000  # characters
+_MOST_LINES = 10
 
 
 class TookTooLongError(BaseException):
@@ -25,10 +26,20 @@ class TookTooLongError(BaseException):
 class Printed(io.StringIO):
     """What the learner's code printed, up to a limit."""
 
+    cut = False
+
     def write(self, text: str) -> int:
         """Keep the text as far as there is room for it."""
-        super().write(text[: max(0, _MOST_PRINTED - self.tell())])
+        room = max(0, _MOST_PRINTED - self.tell())
+        self.cut |= len(text) > room
+        super().write(text[:room])
         return len(text)
+
+    def told(self) -> str:
+        """Return the first lines, with a mark where something was cut."""
+        lines = self.getvalue().rstrip().splitlines()
+        cut = self.cut or len(lines) > _MOST_LINES
+        return "\n".join([*lines[:_MOST_LINES], *["... (cut here)"] * cut])
 
 
 @contextmanager
@@ -65,7 +76,8 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     """Return what ``function`` returns, or stop it after ``seconds``.
 
     It runs in the thread that called, where a second thread raises :class:`TookTooLongError`, again
-    and again until the code has ended. A call that hangs inside C cannot be stopped.
+    and again until the code has ended. Its verdict stands, whatever the code made of it. A call
+    that hangs inside C cannot be stopped.
 
     Raises:
         TookTooLongError: the time was over.
@@ -78,10 +90,12 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     running = threading.Lock()
     running.acquire()
     gone: list[bool] = []
+    over: list[bool] = []
 
     def watch() -> None:
         wait = seconds
         while not running.acquire(timeout=wait):
+            over.append(True)
             raise_in(thread, stop)
             wait = _AGAIN
         gone.append(True)
@@ -100,3 +114,5 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
                 break
             except TookTooLongError:  # it arrived here, just as the code had ended
                 continue
+        if over:
+            raise TookTooLongError

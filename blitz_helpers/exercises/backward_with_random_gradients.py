@@ -93,8 +93,8 @@ def rows_that_count_for_nothing(answer: int) -> None:
 @exercise(
     wants=FunctionType,
     question="""\
-**Write** a function `status(parameter)` that says what backward left: `"none"` where none has come
-by, `"zero"` where one did and every entry is zero, and `"ok"` for all else.""",
+**Write** a function `status(parameter)` that says what backward left: `"none"` where no backward
+has reached it, `"zero"` where one has and every entry is zero, `"ok"` otherwise.""",
     hints=(
         "What stands in `.grad` before any backward: zeros, or `None`?",
         "Ask for `None` first: it has no entries to compare.",

@@ -20,7 +20,7 @@ from blitz_helpers.exercises._exercise import (
     wants=int,
     question="""\
 **Predict.** `Network(kernel_size=5)` is your network with squares of 5x5 in place of 3x3. Larger
-squares have fewer places, so the 16 maps behind the second pooling are 5x5 in place of 6x6. Does
+squares have fewer places, so the 16 maps after the second pooling are 5x5 in place of 6x6. Does
 this network hold more numbers than the 81,194 of yours, or fewer? Give the count.""",
     hints=(
         "Take the five lines of `by_hand` from the page. What changes in each of them?",

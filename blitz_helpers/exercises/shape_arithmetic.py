@@ -11,9 +11,9 @@ from blitz_helpers.shapes import conv_fitting_sizes, pool_fitting_sizes, pool_ou
 
 
 @exercise(
-    wants=int,
+    wants=float,
     question="""\
-**Predict.** `F.max_pool2d(x, 3, stride=2)` gets feature maps of 20x20. How many numbers a side
+**Predict.** `F.max_pool2d(x, 3, stride=2)` gets feature maps of 20x20. How many numbers per side
 come out?""",
     hints=(
         "How many steps of 2 can a window of 3 take before it leaves a side of 20?",
@@ -22,8 +22,10 @@ come out?""",
     solution="answer = (20 - 3) // 2 + 1",
     why="Beside the window there is room for 8 whole steps of 2, and the first place is free: 9.",
 )
-def pooled_size(answer: int) -> None:
+def pooled_size(answer: float) -> None:
     """Compare with the size formula, and name the usual slips."""
+    if answer == 9.5:
+        raise Wrong("That counts half a step. A step that does not fit whole is not taken.")
     if answer == 10:
         raise Wrong("That rounds up. A step that does not fit whole is not taken.")
     if answer == 8:
@@ -146,7 +148,7 @@ class Reader(nn.Module):
         return self.fc(torch.flatten(x, 1))
 ```""",
     hints=(
-        "Work out the sides: 28, then behind `conv1`, the first pooling, `conv2`, the second.",
+        "Work out the sides: 28, then after `conv1`, the first pooling, `conv2`, the second.",
         "28 goes 24, 12, 12, 6. What does `fc` expect?",
         "Either `fc` takes 16 * 6 * 6 numbers, or `conv1` keeps the 28 with a padding of 2.",
     ),
@@ -195,7 +197,7 @@ def mended_reader(answer: nn.Module) -> None:
 **Half an hour.** The page says how many pixels a number sees. Which ones are they? Write
 `receptive_field(layers, number)`, which looks along one side of the image. Each layer, from the
 first on, is a tuple `(kernel_size, stride, padding, dilation)`, and a pooling is a layer too.
-`number` counts the numbers behind the last layer, from 0. Return `(first, last)`, the first and the
+`number` counts the numbers after the last layer, from 0. Return `(first, last)`, the first and the
 last pixel that this number sees. Pixels are counted from 0; those of the padding have numbers too,
 such as -1 just before the image, and you return them as they are.""",
     hints=(

@@ -251,7 +251,7 @@ def _trained(
 **Half an hour.** Train a network that reads 97 % of digits that it has not seen. The check holds
 out the last 1,000 of `load_mnist("train")`; yours are the first 3,000,
 `Subset(load_mnist("train"), range(3000))`. Pass the trained network. It gets a batch of images of
-1x32x32, and gives ten logits for each.
+1x32x32, and gives ten logits for each. On a slow machine, `check(net, seconds=60)`.
 
 Pass it as often as you like. The test digits are scored once only: when a network passes for the
 first time.""",

@@ -33,7 +33,7 @@ from blitz_helpers.updates import adamw_step
     question="""\
 **Predict.** A weight starts at `w = 0` and gets the gradient 2 in every step. The rule is momentum
 as on the page, but with nine tenths in place of a half, and `lr = 0.1`. Where is `w` after three
-steps?""",
+steps, to three decimals?""",
     hints=(
         "Write down the velocity after each step. It starts from 0.",
         "The velocity is 2, then 0.9 * 2 + 2, then 0.9 * 3.8 + 2.",
@@ -76,8 +76,8 @@ $v \\leftarrow \\mathtt{momentum} \\cdot v + g$, as always; then the weight, whi
 the new velocity: $w \\leftarrow w - \\mathtt{lr} \\cdot (g + \\mathtt{momentum} \\cdot v)$.
 
 `nesterov(params, velocities, lr, momentum)` takes one step with every parameter in the list
-`params`. `velocities` is a dict, empty at first, that keeps what you put into it between steps. A
-parameter whose `.grad` is `None` is left alone.""",
+`params`. The `.grad` of one of them may be `None`: skip it. `velocities` is a dict, empty at first,
+that keeps what you put into it between steps.""",
     hints=(
         "Begin with `my_momentum` from the page. Which line is another one here?",
         "`velocities.get(w, 0)` is the old velocity of `w`, or 0 in its first step.",
@@ -238,15 +238,17 @@ def _goes_back(loss: Tensor) -> bool:
     wants=FunctionType,
     question="""\
 **Half an hour.** Write AdamW so that it matches `torch.optim.AdamW` **to the last bit**, over 200
-steps. `my_adamw(params, state, lr, weight_decay)` takes one step with every parameter of a list;
-`state` is a dict, empty at first, that keeps what you put into it. The betas are 0.9 and 0.999, and
-`eps` is `1e-8`. A parameter whose `.grad` is `None` is left alone.
+steps. `my_adamw(params, state, lr, weight_decay)` takes one step with every parameter of a list:
+first the decay, `w <- w - lr * weight_decay * w`, then Adam's step. The averages keep 0.9 and
+0.999, and `1e-8` is added to the root, as on the page. `state` is a dict, empty at first, that
+keeps what you put into it. A parameter whose `.grad` is `None` is left alone.
 
 First write the formulas of the page. The check then tells you if only roundings are left, and the
 hints tell how torch rounds.""",
     hints=(
-        "Keep for each parameter `t`, `m` and `v`. `t` counts its own steps, from 1. The decay "
-        "comes first: `w.mul_(1 - lr * weight_decay)`.",
+        "Keep for each parameter its averages, `m` and `v`. Start both from `torch.zeros_like(w)`. "
+        "Keep `t`, too, which counts its own steps, from 1. The decay, as torch rounds it: "
+        "`w.mul_(1 - lr * weight_decay)`.",
         "The averages, as torch rounds them: `m.lerp_(g, 1 - 0.9)` goes from `m` a tenth of the "
         "way to `g`; `v.mul_(0.999).addcmul_(g, g, value=1 - 0.999)` adds a product.",
         "The root comes before the correction: `v.sqrt() / (1 - 0.999**t) ** 0.5 + 1e-8`.",

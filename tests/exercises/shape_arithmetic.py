@@ -79,6 +79,7 @@ RIGHT = {
 WRONG = {
     "pooled_size": [
         (10, "rounds up"),
+        (9.5, "counts half a step"),
         (8, "first place needs no step"),
         (18, "stride of 1"),
         (6, "stride of 3"),

@@ -61,6 +61,14 @@ def remembering_elsewhere(params, velocities, lr, momentum):
     nesterov(params, VELOCITIES, lr, momentum)
 
 
+def remembering_by_number(params, velocities, lr, momentum):
+    for number, w in enumerate(params):
+        if w.grad is not None:
+            VELOCITIES[number] = momentum * VELOCITIES.get(number, 0) + w.grad
+            with torch.no_grad():
+                w -= lr * (w.grad + momentum * VELOCITIES[number])
+
+
 def velocity_in_the_gradient(params, velocities, lr, momentum):
     for w in params:
         if w.grad is not None:
@@ -228,6 +236,7 @@ WRONG = {
         (making_another, "No weight has moved"),
         (stopping_at_none, "`continue`, not `return`"),
         (remembering_elsewhere, "with the old velocities. Keep them in `velocities`, and"),
+        (remembering_by_number, "A second walk with an empty dict"),
         (velocity_in_the_gradient, "changes `.grad`: make a new tensor for the velocity"),
         (with_none, "in your line `velocities[w] = momentum * velocities.get(w, 0) + w.grad`"),
         (recorded, "a leaf Variable that requires grad"),

@@ -100,6 +100,10 @@ def as_given(w, loss_of, lr, steps):
             w = w - lr * w.grad
 
 
+def broken_at_once(w, loss_of, lr, steps):
+    raise KeyError("gradient")
+
+
 def not_cleared(w, loss_of, lr, steps):
     for _ in range(steps):
         loss_of(w).backward()
@@ -243,7 +247,7 @@ WRONG = {
     ],
     "mended_walk": [
         (as_given, "so it has no graph. Change the leaf in place."),
-        (lambda w, loss_of, lr, steps: as_given(w, loss_of, lr, 9 / 0), "requires_grad=True)"),
+        (broken_at_once, "dtype=torch.float64, requires_grad=True), a function, 0.1, 2"),
         (not_cleared, "old gradients still push"),
         (moved_leaf, "`w` is where it was"),
         (uphill, "up the slope"),

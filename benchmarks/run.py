@@ -19,6 +19,7 @@ META, FAKE, REAL = "a bare forward on meta", "a forward under FakeTensorMode", "
 LOOP, VIZ = "a bare loop over next_functions", "torchviz"
 SAVED, TENTHS = "torchviz with saved tensors", "ten loops of 100,000 steps"
 FLOOR = "one vector_norm pass over the gradients"
+QUARTER = "a quarter of a training step of 32"
 NETWORK, RESNET = "the network", "ResNet-152"
 
 
@@ -76,6 +77,7 @@ PLANS = (
          most_megabytes=1),
     Plan("graph", NETWORK, none(LOOP) | {VIZ: 1 / 8, SAVED: 1 / 30}, seconds=3),
     Plan("graph", RESNET, none(LOOP) | {VIZ: 1 / 8, SAVED: 1 / 30}, seconds=10),
+    Plan("graph", RESNET, {QUARTER: 0.04}, seconds=30),  # 1 % of the step
     Plan("graph", "loop of 2,000 steps", none(LOOP, VIZ, SAVED), seconds=4),
     Plan("graph", "loop of 100,000 steps", none(LOOP, VIZ), seconds=10),
     Plan("graph", "loop of 1,000,000 steps", none(LOOP) | {TENTHS: 1.25}, seconds=20),
@@ -84,6 +86,7 @@ PLANS = (
     Plan("figure", NETWORK, {"torchviz with dot, as PNG": 1}, seconds=10),  # ResNet-152: dot 20 s
     Plan("gradients", NETWORK, {FLOOR: 3}, together=True, seconds=2),
     Plan("gradients", RESNET, {FLOOR: 3}, together=True, seconds=5),
+    Plan("gradients", RESNET, {QUARTER: 0.04}, together=True, seconds=30),  # 1 % of the step
     Plan("gradients", "Llama of 1 billion", {FLOOR: 3}, together=True, seconds=20),
     *(
         Plan(kind, work, {"torch.optim": 1.05} | none("torch.optim, foreach", "torch.optim, fused")

@@ -16,51 +16,27 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
     )
     from blitz_helpers.explorers.digit import (
         DigitState as DigitState,
-    )
-    from blitz_helpers.explorers.digit import (
         explore_digit as explore_digit,
     )
     from blitz_helpers.explorers.window import (
         WindowState as WindowState,
-    )
-    from blitz_helpers.explorers.window import (
         explore_window as explore_window,
     )
     from blitz_helpers.gradients import (
         GradientReport as GradientReport,
-    )
-    from blitz_helpers.gradients import (
         GradientRow as GradientRow,
-    )
-    from blitz_helpers.gradients import (
         gradient_report as gradient_report,
-    )
-    from blitz_helpers.gradients import (
         numerical_gradient as numerical_gradient,
-    )
-    from blitz_helpers.gradients import (
         random_backward as random_backward,
     )
     from blitz_helpers.graph import (
         AutogradGraph as AutogradGraph,
         FoldedGraph as FoldedGraph,
-    )
-    from blitz_helpers.graph import (
         GraphEdge as GraphEdge,
-    )
-    from blitz_helpers.graph import (
         GraphNode as GraphNode,
-    )
-    from blitz_helpers.graph import (
         NamedTensor as NamedTensor,
-    )
-    from blitz_helpers.graph import (
         SavedTensor as SavedTensor,
-    )
-    from blitz_helpers.graph import (
         autograd_graph as autograd_graph,
-    )
-    from blitz_helpers.graph import (
         label_modules as label_modules,
     )
     from blitz_helpers.network import (
@@ -71,14 +47,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
     )
     from blitz_helpers.plotting import (
         Picture as Picture,
-    )
-    from blitz_helpers.plotting import (
         show as show,
     )
     from blitz_helpers.plotting.digits import (
         plot_digits as plot_digits,
-    )
-    from blitz_helpers.plotting.digits import (
         plot_scores as plot_scores,
     )
     from blitz_helpers.plotting.filters import (
@@ -86,20 +58,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
     )
     from blitz_helpers.plotting.gradients import (
         plot_gradient_report as plot_gradient_report,
-    )
-    from blitz_helpers.plotting.gradients import (
         plot_image_gradient as plot_image_gradient,
     )
     from blitz_helpers.plotting.graph import (
         graph_svg as graph_svg,
-    )
-    from blitz_helpers.plotting.graph import (
         plot_graph as plot_graph,
     )
     from blitz_helpers.plotting.maps import (
         plot_feature_map as plot_feature_map,
-    )
-    from blitz_helpers.plotting.maps import (
         plot_receptive_field as plot_receptive_field,
     )
     from blitz_helpers.plotting.network import (
@@ -110,108 +76,54 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
     )
     from blitz_helpers.plotting.training import (
         plot_confusion as plot_confusion,
-    )
-    from blitz_helpers.plotting.training import (
         plot_history as plot_history,
-    )
-    from blitz_helpers.plotting.training import (
         plot_losses as plot_losses,
-    )
-    from blitz_helpers.plotting.training import (
         plot_lr_sweep as plot_lr_sweep,
     )
     from blitz_helpers.plotting.updates import (
         plot_descent as plot_descent,
-    )
-    from blitz_helpers.plotting.updates import (
         plot_descent_losses as plot_descent_losses,
-    )
-    from blitz_helpers.plotting.updates import (
         plot_foretold_losses as plot_foretold_losses,
     )
     from blitz_helpers.plotting.windows import (
         plot_transposed_window as plot_transposed_window,
-    )
-    from blitz_helpers.plotting.windows import (
         plot_window as plot_window,
     )
     from blitz_helpers.shapes import (
         conv_arithmetic as conv_arithmetic,
-    )
-    from blitz_helpers.shapes import (
         conv_fitting_sizes as conv_fitting_sizes,
-    )
-    from blitz_helpers.shapes import (
         conv_output_size as conv_output_size,
-    )
-    from blitz_helpers.shapes import (
         conv_transpose_arithmetic as conv_transpose_arithmetic,
-    )
-    from blitz_helpers.shapes import (
         conv_transpose_output_size as conv_transpose_output_size,
-    )
-    from blitz_helpers.shapes import (
         pool_arithmetic as pool_arithmetic,
-    )
-    from blitz_helpers.shapes import (
         pool_fitting_sizes as pool_fitting_sizes,
-    )
-    from blitz_helpers.shapes import (
         pool_output_size as pool_output_size,
     )
     from blitz_helpers.trace import (
         ModuleCall as ModuleCall,
-    )
-    from blitz_helpers.trace import (
         ModuleTable as ModuleTable,
-    )
-    from blitz_helpers.trace import (
         Remedy as Remedy,
-    )
-    from blitz_helpers.trace import (
         ShapeError as ShapeError,
-    )
-    from blitz_helpers.trace import (
         ShapeStep as ShapeStep,
-    )
-    from blitz_helpers.trace import (
         ShapeTrace as ShapeTrace,
-    )
-    from blitz_helpers.trace import (
         trace_shapes as trace_shapes,
     )
     from blitz_helpers.tracking import (
         LoggedRun as LoggedRun,
         read_run as read_run,
-    )
-    from blitz_helpers.tracking import (
         start_run as start_run,
     )
     from blitz_helpers.training import (
         DivergenceError as DivergenceError,
-    )
-    from blitz_helpers.training import (
         Evaluation as Evaluation,
-    )
-    from blitz_helpers.training import (
         History as History,
-    )
-    from blitz_helpers.training import (
         evaluate as evaluate,
-    )
-    from blitz_helpers.training import (
         fit as fit,
     )
     from blitz_helpers.updates import (
         adam_step as adam_step,
-    )
-    from blitz_helpers.updates import (
         adamw_step as adamw_step,
-    )
-    from blitz_helpers.updates import (
         momentum_step as momentum_step,
-    )
-    from blitz_helpers.updates import (
         sgd_step as sgd_step,
     )
 

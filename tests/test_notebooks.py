@@ -319,6 +319,22 @@ def test_an_export_to_latex_has_every_picture(path):
     assert len(resources["outputs"]) == pictures
 
 
+def test_programs_that_a_page_has_written_are_not_collected(tmp_path):
+    program = tmp_path / "notebooks" / "ranks_start.py"
+    program.parent.mkdir()
+    program.write_text("raise RuntimeError('collected')\n")
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"),
+            *("-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, "--nbval", "notebooks"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
+
+
 # The proof that the net holds: one character of a page is changed, and nbval has to say so.
 
 KINDS_OF_OUTPUT = {  # source of a cell, and what is changed in its stored output

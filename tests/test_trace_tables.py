@@ -131,3 +131,21 @@ def test_a_trace_without_steps_has_a_table_with_a_header_alone():
     assert str(trace_shapes(nn.Identity(), (2, 9)).by_module()).splitlines()[2].split() == [
         "(model)", "Identity", "(2,", "9)"
     ]  # fmt: skip
+
+
+def test_calls_inside_a_module_that_failed_are_not_shown_inside_the_one_before_it():
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(5, 5))
+    )
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, (2, 4))
+    trace = caught.value.trace
+    calls = [(call.module, call.depth, call.steps) for call in trace.by_module()]
+    assert calls == [("0", 1, slice(0, 1)), ("1.0", 2, slice(1, 2)), ("1.1", 2, slice(2, 3))]
+    assert "<details" not in trace._repr_html_() + trace.by_module()._repr_html_()
+
+
+def test_blocks_fold_across_modules_that_run_nothing():
+    layers = [layer for _ in range(3) for layer in (Block(4), nn.Identity())]
+    lines = str(trace_shapes(nn.Sequential(*layers), (2, 4))).splitlines()
+    assert lines[-2].split()[:6] == ["2", "to", "4", "2", "x", "0"]

@@ -126,9 +126,9 @@ class _Tracer(Answers):
         self.lazy = any(map(nn.parameter.is_lazy, own))
         self.generator = torch.Generator().manual_seed(_SEED) if ran_for_real else None
         self.steps: list[ShapeStep] = []
-        self.calls: list[tuple[Any, ...] | None] = []
+        # For each module that is running, the steps and the ended calls in it so far, in order.
+        self.records: list[list[Any]] = [[]]
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
-        self.begun: list[tuple[int, int]] = []  # for each that is running: its call, its first step
         self.calls_of: dict[nn.Module, int] = {}
         self.thread = get_ident()
         self.activation_bytes = 0
@@ -186,20 +186,18 @@ class _Tracer(Answers):
         call = self.calls_of.get(module, 0)
         self.calls_of[module] = call + 1
         self.running.append((path, call, module))
-        self.begun.append((len(self.calls), len(self.steps)))
-        self.calls.append(None)  # until it has ended
+        self.records.append([])
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Complete the record of a module's call."""
         if module not in self.modules or get_ident() != self.thread:
             return
         path, call, _ = self.running.pop()
-        place, start = self.begun.pop()
-        kind, depth = type(module).__name__, len(self.running) - 1
-        steps = slice(start, len(self.steps))
+        inside = self.records.pop()
         with no_torch_function():  # a question that is not the model's
             shape = shape_of(output)
-        self.calls[place] = (path, call, kind, depth, shape, steps)
+        depth = len(self.running) - 1
+        self.records[-1].append((path, call, type(module).__name__, depth, shape, inside))
 
     # Operations
 
@@ -319,12 +317,12 @@ class _Tracer(Answers):
         field = origin_of(first).receptive_field
         shape = tuple(output.shape) if first is output and strided else shape_of(output)
         self.numbers.append(self.number)
-        self.steps.append(
-            ShapeStep(
-                path, turn, name, tuple(shapes), shape, arithmetic, params, macs, field,
-                tuple(sources), first.dtype, nbytes, calling_line(),
-            )
+        step = ShapeStep(
+            path, turn, name, tuple(shapes), shape, arithmetic, params, macs, field,
+            tuple(sources), first.dtype, nbytes, calling_line(),
         )  # fmt: skip
+        self.steps.append(step)
+        self.records[-1].append(step)
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return what was written down so far."""
@@ -335,7 +333,7 @@ class _Tracer(Answers):
         ]
         return ShapeTrace(
             self.steps,
-            [call for call in self.calls if call is not None],
+            [record for inside in self.records for record in inside],
             output_shape,
             sum([parameter.numel() for parameter in parameters]),
             sum([parameter.numel() for parameter in parameters if parameter.requires_grad]),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 
-from blitz_helpers.trace._folding import CODE_FONT, WIDTH, Branch, Column, Fold, Layout
+from blitz_helpers.trace._folding import CODE_FONT, WIDTH, Branch, Column, Layout, rows_in
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._remedies import Remedy
@@ -93,13 +92,7 @@ class ModuleCall(NamedTuple):
     @property
     def name(self) -> str:
         """The module's path, and which call of it this is from the second on."""
-        again = f" (call {self.call})" if self.call else ""
-        return (self.module or "(model)") + again
-
-    @property
-    def indent(self) -> str:
-        """Blanks for its depth."""
-        return "  " * self.depth
+        return (self.module or "(model)") + _again(self)
 
     @property
     def title(self) -> str:
@@ -125,54 +118,65 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else ""
 
 
-def _last_shape(fold: Fold) -> str:
-    return shape_text(fold.calls[-1].output_shape)
+def _again(record: ShapeStep | ModuleCall) -> str:
+    return f" (call {record.call})" if record.call else ""
 
 
-def _equal_steps(fold: Fold) -> str:
-    return f"{len(fold.rows)} equal steps"
-
-
-def _indented_names(fold: Fold) -> str:
-    indent: str = fold.calls[0].indent
-    return indent + fold.names
+def _indented(call: ModuleCall) -> str:
+    return "  " * call.depth + call.name
 
 
 def _field(step: ShapeStep) -> str:
-    field = step.receptive_field
-    return "" if field is None else "x".join(map(str, field))
+    return "x".join(map(str, step.receptive_field or ()))
 
 
-def _step_module(step: ShapeStep) -> str:
-    return step.module if step.call == 0 else f"{step.module} (call {step.call})"
+def _folded_calls(first: ModuleCall, calls: list[ModuleCall], _rows: object) -> ModuleCall:
+    names = dict.fromkeys((calls[0].name, calls[-1].name))
+    return calls[-1]._replace(
+        module=" to ".join(names),
+        call=0,
+        type=f"{len(calls)} x {first.module or first.type}",
+        num_params=sum(call.num_params for call in calls),
+        num_macs=sum(call.num_macs for call in calls),
+    )
 
 
-_SHAPE = Column("output shape", "<", lambda row: shape_text(row.output_shape), _last_shape, 2)
-_PARAMS = Column(
-    "params", ">", lambda row: _count(row.num_params), lambda fold: _count(fold.sum("num_params"))
-)
-_MACS = Column(
-    "MACs", ">", lambda row: _count(row.num_macs), lambda fold: _count(fold.sum("num_macs"))
-)
+def _folded_steps(first: ModuleCall, calls: list[ModuleCall], steps: list[ShapeStep]) -> ShapeStep:
+    folded = _folded_calls(first, calls, steps)
+    return steps[-1]._replace(
+        module=folded.module,
+        call=0,
+        op=folded.type,
+        output_shape=folded.output_shape,
+        arithmetic=(f"{len(steps)} equal steps",),
+        num_params=sum(step.num_params for step in steps),
+        num_macs=sum(step.num_macs for step in steps),
+    )
+
+
+_SHAPE = Column("output shape", "<", lambda record: shape_text(record.output_shape), turn=2)
+_PARAMS = Column("params", ">", lambda record: _count(record.num_params), optional=True)
+_MACS = Column("MACs", ">", lambda record: _count(record.num_macs), optional=True)
 _STEPS = Layout(
     (
-        Column("module", "<", _step_module, lambda fold: fold.names, 3),
-        Column("op", "<", lambda step: step.op, lambda fold: fold.times, 4),
+        Column("module", "<", lambda step: step.module + _again(step), turn=3),
+        Column("op", "<", lambda step: step.op, turn=4),
         _SHAPE,
-        Column("arithmetic", "<", lambda step: ", ".join(step.sums), _equal_steps, 1),
+        Column("arithmetic", "<", lambda step: ", ".join(step.sums), optional=True, turn=1),
         _PARAMS,
         _MACS,
-        Column("field", ">", _field, lambda fold: _field(fold.rows[-1])),
+        Column("field", ">", _field, optional=True),
     ),
     alike=lambda step, skip: (
         step.module[skip:], step.op, step.input_shapes, step.output_shape, step.arithmetic,
         step.num_params, step.num_macs,
     ),
+    fold=_folded_steps,
 )  # fmt: skip
 _MODULES = Layout(
     (
-        Column("module", "<", lambda call: call.indent + call.name, _indented_names, 3),
-        Column("type", "<", lambda call: call.type, lambda fold: fold.times, 4),
+        Column("module", "<", _indented, turn=3),
+        Column("type", "<", lambda call: call.type, turn=4),
         _SHAPE,
         _PARAMS,
         _MACS,
@@ -180,35 +184,37 @@ _MODULES = Layout(
     alike=lambda call, skip: (
         call.module[skip:], call.type, call.output_shape, call.num_params, call.num_macs
     ),
+    fold=_folded_calls,
 )  # fmt: skip
 
 
-def _nested(calls: Sequence[ModuleCall], steps: Sequence[ShapeStep] | None) -> Branch:
-    """Return the calls as a tree: around the steps, or without steps each with a row of its own."""
-    at = 0
-    outer: list[Any] = []
-    running: list[tuple[ModuleCall, list[Any]]] = []
+def _branch(record: Sequence[Any], start: int) -> Branch:
+    """Return a call that the tracer wrote down, with its sums; ``start`` is its first step."""
+    module, number, kind, depth, shape, inside = record
+    items: list[ShapeStep | Branch] = []
+    params, macs, stop = 0, 0, start
+    for one in inside:
+        if isinstance(one, ShapeStep):
+            items.append(one)
+            stop += 1
+        else:
+            branch = _branch(one, stop)
+            items.append(branch)
+            one = branch.call
+            stop = one.steps.stop
+        params += one.num_params
+        macs += one.num_macs
+    steps = slice(start, stop)
+    call = ModuleCall(module, number, kind, depth, shape, params, macs, steps)
+    return Branch(call, tuple(items))
 
-    def rows_to(end: int) -> None:
-        nonlocal at
-        if steps is not None:
-            (running[-1][1] if running else outer).extend(steps[at:end])
-        at = max(at, end)
 
-    def leave() -> None:
-        rows_to(running[-1][0].steps.stop)
-        call, items = running.pop()
-        (running[-1][1] if running else outer).append(Branch(call, tuple(items)))
-
-    for call in calls:
-        while len(running) > call.depth:
-            leave()
-        rows_to(call.steps.start)
-        running.append((call, [] if steps is not None else [call]))
-    while running:
-        leave()
-    rows_to(len(steps or ()))
-    return Branch(None, tuple(outer))
+def _calls_alone(items: Sequence[Any]) -> tuple[Branch, ...]:
+    """Return the branches, with a row for each call in place of its steps."""
+    return tuple(
+        Branch(call, (call, *_calls_alone(inside)))
+        for call, inside in (item for item in items if isinstance(item, Branch))
+    )
 
 
 class ShapeTrace(Sequence[ShapeStep]):
@@ -233,7 +239,7 @@ class ShapeTrace(Sequence[ShapeStep]):
     def __init__(
         self,
         steps: Sequence[ShapeStep],
-        calls: Sequence[tuple[Any, ...]],
+        records: Sequence[Any],
         output_shape: Any,
         num_params: int,
         num_trainable_params: int,
@@ -241,7 +247,7 @@ class ShapeTrace(Sequence[ShapeStep]):
         ran_for_real: str | None,
     ) -> None:
         self._steps = tuple(steps)
-        self._unsummed_calls = tuple(calls)
+        self._records = tuple(records)
         self.output_shape = output_shape
         self.num_params = num_params
         self.num_trainable_params = num_trainable_params
@@ -264,19 +270,17 @@ class ShapeTrace(Sequence[ShapeStep]):
         return sum(step.num_macs for step in self._steps)
 
     @cached_property
-    def _calls(self) -> tuple[ModuleCall, ...]:
-        """The calls of modules, outer before inner, summed up when first looked at."""
-        calls = []
-        for path, call, kind, depth, shape, steps in self._unsummed_calls:
-            inside = self._steps[steps]
-            params = sum([step.num_params for step in inside])
-            macs = sum([step.num_macs for step in inside])
-            calls.append(ModuleCall(path, call, kind, depth, shape, params, macs, steps))
-        return tuple(calls)
+    def _tree(self) -> tuple[ShapeStep | Branch, ...]:
+        """The steps and calls, summed up when first looked at."""
+        return _branch(("", 0, "", -1, None, self._records), 0).items
 
-    @cached_property
-    def _tree(self) -> Branch:
-        return _nested(self._calls, self._steps)
+    @property
+    def _inside_model(self) -> tuple[ShapeStep | Branch, ...]:
+        """The steps and calls in the model, whose own call has ended unless the pass failed."""
+        match self._tree:
+            case (Branch(call=call, items=items),) if not call.depth:
+                return items
+        return self._tree
 
     def path(self) -> str:
         """Return the operations in order: ``"input -> conv2d -> relu -> ..."``."""
@@ -284,7 +288,7 @@ class ShapeTrace(Sequence[ShapeStep]):
 
     def by_module(self) -> ModuleTable:
         """Return one row a module call, nested as the modules are."""
-        return ModuleTable(self._calls)
+        return ModuleTable(_calls_alone(self._tree))
 
     def _totals(self) -> list[str]:
         lines = [
@@ -298,7 +302,7 @@ class ShapeTrace(Sequence[ShapeStep]):
         return lines
 
     def __str__(self) -> str:
-        table = _STEPS.text(self._tree)
+        table = _STEPS.text(self._inside_model)
         return "\n".join([table, *(fill(line, WIDTH) for line in self._totals())])
 
     __repr__ = __str__
@@ -307,11 +311,10 @@ class ShapeTrace(Sequence[ShapeStep]):
         from html import escape  # as in `html_table`
 
         totals = "".join(f"<div>{escape(line)}</div>" for line in self._totals())
-        return f"<div {CODE_FONT}>{_STEPS.html(self._tree)}{totals}</div>"
+        return f"<div {CODE_FONT}>{_STEPS.html(self._inside_model)}{totals}</div>"
 
 
-@dataclass(frozen=True, repr=False)
-class ModuleTable(Sequence[ModuleCall]):
+class ModuleTable(tuple[ModuleCall, ...]):
     """The calls of modules, outer before inner, in the order they began.
 
     >>> from torch import nn
@@ -321,24 +324,15 @@ class ModuleTable(Sequence[ModuleCall]):
     [('', 15), ('0', 15), ('1', 0)]
     """
 
-    calls: tuple[ModuleCall, ...]
+    _tree: tuple[Branch, ...]
 
-    @overload
-    def __getitem__(self, index: int) -> ModuleCall: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ModuleCall, ...]: ...
-    def __getitem__(self, index: int | slice) -> ModuleCall | tuple[ModuleCall, ...]:
-        return self.calls[index]
+    def __new__(cls, tree: tuple[Branch, ...]) -> ModuleTable:
+        table = super().__new__(cls, rows_in(tree))
+        table._tree = tree
+        return table
 
-    def __len__(self) -> int:
-        return len(self.calls)
-
-    def __iter__(self) -> Iterator[ModuleCall]:
-        return iter(self.calls)
-
-    @cached_property
-    def _tree(self) -> Branch:
-        return _nested(self.calls, None)
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (self._tree,)
 
     def __str__(self) -> str:
         return _MODULES.text(self._tree)

@@ -42,3 +42,20 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
     return f"<table><thead><tr>{line(header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def scroll_box(html: str, name: str) -> str:
+    """Return HTML in a box that scrolls sideways where the page is narrow, also by keyboard.
+
+    ``name`` is what a screen reader says when the box has the focus.
+    """
+    # JupyterLab moves between cells on arrow keys, unless what has the focus suppresses shortcuts.
+    # After a click it does not, so that Shift+Enter still runs the cell.
+    keys = (
+        'data-lm-suppress-shortcuts onmousedown="delete this.dataset.lmSuppressShortcuts" '
+        "onblur=\"this.dataset.lmSuppressShortcuts = ''\""
+    )
+    return (
+        f'<div role="group" aria-label="{name}" tabindex="0" style="overflow-x: auto" {keys}>'
+        f"{html}</div>"
+    )

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from blitz_helpers._nudging import entry_at, slope_along
 from blitz_helpers._statistics import statistics
-from blitz_helpers._tables import html_table, text_table
+from blitz_helpers._tables import html_table, scroll_box, text_table
 
 _HEADER = ("parameter", "shape", "status", "norm", "mean", "std", "max abs", "zeros", "grad/weight")
 
@@ -102,7 +102,8 @@ class GradientReport(tuple[GradientRow, ...]):
 
     def _repr_html_(self) -> str:
         table = html_table(_HEADER, [row._cells() for row in self], align="<<<>>>>>>")
-        return f"{table}<p>total norm: {self.total_norm:.4g}</p>"
+        html = f"{table}<p>total norm: {self.total_norm:.4g}</p>"
+        return scroll_box(html, "Gradient report")
 
 
 @torch.no_grad()

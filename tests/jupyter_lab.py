@@ -138,3 +138,18 @@ def watch(page, lab):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", asked)
     return errors, foreign
+
+
+def open_cells(lab, browser, front, cells):
+    """Return a page with a notebook of these cells, all of them run, and what `watch` returns."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source.strip()) for source in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, lab.root / "cells.ipynb")
+    page = browser.new_page(viewport={"width": 1280, "height": 2600})
+    watched = watch(page, lab)
+    page.goto(f"{lab.address}/{front}/cells.ipynb?token={lab.token}&reset")
+    page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
+    run_all_cells(page)
+    return page, *watched

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_lab import KERNEL_ANSWERS, NOTEBOOK, NOTEBOOK_IS_OPEN, SECOND, run_all_cells, watch
+from jupyter_lab import (
+    COUNTS,
+    KERNEL_ANSWERS,
+    NOTEBOOK,
+    NOTEBOOK_IS_OPEN,
+    SECOND,
+    open_cells,
+    run_all_cells,
+    watch,
+)
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(
@@ -107,4 +116,46 @@ def test_a_notebook_runs_to_its_end_in_jupyterlab(path, lab, browser):
     assert console == []
     if os.environ.get("SCREENSHOTS"):
         photograph(page, path.stem)
+    page.close()
+
+
+RECORDS = """
+import torch
+from blitz_helpers import Network, autograd_graph, evaluate, fit, gradient_report, sgd_step
+from blitz_helpers import trace_shapes
+net = Network()
+digits = [(torch.rand(4, 1, 32, 32), torch.arange(4))]
+history = fit(net, digits, lambda params: sgd_step(params, lr=0.1), epochs=2, val_loader=digits)
+scores = net(digits[0][0])
+scores.sum().backward()
+"""
+SHOWN = [
+    "trace_shapes(net, (1, 1, 32, 32))",
+    "trace_shapes(net, (1, 1, 32, 32)).by_module()",
+    "gradient_report(net)",
+    "autograd_graph(scores, net)",
+    "evaluate(net, digits)",
+    "history",
+]
+TABLES = ".jp-OutputArea-output [role=group][aria-label][tabindex='0']"
+
+
+@pytest.mark.parametrize("front", ["lab/tree", "notebooks"])
+def test_a_wide_table_scrolls_by_keyboard(front, lab, browser):
+    page, *_ = open_cells(lab, browser, front, [RECORDS, *SHOWN])
+    tables = page.locator(TABLES).all()
+    assert len({table.get_attribute("aria-label") for table in tables}) == len(SHOWN)
+    for table in tables:
+        table.evaluate("box => { box.style.width = '120px' }")
+        table.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("box => box.scrollLeft > 0", arg=table.element_handle())
+    page.close()
+
+
+def test_a_click_on_a_table_leaves_the_keys_to_the_notebook(lab, browser):
+    page, *_ = open_cells(lab, browser, "lab/tree", [RECORDS, SHOWN[0], SHOWN[2]])
+    page.locator(f"{TABLES} td").first.click()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function(f"() => (([_, first, second]) => first > second)(({COUNTS})())")
     page.close()

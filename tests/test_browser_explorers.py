@@ -2,9 +2,8 @@
 
 import json
 
-import nbformat
 import pytest
-from jupyter_lab import NOTEBOOK_IS_OPEN, SECOND, run_all_cells, watch
+from jupyter_lab import SECOND, open_cells
 
 TRAIN = """
 from functools import partial
@@ -71,25 +70,10 @@ class Explorer:
         self.page.mouse.up()
 
 
-def opened(lab, browser, front, cells):
-    """Return a page with a notebook of these cells, all of them run."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source.strip()) for source in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, lab.root / "explorers.ipynb")
-    page = browser.new_page(viewport={"width": 1280, "height": 2600})
-    watched = watch(page, lab)
-    page.goto(f"{lab.address}/{front}/explorers.ipynb?token={lab.token}&reset")
-    page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
-    run_all_cells(page)
-    return page, *watched
-
-
 @pytest.fixture(scope="module")
 def page(lab, browser):
     """Yield a page in JupyterLab with explorers. Nothing may go wrong on it in all the tests."""
-    page, errors, foreign = opened(lab, browser, "lab/tree", CELLS)
+    page, errors, foreign = open_cells(lab, browser, "lab/tree", CELLS)
     yield page
     assert errors == []
     assert foreign == []
@@ -223,7 +207,7 @@ def test_the_letters_stand_out_in_every_theme(theme, digit):
 
 
 def test_without_a_kernel_it_says_to_run_the_cell_again(lab, browser):
-    page, _, foreign = opened(
+    page, _, foreign = open_cells(
         lab, browser, "notebooks", [CELLS[0].split("torch.manual")[0], CELLS[1]]
     )
     window = Explorer(page, 0)  # in Notebook 7

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
-from blitz_helpers._tables import html_table, text_table
+from blitz_helpers._tables import html_table, scroll_box, text_table
 from blitz_helpers.graph._backward import Obstacle
 from blitz_helpers.graph._fold import FoldedGraph, fold
 from blitz_helpers.graph._languages import dot, mermaid
@@ -120,7 +120,8 @@ class AutogradGraph:
         return "\n".join([text_table(*self._table()), "", self._summary()])
 
     def _repr_html_(self) -> str:
-        return f"{html_table(*self._table())}<p>{escape(self._summary())}</p>"
+        html = f"{html_table(*self._table())}<p>{escape(self._summary())}</p>"
+        return scroll_box(html, "Autograd graph")
 
     def _table(self) -> tuple[list[str], list[list[str]], str]:
         if len(self.nodes) > _MOST_ROWS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 
+from blitz_helpers._tables import scroll_box
 from blitz_helpers.trace._folding import CODE_FONT, WIDTH, Branch, Column, Layout, rows_in
 
 if TYPE_CHECKING:
@@ -311,7 +312,8 @@ class ShapeTrace(Sequence[ShapeStep]):
         from html import escape  # as in `html_table`
 
         totals = "".join(f"<div>{escape(line)}</div>" for line in self._totals())
-        return f"<div {CODE_FONT}>{_STEPS.html(self._inside_model)}{totals}</div>"
+        html = f"<div {CODE_FONT}>{_STEPS.html(self._inside_model)}{totals}</div>"
+        return scroll_box(html, "Steps of a forward pass")
 
 
 class ModuleTable(tuple[ModuleCall, ...]):
@@ -340,7 +342,8 @@ class ModuleTable(tuple[ModuleCall, ...]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<div {CODE_FONT}>{_MODULES.html(self._tree)}</div>"
+        html = f"<div {CODE_FONT}>{_MODULES.html(self._tree)}</div>"
+        return scroll_box(html, "Calls of modules")
 
 
 class ShapeError(RuntimeError):

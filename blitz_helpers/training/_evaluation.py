@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from blitz_helpers._tables import html_table, text_table
+from blitz_helpers._tables import html_table, scroll_box, text_table
 
 
 class Loader(Protocol):
@@ -85,7 +85,8 @@ class Evaluation:
         return f"{text_table(*self._table())}\n{self._note()}"
 
     def _repr_html_(self) -> str:
-        return f"{html_table(*self._table())}<p>{self._note()}</p>"
+        html = f"{html_table(*self._table())}<p>{self._note()}</p>"
+        return scroll_box(html, "Confusion matrix")
 
 
 def evaluate(model: nn.Module, loader: Loader) -> Evaluation:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blitz_helpers._tables import html_table, text_table
+from blitz_helpers._tables import html_table, scroll_box, text_table
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class History:
         return "\n".join(filter(None, [text_table(*self._table()), self._note()]))
 
     def _repr_html_(self) -> str:
-        return html_table(*self._table()) + (f"<p>{self._note()}</p>" if self.interrupted else "")
+        note = f"<p>{self._note()}</p>" if self.interrupted else ""
+        return scroll_box(html_table(*self._table()) + note, "History of a training")
 
 
 _KEPT = ("losses", "steps", "val_losses", "val_accuracies")

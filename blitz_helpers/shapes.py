@@ -40,13 +40,14 @@ def _whole(least: int, **values: Any) -> list[int]:
     """Return the values as ints, or raise a ValueError if one is below its minimum."""
     for name, value in values.items():
         try:
-            values[name] = index(value)
+            number = None if isinstance(value, bool) else index(value)
         except TypeError:
-            value = True
-        if isinstance(value, bool):
-            raise ValueError(f"{name}={values[name]!r} must be a whole number: use an int.")
-        if value < least:
+            number = None
+        if number is None:
+            raise ValueError(f"{name}={value!r} must be a whole number: use an int.")
+        if number < least:
             raise ValueError(f"{name}={value} is too small: use {least} or more.")
+        values[name] = number
     return list(values.values())
 
 
@@ -91,10 +92,12 @@ def _conv_transpose(
 
 def _smallest(out: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> int:
     """Return the smallest size with ``out`` positions; it may be below 1."""
-    whole = (out - 1) * s + d * (k - 1) + 1 - p
-    # The last window may extend past the padded input by less than a stride, but must not start in
-    # the padding there.
-    return max(whole - s, (out - 1) * s - p // 2) + 1 if ceil_mode else whole
+    least = d * (k - 1) + 1 - p
+    if ceil_mode:
+        # A window may extend past the padded input by less than a stride, but must not start in
+        # the padding there.
+        least = max(least - s, -(p // 2)) + 1
+    return least + (out - 1) * s
 
 
 def _fitting(out: int, *window: Any) -> range:
@@ -102,23 +105,22 @@ def _fitting(out: int, *window: Any) -> range:
 
 
 def _count(size: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> int:
-    if size < (smallest := _smallest(1, k, s, p, d, ceil_mode)):
-        pad = p // 2 + (smallest - size + 1) // 2
+    least = _smallest(1, k, s, p, d, ceil_mode)
+    if size < least:
+        pad = p // 2 + (least - size + 1) // 2
         raise ValueError(
             f"kernel_size={k}{f' with dilation={d}' if d > 1 else ''} does not fit an input of "
-            f"{size}: size + 2*padding must be at least {smallest + p}.\n"
-            f"Use {f'padding={pad}, or ' if pad <= k // 2 else ''}an input of {smallest} or more."
+            f"{size}: size + 2*padding must be at least {least + p}.\n"
+            f"Use {f'padding={pad}, or ' if pad <= k // 2 else ''}an input of {least} or more."
         )
-    whole = size + p - d * (k - 1) - 1
-    # The same two limits as in `_smallest`.
-    return (min(whole + s - 1, size + p // 2 - 1) if ceil_mode else whole) // s + 1
+    return (size - least) // s + 1
 
 
 def _sum(size: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> str:
     out = _count(size, k, s, p, d, ceil_mode)
     pads = f"{p // 2} + {p // 2 + 1}" if p % 2 else f"2*{p // 2}"
     room = f"{size} + {pads} - {d}*({k} - 1) - 1" if d > 1 else f"{size} - {k} + {pads}"
-    steps, rest = divmod(size + p - d * (k - 1) - 1, s)
+    steps, rest = divmod(size - _smallest(1, k, s, p, d), s)
     if not rest:
         return f"({room})/{s} + 1 = {out}"
     if ceil_mode:
@@ -126,8 +128,9 @@ def _sum(size: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> 
     return f"floor(({room})/{s}) + 1 = {out}"
 
 
-def _spread(size: int, k: int, s: int, p: int, d: int, extra: int) -> int:
-    out = (size - 1) * s - p + d * (k - 1) + 1 + extra
+def _grown(size: int, k: int, s: int, p: int, d: int, extra: int) -> int:
+    """Return the smallest size that the convolution would turn into ``size``, and the extra."""
+    out = _smallest(size, k, s, p, d) + extra
     if out < 1:
         raise ValueError(
             f"padding={p // 2} leaves an output of {out} from an input of {size}.\n"
@@ -137,8 +140,8 @@ def _spread(size: int, k: int, s: int, p: int, d: int, extra: int) -> int:
     return out
 
 
-def _spread_sum(size: int, k: int, s: int, p: int, d: int, extra: int) -> str:
-    out = _spread(size, k, s, p, d, extra)
+def _grown_sum(size: int, k: int, s: int, p: int, d: int, extra: int) -> str:
+    out = _grown(size, k, s, p, d, extra)
     span = f"{d}*({k} - 1) + 1" if d > 1 else f"{k}"
     return f"({size} - 1)*{s} - 2*{p // 2} + {span} + {extra} = {out}"
 
@@ -253,7 +256,7 @@ def conv_transpose_output_size(
     10
     """
     out: Size = _per_side(
-        _spread, _conv_transpose, size, kernel_size, stride, padding, output_padding, dilation
+        _grown, _conv_transpose, size, kernel_size, stride, padding, output_padding, dilation
     )
     return out
 
@@ -272,5 +275,5 @@ def conv_transpose_arithmetic(
     '(5 - 1)*2 - 2*1 + 3 + 1 = 10'
     """
     return _per_side(
-        _spread_sum, _conv_transpose, size, kernel_size, stride, padding, output_padding, dilation
+        _grown_sum, _conv_transpose, size, kernel_size, stride, padding, output_padding, dilation
     )

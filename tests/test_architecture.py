@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,17 @@ MAY_IMPORT = {
     "network": {"shapes"},
     "notebook": set(),
     "trace": {"_running", "_tables", "_threads", "_torch", "shapes"},
-    "gradients": {"_nudging", "_statistics", "_tables", "shapes"},
-    "graph": {"_running", "_tables", "_torch", "shapes"},
-    "updates": {"_update_checks", "shapes"},
-    "data": {"_extras", "shapes"},
+    "gradients": {"_nudging", "_statistics", "_tables"},
+    "graph": {"_running", "_tables", "_torch"},
+    "updates": {"_update_checks"},
+    "data": {"_extras"},
     "training": {"_extras", "_tables"},
     "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
     "exercises": {"data", "network", "notebook", "shapes", "training", "updates"},
     "explorers": {"_extras", "_running", "data", "plotting", "shapes", "trace"},
-    "train": {"_extras", "data", "network", "tracking", "training", "updates"},
+    "train": {"data", "network", "tracking", "training", "updates"},
 }
 
 
@@ -64,15 +65,41 @@ def imported_modules(tree: ast.AST) -> list[str]:
     return found
 
 
+def imported_rooms(path: Path) -> set[str]:
+    """Return the other rooms of the package that a file imports from."""
+    names = imported_modules(ast.parse(path.read_text("utf-8")))
+    rooms = {name.split(".")[1] for name in names if name.startswith("blitz_helpers.")}
+    return rooms - {room(path)}
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_stands_below_it(path):
-    own = room(path)
-    rooms = {
-        name.split(".")[1]
-        for name in imported_modules(ast.parse(path.read_text("utf-8")))
-        if name.startswith("blitz_helpers.")
+    assert imported_rooms(path) <= MAY_IMPORT[room(path)]
+
+
+def test_each_allowed_import_is_made():
+    made: dict[str, set[str]] = {}
+    for path in sources():
+        made.setdefault(room(path), set()).update(imported_rooms(path))
+    assert made == MAY_IMPORT
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_modules_import_each_other_in_no_circle():
+    files = {module_of(path): path for path in sources()}
+    imports = {
+        module: {
+            imported if imported in files else imported.rpartition(".")[0]
+            for imported in imported_modules(ast.parse(path.read_text("utf-8")))
+            if imported.startswith("blitz_helpers.")
+        }
+        for module, path in files.items()
     }
-    assert rooms - {own} <= MAY_IMPORT[own]
+    TopologicalSorter(imports).prepare()  # raises a CycleError
 
 
 def test_shapes_stands_on_the_standard_library_alone():

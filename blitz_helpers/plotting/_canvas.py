@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._settings import figure_class, same_for_all
+from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Distinct with every common kind of colour blindness.
 # Source: M. Okabe and K. Ito, "Color Universal Design", 2008.
@@ -30,6 +31,14 @@ CARD = "#F7F6F2"  # the background of every picture
 _PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
 MOST_NUMBERED = 20  # with more classes than this, only some get a number
+
+
+def figure_class() -> type[Figure]:
+    """Return the figure class that ignores the user's settings when it is drawn."""
+    require("matplotlib.figure", extra="plotting")
+    from blitz_helpers.plotting._figure import SameForAll
+
+    return SameForAll
 
 
 def canvas(ax: Axes | None, width: float, height: float) -> Axes:

@@ -1,4 +1,4 @@
-"""The figure class of all plots. Only :mod:`._settings` imports it, since it needs matplotlib."""
+"""The figure class of all plots. Only :mod:`._canvas` imports it, since it needs matplotlib."""
 
 from matplotlib.figure import Figure
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from blitz_helpers._extras import require
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Matplotlib's settings for the look of a picture, without those for saving it.
 _LOOK = (
@@ -33,14 +30,6 @@ def same_for_all(draw: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
             return draw(*args, **kwargs)
 
     return drawn
-
-
-def figure_class() -> type[Figure]:
-    """Return the figure class that ignores the user's settings when it is drawn."""
-    require("matplotlib.figure", extra="plotting")
-    from blitz_helpers.plotting._figure import SameForAll
-
-    return SameForAll
 
 
 def _default_look() -> AbstractContextManager[None]:

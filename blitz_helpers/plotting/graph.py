@@ -6,8 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import GREY, describe
-from blitz_helpers.plotting._settings import figure_class, same_for_all
+from blitz_helpers.plotting._canvas import GREY, describe, figure_class
+from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
 if TYPE_CHECKING:

@@ -58,8 +58,16 @@ ATTRIBUTES = {
     "_orig_mod": "the module inside a compiled one",
     "_parameters": "of a module itself, without those of the modules inside it",
     "_qkv_same_embed_dim": "whether attention keeps its three weights in one",
-    "_raw_saved_mask": "see `_raw_saved_tensors`",
-    "_raw_saved_tensors": "the saved tensors of a node, read without running the user's hooks",
+    "_raw_saved_": "begins the name of each saved tensor of a node, read without running hooks",
+    "_raw_saved_mask": "see `_raw_saved_`",
+    "_raw_saved_tensors": "see `_raw_saved_`: the saved tensors of a custom `Function`",
+    "_saved_": "begins the name of each saved tensor of a node, as torch would unpack it",
     "_sequence_nr": "the number of a node, on the scale of `sequence_number`",
     "_version": "counts writes to a tensor, to see whether it changed since it was saved",
+}
+
+# Private operations that have a class in `trace/ops`, since public ones call them.
+OPERATIONS = {
+    "_grouped_mm": "what `F.grouped_mm` calls, and its name before it was public",
+    "_nested_tensor_from_mask_left_aligned": "asks `nn.TransformerEncoder` about the padding mask",
 }

@@ -1,10 +1,13 @@
 """The private names of torch that the package uses exist, and stand in one place."""
 
 import ast
+import functools
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import blitz_helpers
@@ -12,33 +15,52 @@ from blitz_helpers import _torch
 
 PACKAGE = Path(blitz_helpers.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "_torch.py")
-SCRIPTING = pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
 # Python's own, and those of named tuples.
 PYTHONS = {"_getframe", "_lru_cache_wrapper", "_make", "_replace"}
 
 
 def private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name != "_"
 
 
 def trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 
-def of_the_package() -> set[str]:
-    """Return the private names that the package itself gives to attributes."""
+def defined_in(tree: ast.Module) -> set[str]:
+    """Return the private names that a file itself gives to functions, classes and attributes."""
     found = set()
-    for tree in trees().values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found.add(node.name)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                found.add(node.id)
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                found |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
-            elif isinstance(node, ast.alias):
-                found.add((node.asname or node.name).rpartition(".")[2])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
     return found
+
+
+def foreign_attributes(tree: ast.Module) -> set[str]:
+    """Return the private attributes that a file reads from objects of others."""
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and ast.unparse(node.value) not in ("self", "cls")
+        and private(node.attr)
+    }
+    return {name for name in read - defined_in(tree) - PYTHONS if not name.startswith("_blitz_")}
+
+
+def words(tree: ast.Module) -> set[str]:
+    """Return the private names among the words of a file's strings."""
+    return {
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for word in node.value.split()
+        if private(word)
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -54,25 +76,25 @@ def test_torchs_private_functions_and_classes_stand_in_one_file(path):
             assert not any(map(private, parts)), f"line {node.lineno}: {ast.unparse(node)}"
 
 
-def test_each_private_attribute_of_an_object_is_listed_and_used():
-    own = of_the_package()
-    used = {
-        node.attr
-        for tree in trees().values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and private(node.attr)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_private_attribute_of_torchs_objects_is_listed(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    assert foreign_attributes(tree) <= set(_torch.ATTRIBUTES)
+    torchs = {
+        word
+        for word in words(tree) - defined_in(tree)
+        if any(hasattr(holder, word) for holder in objects())
+        or any(name.startswith(word) for node in nodes() for name in dir(node))
     }
-    strings = {
-        node.value
-        for tree in trees().values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    others = {name for name in used if not name.startswith("_blitz_")} - own - PYTHONS
-    assert others <= set(_torch.ATTRIBUTES)
-    assert set(_torch.ATTRIBUTES) <= used | strings
+    assert torchs <= {*_torch.ATTRIBUTES, *_torch.OPERATIONS}
 
 
+def test_each_listed_attribute_and_operation_is_used():
+    used = set().union(*[foreign_attributes(tree) | words(tree) for tree in trees().values()])
+    assert {*_torch.ATTRIBUTES, *_torch.OPERATIONS} <= used
+
+
+@functools.cache
 def nodes() -> list[object]:
     x = torch.ones(3, 3, requires_grad=True)
 
@@ -90,10 +112,13 @@ def nodes() -> list[object]:
     return [masked.grad_fn, Doubled.apply(x).grad_fn]
 
 
-@SCRIPTING
-def test_each_private_attribute_exists():
+@functools.cache
+def objects() -> list[object]:
+    """Return torch's namespaces and one object of each kind that the package reads."""
     script = torch.jit.script(nn.ReLU())
-    objects = [
+    return [
+        torch,
+        F,
         nn.Linear(2, 2),
         nn.LSTM(2, 2),
         nn.MultiheadAttention(4, 2),
@@ -104,11 +129,14 @@ def test_each_private_attribute_exists():
         torch.eye(2).to_sparse(),
         *nodes(),
     ]
-    missing = [name for name in _torch.ATTRIBUTES if not any(hasattr(x, name) for x in objects)]
-    assert not missing
 
 
-@SCRIPTING
+def test_each_private_attribute_and_operation_exists():
+    known = {name for holder in objects() for name in dir(holder)}
+    known |= {re.match("_raw_saved_|_saved_|", name)[0] for name in known}
+    assert {*_torch.ATTRIBUTES, *_torch.OPERATIONS} <= known
+
+
 def test_what_stands_for_a_private_name_does_what_it_is_used_for():
     with _torch.no_torch_function(), _torch.no_subclasses():
         assert torch.ones(2).sum() == 2

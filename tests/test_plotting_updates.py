@@ -88,12 +88,20 @@ def test_a_lowest_point_outside_the_picture_is_not_marked(bottom):
     assert "lowest point" not in lines_by_label(ax)
 
 
-def test_words_say_where_a_path_leads_and_how_often_each_weight_turns_back():
-    path = torch.tensor([[4.0, 1.0], [2.0, -0.5], [1.0, 0.25], [-0.0, -0.001]])
-    assert show(plot_descent(bowl, {"SGD": path})).alt == (
-        "Paths of two weights over contours of the loss. SGD: 3 steps from (4, 1) to (0, 0); "
-        "turns in the first weight: 0, in the second: 2."
+def test_words_say_where_a_path_leads_and_how_long_it_is():
+    path = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0], [-0.0, -0.001]])
+    ax = plot_descent(bowl, {"SGD": path, "Adam": path[:2]})
+    assert show(ax).alt == (
+        "Paths of two weights over contours of the loss. SGD: 3 steps from (3, 4) to (0, 0), 7 "
+        "long in all. Adam: 1 step from (3, 4) to (0, 0), 5 long in all."
     )
+
+
+def test_a_loss_that_is_not_finite_everywhere_has_contours_and_a_lowest_point():
+    ax = plot_descent(lambda w: bowl(w) - w[0].log(), {"SGD": PATH.abs() - 0.5})
+    assert len(ax.collections) == 1
+    (star,) = lines_by_label(ax)["lowest point"].get_xydata()
+    assert star.tolist() == pytest.approx([0.5**0.5, 0], abs=0.02)
 
 
 def test_both_weights_share_a_scale_unless_one_would_be_a_sliver():
@@ -124,6 +132,17 @@ def test_a_loss_of_zero_is_left_out_of_the_line_and_a_path_may_start_below():
     assert drawn[0] == pytest.approx(0.01)
     assert math.isnan(drawn[1])
     ax.get_figure().canvas.draw()
+
+
+def test_a_loss_that_is_nan_does_not_lie_below_the_bound():
+    path = torch.tensor([[0.1, 0.0], [-1.0, 0.0]])
+    ax = plot_descent_losses(lambda w: w[0].sqrt(), {"SGD": path}, below=0.5)
+    assert list(lines_by_label(ax))[1] == "SGD: not below"
+
+
+def test_the_shortest_step_is_told_only_if_it_lowers_the_loss():
+    ax = plot_foretold_losses(1.0, lrs=[1, 2, 3], losses=[1.5, 0.5, 0.25], foretold=[0.5, 0, -1])
+    assert "At 2, 50% of the promise is kept." in show(ax).alt
 
 
 @pytest.mark.parametrize("below", [0, -1, math.nan, math.inf])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 BLACK, GREY = "#222222", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of curves, in their order
 
 # Maps each axes that a plot drew on to its alt text.
 _WORDS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
@@ -103,8 +105,7 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
     Picture: an empty pair of axes
     """
     plt = require("matplotlib.pyplot", extra="plotting")
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # axes always belong to a figure here
+    figure = ax.figure.figure  # of axes in a subfigure: the whole figure
     if alt is None:
         alt = " ".join(_WORDS[axes] for axes in figure.axes if axes in _WORDS)
     if not alt.strip():
@@ -140,8 +141,12 @@ def _with_fewer_colours(png: io.BytesIO) -> bytes:
 
 def number_classes(axis: Axis, num_classes: int) -> None:
     """Label each class with its number, or only some if the labels would overlap."""
-    if num_classes <= MOST_NUMBERED:
-        axis.set_ticks(range(num_classes))
-    else:
-        ticker = require("matplotlib.ticker", extra="plotting")
-        axis.set_major_locator(ticker.MaxNLocator(MOST_NUMBERED // 2, integer=True))
+    every = 1 if num_classes <= MOST_NUMBERED else math.ceil(num_classes / 10)
+    axis.set_ticks(range(0, num_classes, every))
+
+
+def finish_axes(ax: Axes, xlabel: str, ylabel: str, **legend: Any) -> None:
+    """Name the axes, add a legend, and leave out the frame above and to the right."""
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(**{"frameon": False, **legend})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION, canvas
+from blitz_helpers.plotting._words import by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,12 @@ _BAR = 0.8  # distance between lines of bars, in cells
 _WIDTH, _HEIGHT, _CELL = 7.2, 4.6, 0.3  # largest picture, largest cell, in inches
 _LEGIBLE, _DIGIT = 0.17, 0.08  # smallest cell that fits a number, width of a digit, in inches
 _LEGEND = 5.2  # smallest width of a picture, in inches, so that its legend fits
-_DOTS = "...."  # hatching of the second window, visible where it overlaps the first
+
+# The dots of the second window stay visible where it overlaps the first.
+_LOOKS: tuple[dict[str, Any], ...]
+_LOOKS = ({"facecolor": BLUE, "alpha": 0.5}, {"edgecolor": ORANGE, "hatch": "....", "linewidth": 0})
+_LAST: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 1.5, "linestyle": "--"}
+_NEVER_READ: dict[str, Any] = {"edgecolor": VERMILION, "hatch": "////"}
 
 
 class Side(NamedTuple):
@@ -46,10 +52,10 @@ class Side(NamedTuple):
         read = {index for place in range(len(self.starts)) for index in self.under(place)}
         return [index for index in range(self.size) if index not in read]
 
-
-def by(height: int, width: int) -> str:
-    """Return the size as text, such as ``30x30``."""
-    return f"{height}x{width}"
+    @property
+    def positions(self) -> Side:
+        """The grid with one cell for each position of the window."""
+        return Side(len(self.starts), kernel_size=1, stride=1, padding=0, dilation=1)
 
 
 class Sketch:
@@ -60,82 +66,56 @@ class Sketch:
 
     def __init__(self, ax: Axes | None, rows: Side, columns: Side, left: int) -> None:
         self.rows, self.columns = rows, columns
-        self.height, self.width = len(rows.starts), len(columns.starts)
-        # The padded grid reaches from row -padding to row size + padding.
-        self.top, self.bottom = -rows.padding, rows.size + rows.padding
-        self.numbers_top = (rows.size - self.height) // 2
-        self.lanes = min(self.width, math.ceil(columns.span / columns.stride))
-        cells = columns.size + 2 * columns.padding + self.width
-        low = max(self.bottom + self.lanes * _BAR + 0.3, self.numbers_top + self.height)
-        high: float = min(self.top, self.numbers_top)
+        height, width = len(rows.starts), len(columns.starts)
+        bottom = rows.size + rows.padding
+        self.numbers_top = (rows.size - height) // 2
+        self.bar_lines = min(width, math.ceil(columns.span / columns.stride))
+        cells = columns.size + 2 * columns.padding + width
+        low = max(bottom + self.bar_lines * _BAR + 0.3, self.numbers_top + height)
+        high: float = min(-rows.padding, self.numbers_top)
         self.cell = min(_CELL, _WIDTH / (cells + _GAP + 2), _HEIGHT / (low - high + 1))
         number = _DIGIT * len(str(max(rows.size, columns.size) - 1)) / self.cell
         self.aside = max(0.55, 0.1 / self.cell, 0.6 * number)  # distance of the index labels
         self.gap = max(_GAP, math.ceil(_ARROW / self.cell + 2 * self.aside))
-        self.right = cells + self.gap
-        high -= 2 * self.aside
         self.legible = self.cell >= _LEGIBLE
         # Only every so many rows and columns are numbered.
         self.every = math.ceil(max(_LEGIBLE / self.cell, number))
-        width = max(_LEGEND, self.cell * (self.right + 2))
-        self.ax = canvas(ax, width, self.cell * (low - high) + 0.9)
-        self.ax.set_xlim(left - 2 * self.aside, left + self.right + 0.5)
-        self.ax.set_ylim(low, high)
+        right = cells + self.gap
+        high -= 2 * self.aside
+        page = max(_LEGEND, self.cell * (right + 2)), self.cell * (low - high) + 0.9
+        self.ax = canvas(ax, *page)
+        self.ax.set(xlim=(left - 2 * self.aside, left + right + 0.5), ylim=(low, high))
         self.ax.set_aspect("equal")
         self.ax.set_axis_off()
-
-        self.places = [(0, 0), (0, 1) if self.width > 1 else (1, 0)]
-        self.places = self.places[: min(2, self.height * self.width)]
+        # The first two positions, and the last if there are more.
+        self.places = [(0, 0), (0, 1) if width > 1 else (1, 0)][: height * width]
+        self.last = (height - 1, width - 1) if height * width > 2 else None
 
     def windows(self, left: int, gid: str, border: str) -> None:
         """Draw the grid under the windows, with ``border`` written into its padding."""
         rows, columns = self.rows, self.columns
+        top, bottom = -rows.padding, rows.size + rows.padding
+        before, after = left - columns.padding, left + columns.size + columns.padding
         if rows.padding or columns.padding:
-            self._grid(
-                left - columns.padding, self.top, columns.size + 2 * columns.padding,
-                self.bottom - self.top, linestyle=(0, (2, 2)), gid="padding",
-            )  # fmt: skip
-            self._fill_border(left, border)
-        self._grid(left, 0, columns.size, rows.size, gid=gid)
-        self._index(rows.size, columns.size, left, 0, (columns.padding, rows.padding))
-
+            look = {"linestyle": (0, (2, 2)), "gid": "padding"}
+            self._lines(before, top, after - before, bottom - top, **look)
+        if border and self.legible:
+            for y in range(top, bottom):
+                for x in range(before, after):
+                    if not (0 <= y < rows.size and left <= x < left + columns.size):
+                        self._write(x + 0.5, y + 0.5, border, GREY)
         strips = [(left, row, columns.size, 1) for row in rows.never_read]
         strips += [(left + column, 0, 1, rows.size) for column in columns.never_read]
         for strip in strips:
-            self._box(*strip, edgecolor=VERMILION, hatch="////", gid="never read")
-
-        looks = [
-            {"facecolor": BLUE, "alpha": 0.45},
-            {"edgecolor": ORANGE, "hatch": _DOTS, "linewidth": 0},
-        ]
-        for place, colour, look in zip(self.places, (BLUE, ORANGE), looks, strict=False):
-            for row in rows.under(place[0]):
-                for column in columns.under(place[1]):
-                    self._box(left + column, row, 1, 1, gid="read", **look)
-            self._box(*self._window(place, left), edgecolor=colour, linewidth=2.5, gid="window")
-        if self.height * self.width > 2:
-            self._box(
-                *self._window((self.height - 1, self.width - 1), left),
-                edgecolor=BLACK, linewidth=1.5, linestyle="--", gid="last",
-            )  # fmt: skip
-        self._bars(left)
+            self._box(*strip, **_NEVER_READ, gid="never read")
+        self._draw(rows, columns, left, 0, gid, ("read", "window", "last"))
+        self._bars(left, bottom + 0.3)
 
     def numbers(self, left: int, gid: str) -> None:
         """Draw the grid with one number for each position of the window."""
-        top = self.numbers_top
-        self._grid(left, top, self.width, self.height, gid=gid)
-        self._index(self.height, self.width, left, top, (0, 0))
-        looks = [
-            {"facecolor": BLUE, "alpha": 0.7},
-            {"edgecolor": ORANGE, "hatch": _DOTS, "linewidth": 2},
-        ]
-        for (row, column), look in zip(self.places, looks, strict=False):
-            self._box(left + column, top + row, 1, 1, gid="result", **look)
-        if self.height * self.width > 2:
-            self._box(
-                left + self.width - 1, top + self.height - 1, 1, 1,
-                edgecolor=BLACK, linewidth=1.5, linestyle="--", gid="last result",
-            )  # fmt: skip
+        rows, columns = self.rows.positions, self.columns.positions
+        names = ("result", "outline", "last result")
+        self._draw(rows, columns, left, self.numbers_top, gid, names)
 
     def arrow(self, start: float, end: float) -> None:
         """Draw an arrow between the grids, from one edge to the other."""
@@ -147,68 +127,68 @@ class Sketch:
     def finish(self, title: str) -> None:
         """Add the title and the legend."""
         rows, columns = self.rows, self.columns
-        patch = require("matplotlib.patches", extra="plotting").Patch
-        kernel = by(rows.kernel_size, columns.kernel_size)
-        legend = [patch(facecolor=BLUE, alpha=0.6, label=f"first {kernel} window")]
-        if len(self.places) > 1:
-            right = self.places[1] == (0, 1)
-            step = f"{columns.stride} to the right" if right else f"{rows.stride} down"
-            legend.append(
-                patch(facecolor="none", edgecolor=ORANGE, hatch=_DOTS, label=f"second, {step}")
-            )
-        if self.height * self.width > 2:
-            legend.append(patch(facecolor="none", edgecolor=BLACK, linestyle="--", label="last"))
+        step = f"{rows.stride} down"
+        if (0, 1) in self.places:
+            step = f"{columns.stride} to the right"
+        labels = [f"first {by(rows.kernel_size, columns.kernel_size)} window", f"second, {step}"]
+        entries = list(zip(labels[: len(self.places)], _LOOKS, strict=False))
+        if self.last:
+            entries.append(("last", _LAST))
         if rows.never_read or columns.never_read:
-            legend.append(
-                patch(facecolor="none", edgecolor=VERMILION, hatch="////", label="never read")
-            )
+            entries.append(("never read", _NEVER_READ))
+        patch = require("matplotlib.patches", extra="plotting").Patch
+        handles = [
+            patch(**{"facecolor": "none", **look, "linewidth": 1, "label": name})
+            for name, look in entries
+        ]
         self.ax.legend(
-            handles=legend, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(legend),
-            frameon=False, fontsize=10,
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(entries),
+            frameon=False,
         )  # fmt: skip
         self.ax.set_title(title, color=BLACK, fontsize=11)
 
-    def _window(self, place: tuple[int, int], left: int) -> tuple[int, int, int, int]:
-        rows, columns = self.rows, self.columns
-        return left + columns.starts[place[1]], rows.starts[place[0]], columns.span, rows.span
-
-    def _bars(self, left: int) -> None:
-        """Draw a bar under the grid for each window of a row, on as many lines as needed."""
-        for place, start in enumerate(self.columns.starts):
-            chosen = self.places.index((0, place)) if (0, place) in self.places else None
-            colour = GREY if chosen is None else (BLUE, ORANGE)[chosen]
-            y = self.bottom + 0.3 + (place % self.lanes) * _BAR
-            width = self.columns.span
-            self._box(left + start + 0.1, y, width - 0.2, _BAR - 0.15, facecolor=colour,
-                      alpha=0.35, gid="bar")  # fmt: skip
-            if self.legible:
-                self._write(left + start + width / 2, y + (_BAR - 0.15) / 2, place, BLACK)
-
-    def _index(
-        self, height: int, width: int, left: int, top: int, padding: tuple[int, int]
+    def _draw(
+        self, rows: Side, columns: Side, left: int, top: int, gid: str, names: tuple[str, str, str]
     ) -> None:
-        """Number the columns above the grid and the rows to its left."""
-        for column in range(0, width, self.every):
-            self._write(left + column + 0.5, top - padding[1] - self.aside, column, GREY)
-        for row in range(0, height, self.every):
-            self._write(left - padding[0] - self.aside, top + row + 0.5, row, GREY)
+        """Draw a grid with its first two windows and the last; ``names`` are their gids."""
+        self._lines(left, top, columns.size, rows.size, gid=gid)
+        for column in range(0, columns.size, self.every):
+            self._write(left + column + 0.5, top - rows.padding - self.aside, column, GREY)
+        for row in range(0, rows.size, self.every):
+            self._write(left - columns.padding - self.aside, top + row + 0.5, row, GREY)
+        cell, window, last = names
 
-    def _fill_border(self, left: int, border: str) -> None:
-        if not (border and self.legible):
-            return
-        for row in range(self.top, self.bottom):
-            for column in range(-self.columns.padding, self.columns.size + self.columns.padding):
-                if not (0 <= row < self.rows.size and 0 <= column < self.columns.size):
-                    self._write(left + column + 0.5, row + 0.5, border, GREY)
+        def outline(place: tuple[int, int], **look: Any) -> None:
+            x, y = left + columns.starts[place[1]], top + rows.starts[place[0]]
+            self._box(x, y, columns.span, rows.span, **look)
+
+        for place, colour, look in zip(self.places, (BLUE, ORANGE), _LOOKS, strict=False):
+            for row in rows.under(place[0]):
+                for column in columns.under(place[1]):
+                    self._box(left + column, top + row, 1, 1, gid=cell, **look)
+            outline(place, edgecolor=colour, linewidth=2.5, gid=window)
+        if self.last:
+            outline(self.last, **_LAST, gid=last)
+
+    def _bars(self, left: int, top: float) -> None:
+        """Draw a bar under the grid for each window of a row, on as many lines as needed."""
+        colours = dict(zip(self.places, (BLUE, ORANGE), strict=False))
+        width, height = self.columns.span, _BAR - 0.15
+        for place, start in enumerate(self.columns.starts):
+            x, y = left + start, top + place % self.bar_lines * _BAR
+            look = {"facecolor": colours.get((0, place), GREY), "alpha": 0.35, "gid": "bar"}
+            self._box(x + 0.1, y, width - 0.2, height, **look)
+            if self.legible:
+                self._write(x + width / 2, y + height / 2, place, BLACK)
 
     def _write(self, x: float, y: float, text: object, color: str) -> None:
         self.ax.text(x, y, str(text), ha="center", va="center", fontsize=8, color=color)
 
-    def _box(self, left: float, top: float, width: float, height: float, **look: object) -> None:
+    def _box(self, left: float, top: float, width: float, height: float, **look: Any) -> None:
         rectangle = require("matplotlib.patches", extra="plotting").Rectangle
         self.ax.add_patch(rectangle((left, top), width, height, **{"facecolor": "none", **look}))
 
-    def _grid(self, left: int, top: int, width: int, height: int, **look: object) -> None:
+    def _lines(self, left: int, top: int, width: int, height: int, **look: Any) -> None:
         collection = require("matplotlib.collections", extra="plotting").LineCollection
         across = [[(left, y), (left + width, y)] for y in range(top, top + height + 1)]
         down = [[(x, top), (x, top + height)] for x in range(left, left + width + 1)]

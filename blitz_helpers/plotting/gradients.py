@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
+from blitz_helpers.plotting._images import around_zero, checked, colour_bar, draw_image
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,8 @@ _REMARKS = {
     "nonfinite": ("not finite: an entry is inf or nan", VERMILION),
 }
 _INCHES_A_ROW = 0.27
-_RULE = "#E3E3E3"
+_LINE = "#E3E3E3"
+_RIGHT = 1.13  # right edge of the column of zeros, as a fraction of the axes' width
 
 
 @same_for_all
@@ -43,50 +45,40 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['weight', 'bias']
     """
-    ticker = require("matplotlib.ticker", extra="plotting")
     ax = canvas(ax, 7.0, 1.1 + _INCHES_A_ROW * len(report))
-    drawn = [(place, row) for place, row in enumerate(report) if row.status == "ok"]
-    places = [place for place, _ in drawn]
-    norms = [row.norm or 0.0 for _, row in drawn]  # an "ok" row always has a norm
-    largest = [row.max_abs or 0.0 for _, row in drawn]
-    if drawn:
+    lines = [line for line, row in enumerate(report) if row.status == "ok"]
+    norms = [report[line].norm or 0.0 for line in lines]  # an "ok" row always has a norm
+    largest = [report[line].max_abs or 0.0 for line in lines]
+    across = ax.get_yaxis_transform()  # x is a fraction of the axes' width, on any scale
+    ax.hlines(lines, 0, 1, transform=across, color=_LINE, linewidth=1, zorder=0)
+    (strokes,) = ax.plot(largest, lines, "|", color=BLACK, label="largest absolute value")
+    strokes.set(markersize=11, markeredgewidth=1.8)
+    ax.plot(norms, lines, "o", color=BLUE, markersize=7, label="norm")
+    if lines:
         ax.set_xscale("log")
         ax.margins(x=0.08)
-        narrow = max(norms) < 100 * min(largest)
-        subs = (1, 2, 5) if narrow else (1,)  # per decade; on a wide axis more labels would collide
-        ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=9))
+        # Labels at 2 and 5 too, unless the axis is so wide that they would collide.
+        subs = (1, 2, 5) if max(norms) < 100 * min(largest) else (1,)
+        ax.locator_params(axis="x", subs=subs, numticks=9)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
         ax.set_xlabel("size of the gradient (logarithmic scale)")
     else:
         ax.set_xticks([])
-    # Spans the axes on any scale, behind the dots.
-    across = ax.get_yaxis_transform()
-    ax.hlines(range(len(report)), 0, 1, transform=across, color=_RULE, linewidth=1, zorder=0)
-    ax.plot(
-        largest, places, "|", color=BLACK, markersize=11, markeredgewidth=1.8,
-        label="largest absolute value",
-    )  # fmt: skip
-    ax.plot(norms, places, "o", color=BLUE, markersize=7, label="norm")
-    for place, row in enumerate(report):
+    for line, row in enumerate(report):
+        baseline: dict[str, Any] = {"transform": across, "va": "center_baseline"}
         if row.zero_fraction is not None:
-            ax.text(
-                1.13, place, _percent(row.zero_fraction), transform=across,
-                ha="right", va="center_baseline",
-            )  # fmt: skip
+            ax.text(_RIGHT, line, _percent(row.zero_fraction), ha="right", **baseline)
         if row.status != "ok":
             remark, color = _REMARKS[row.status]
-            ax.text(
-                0.02, place, remark, transform=across, color=color, va="center_baseline",
-                fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-            )  # fmt: skip
+            ax.text(0.02, line, remark, color=color, fontsize=9, **baseline)
+    ax.text(_RIGHT, -0.9, "exact zeros", transform=across, ha="right", va="bottom")
     ax.set_yticks(range(len(report)), [row.name for row in report])
     ax.set_ylim(len(report) - 0.4, -0.6)
-    ax.text(1.13, -0.9, "exact zeros", transform=across, ha="right", va="bottom")
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
-    return describe(ax, _description(report))
+    return describe(ax, _words(report))
 
 
 @same_for_all
@@ -118,44 +110,42 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
             "cannot be drawn: (1, H, W) or (H, W) is expected of both. Use images[i] for a single "
             "image of a batch."
         )
+    height, width = image.shape[-2:]
+    values = checked("image", image.reshape(height, width), "(H, W)")
+    rates = checked("gradient", gradient.reshape(height, width), "(H, W)")
     ax = canvas(ax, 4.6, 3.4)
-    rates = gradient.detach().cpu().double().reshape(gradient.shape[-2:])
-    values = image.detach().cpu().double().reshape(image.shape[-2:])
-    strongest = rates.abs().max().item() or 1.0
-    drawn = ax.imshow(rates.numpy(), cmap="RdBu_r", vmin=-strongest, vmax=strongest)
+    drawn = draw_image(ax, rates, -0.5, -0.5, width, height, **around_zero(rates))
     low, high = values.min().item(), values.max().item()
     if low < high:
         ax.contour(values.numpy(), levels=[(low + high) / 2], colors=BLACK, linewidths=1.2)
     ax.set_axis_off()
-    bar = ax.figure.colorbar(drawn, ax=ax, ticks=[-strongest, 0, strongest])
+    bar = colour_bar(drawn, ticks=[drawn.norm.vmin, 0, drawn.norm.vmax])
     bar.ax.set_yticklabels(["a larger value\nlowers it", "no effect", "a larger value\nraises it"])
-    bar.outline.set_visible(False)
-    places = [divmod(int(at), rates.shape[-1]) for at in (rates.argmax(), rates.argmin())]
+    places = [divmod(int(at), width) for at in (rates.argmax(), rates.argmin())]
     raises, lowers = (f"row {row}, column {column}" for row, column in places)
     return describe(
         ax,
-        f"The gradient of an image of {rates.shape[0]}x{rates.shape[1]} pixels over the outline of "
+        f"The gradient of an image of {by(height, width)} pixels over the outline of "
         "the image, red where a larger value raises what was sent back and blue where it lowers "
         f"it; steepest upwards at {raises}, downwards at {lowers}, counted from 0.",
     )
 
 
-def _description(report: GradientReport) -> str:
+def _words(report: GradientReport) -> str:
     measured = [row for row in report if row.status == "ok"]
     words = [f"The gradients of {len(report)} parameters."]
     if measured:
-        largest = max(measured, key=lambda row: row.norm or 0.0)
-        smallest = min(measured, key=lambda row: row.norm or 0.0)
+        measured.sort(key=lambda row: row.norm or 0.0)
+        smallest, largest = measured[0], measured[-1]
         words.append(f"{largest.name} has the largest norm, {largest.norm:.2g}, and")
         words.append(f"{smallest.name} the smallest, {smallest.norm:.2g}.")
-    zeros = [(row.name, row.zero_fraction) for row in report if row.zero_fraction]
+    zeros = [f"{_percent(row.zero_fraction)} of {row.name}" for row in report if row.zero_fraction]
     if zeros:
-        told = ", ".join(f"{_percent(fraction)} of {name}" for name, fraction in zeros)
-        words.append(f"Exactly zero: {told}.")
-    for status in _REMARKS:
+        words.append(f"Exactly zero: {', '.join(zeros)}.")
+    for status, (remark, _) in _REMARKS.items():
         names = [row.name for row in report if row.status == status]
         if names:
-            words.append(f"{', '.join(names)}: {_REMARKS[status][0].partition(': ')[2]}.")
+            words.append(f"{', '.join(names)}: {remark.partition(': ')[2]}.")
     return " ".join(words)
 
 

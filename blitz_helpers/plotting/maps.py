@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    canvas,
-    describe,
-)
+from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe
+from blitz_helpers.plotting._images import INK, around_zero, checked, colour_bar, draw_image
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import by, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
-_FIELD_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 _KERNEL_SIDE = 0.5  # the longest side of the image is 1
 _GAP = 0.25  # between the pictures
 _INCHES, _DIGIT = 2.4, 0.08  # longest side of an image, width of a digit
@@ -52,36 +42,31 @@ def plot_feature_map(
     >>> plot_feature_map(image, kernel, [[1.0, 0.0]]).get_title()
     ''
     """
-    image, kernel, feature_map = (
-        _grid_of(numbers, name)
-        for name, numbers in [("image", image), ("kernel", kernel), ("feature_map", feature_map)]
-    )
-    pixel = 1 / max(*image.shape, *feature_map.shape)
-    cell = _KERNEL_SIDE / max(kernel.shape)
-    widths = [image.shape[1] * pixel, kernel.shape[1] * cell, feature_map.shape[1] * pixel]
+    pixels, weights = _grid("image", image), _grid("kernel", kernel)
+    result = _grid("feature_map", feature_map)
+    pixel = 1 / max(*pixels.shape, *result.shape)
+    cell = _KERNEL_SIDE / max(weights.shape)
+    widths = [pixels.shape[1] * pixel, weights.shape[1] * cell, result.shape[1] * pixel]
     lefts = [0.0, widths[0] + _GAP, widths[0] + widths[1] + 2 * _GAP]
-    ax = canvas(ax, _INCHES * (lefts[2] + widths[2] + 0.35), _INCHES * 1.2)
-    _draw(ax, image, lefts[0], pixel, cmap="gray_r", vmin=0)
-    _draw(ax, kernel, lefts[1], cell, cmap="RdBu_r", **_around_zero(kernel))
-    drawn = _draw(ax, feature_map, lefts[2], pixel, cmap="RdBu_r", **_around_zero(feature_map))
-    _write_numbers(ax, kernel, lefts[1], cell)
-    for name, numbers, left, width in zip(
-        ("image", "kernel", "feature map"), (image, kernel, feature_map), lefts, widths, strict=True
-    ):
-        label = f"{name}, {_size(numbers)}"
+    right = lefts[2] + widths[2]
+    ax = canvas(ax, _INCHES * (right + 0.35), _INCHES * 1.2)
+    _write_numbers(ax, weights, lefts[1], cell)
+    for name, grid, left, width, look in zip(
+        ("image", "kernel", "feature map"), (pixels, weights, result), lefts, widths,
+        (INK, around_zero(weights), around_zero(result)), strict=True,
+    ):  # fmt: skip
+        height = width * grid.shape[0] / grid.shape[1]
+        drawn = draw_image(ax, grid, left, -height / 2, width, height, **look)
+        label = f"{name}, {by(*grid.shape)}"
         ax.text(left + width / 2, -0.54, label, ha="center", va="bottom", fontsize=9, color=BLACK)
-    beside = ax.inset_axes((lefts[2] + widths[2] + 0.06, -0.5, 0.05, 1.0), transform=ax.transData)
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # axes always belong to a figure here
-    figure.colorbar(drawn, cax=beside).ax.tick_params(labelsize=8)
-    ax.set_xlim(-0.02, lefts[2] + widths[2] + 0.3)
-    ax.set_ylim(0.52, -0.66)
-    ax.set_aspect("equal")
+    beside = ax.inset_axes((right + 0.06, -0.5, 0.05, 1.0), transform=ax.transData)
+    colour_bar(drawn, cax=beside).ax.tick_params(labelsize=8)
+    ax.set(xlim=(-0.02, right + 0.3), ylim=(0.52, -0.66), aspect="equal")
     ax.set_axis_off()
     words = (
-        f"An image of {_size(image)}, a kernel of {_size(kernel)}{_rows(kernel)}, and "
-        f"the feature map of {_size(feature_map)} that it makes, with numbers from "
-        f"{_signed(feature_map.min(), 1)} to {_signed(feature_map.max(), 1)}."
+        f"An image of {by(*pixels.shape)}, a kernel of {by(*weights.shape)}{_rows(weights)}, and "
+        f"the feature map of {by(*result.shape)} that it makes, with numbers from "
+        f"{short(result.min().item(), 1)} to {short(result.max().item(), 1)}."
     )
     return describe(ax, words)
 
@@ -108,99 +93,57 @@ def plot_receptive_field(
     >>> plot_receptive_field([[0.0] * 8] * 8, fields, corner=(2, 3)).get_title()
     ''
     """
-    pixels = _grid_of(image, "image")
+    pixels = _grid("image", image)
     if not fields:
         raise ValueError("fields is empty: give at least one, such as {'conv1': (3, 3)}.")
     height, width = pixels.shape
     top, left = corner
-    for name, (field_height, field_width) in fields.items():
-        fits = 0 <= top <= height - field_height and 0 <= left <= width - field_width
-        if field_height < 1 or field_width < 1 or not fits:
+    for name, (rows, columns) in fields.items():
+        fits = 0 <= top <= height - rows and 0 <= left <= width - columns
+        if rows < 1 or columns < 1 or not fits:
             raise ValueError(
-                f"The {field_height}x{field_width} field of {name} at {corner} does not lie in an "
-                f"image of {height}x{width}. Use a corner from (0, 0) to "
-                f"{(max(0, height - field_height), max(0, width - field_width))}."
+                f"The {by(rows, columns)} field of {name} at {corner} does not lie in an "
+                f"image of {by(height, width)}. Use a corner from (0, 0) to "
+                f"{(max(0, height - rows), max(0, width - columns))}."
             )
     ax = canvas(ax, 5.6, 4.0)
-    ax.imshow(pixels, cmap="gray_r", vmin=0, extent=(0, width, height, 0), interpolation="nearest")
+    draw_image(ax, pixels, 0, 0, width, height, **INK)
     rectangle = require("matplotlib.patches", extra="plotting").Rectangle
-    for index, (name, (field_height, field_width)) in enumerate(fields.items()):
-        field = rectangle(
-            (left, top), field_width, field_height,
-            facecolor="none", edgecolor=_FIELD_COLOURS[index % len(_FIELD_COLOURS)], linewidth=2.5,
-            zorder=2 + 1 / (field_height * field_width),  # smaller fields on top of larger ones
-            label=f"{name}: {field_height}x{field_width}", gid=name,
-        )  # fmt: skip
-        ax.add_patch(field)
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=10)
+    for (name, (rows, columns)), color in zip(fields.items(), cycle(SERIES), strict=False):
+        smaller_on_top = 2 + 1 / (rows * columns)
+        look = {"facecolor": "none", "edgecolor": color, "linewidth": 2.5, "zorder": smaller_on_top}
+        label = f"{name}: {by(rows, columns)}"
+        ax.add_patch(rectangle((left, top), columns, rows, label=label, gid=name, **look))
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     ax.set_xticks(range(0, width + 1, 4))
     ax.set_yticks(range(0, height + 1, 4))
-    told = ", ".join(f"{name} {size[0]}x{size[1]}" for name, size in fields.items())
+    told = ", ".join(f"{name} {by(*size)}" for name, size in fields.items())
     words = (
-        f"An image of {height}x{width}, and on it what one number of each layer sees, from row "
+        f"An image of {by(height, width)}, and on it what one number of each layer sees, from row "
         f"{top} and column {left} on: {told}."
     )
     return describe(ax, words)
 
 
-def _grid_of(numbers: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return the numbers as a two-dimensional array, or raise a ValueError."""
-    if hasattr(numbers, "detach"):  # a tensor, which may require grad
-        numbers = numbers.detach().cpu()
-    grid = require("numpy", extra="plotting").asarray(numbers, dtype=float)
-    if grid.ndim != 2 or 0 in grid.shape:
-        raise ValueError(
-            f"{name} of shape {grid.shape} cannot be drawn: (height, width) is expected. "
-            f"Use {name}[0] for the first channel."
-        )
-    return grid  # type: ignore[no-any-return]  # `require` returns Any
+def _grid(name: str, numbers: ArrayLike) -> Tensor:
+    return checked(name, numbers, "(height, width)", f"Use {name}[0] for the first channel.")
 
 
-def _around_zero(grid: NDArray[np.float64]) -> dict[str, float]:
-    limit = float(abs(grid).max()) or 1.0
-    return {"vmin": -limit, "vmax": limit}
-
-
-def _draw(ax: Axes, grid: NDArray[np.float64], left: float, side: float, **look: Any) -> AxesImage:
-    """Draw a framed grid with cells of ``side``, its centre at height 0."""
-    height, width = (side * count for count in grid.shape)
-    extent = (left, left + width, height / 2, -height / 2)
-    drawn = ax.imshow(grid, extent=extent, interpolation="nearest", **look)
-    xs = [left, left + width, left + width, left, left]
-    ax.plot(xs, [height / 2, height / 2, -height / 2, -height / 2, height / 2], color=GREY, lw=0.5)
-    return drawn
-
-
-def _write_numbers(ax: Axes, kernel: NDArray[np.float64], left: float, cell: float) -> None:
+def _write_numbers(ax: Axes, kernel: Tensor, left: float, cell: float) -> None:
     """Write each number of a kernel into its cell, if all of them fit."""
-    limit = _around_zero(kernel)["vmax"]
-    longest = max(len(_signed(number, 2)) for number in kernel.flat)
-    if longest * _DIGIT > cell * _INCHES:
+    rows = [[short(number) for number in row] for row in kernel.tolist()]
+    if max(len(text) for row in rows for text in row) * _DIGIT > cell * _INCHES:
         return
-    for (row, column), number in require("numpy", extra="plotting").ndenumerate(kernel):
-        ax.text(
-            left + (column + 0.5) * cell, (row + 0.5 - kernel.shape[0] / 2) * cell,
-            _signed(number, 2), ha="center", va="center", fontsize=8,
-            color="white" if abs(number) > 0.6 * limit else BLACK,
-        )  # fmt: skip
+    dark = kernel.abs() > 0.6 * kernel.abs().max()
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            x, y = left + (column + 0.5) * cell, (row + 0.5 - len(rows) / 2) * cell
+            color = "white" if dark[row, column] else BLACK
+            ax.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
 
 
-def _rows(kernel: NDArray[np.float64]) -> str:
+def _rows(kernel: Tensor) -> str:
     if max(kernel.shape) > _TOLD:
         return ""
-    rows = (" ".join(_signed(number, 2) for number in row) for row in kernel)
+    rows = (" ".join(map(short, row)) for row in kernel.tolist())
     return f" with the rows {'; '.join(rows)}"
-
-
-def _size(grid: NDArray[np.float64]) -> str:
-    return f"{grid.shape[0]}x{grid.shape[1]}"
-
-
-def _signed(number: float, digits: int) -> str:
-    """Format a number with at most so many decimals and a true minus sign.
-
-    >>> _signed(2.0, digits=1), _signed(0.125, digits=2)
-    ('2', '0.12')
-    """
-    text = f"{number:.{digits}f}".rstrip("0").rstrip(".")
-    return "0" if text in ("", "-0") else text.replace("-", "\N{MINUS SIGN}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, can
 from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
 
     from blitz_helpers.trace import ShapeStep, ShapeTrace
@@ -27,7 +28,7 @@ _SHIFT = 0.03  # between the maps of a stack, to the right and up
 _UNIT, _PITCH = 0.07, 0.09  # diameter of a unit, distance between units
 _MAPS, _UNITS = 16, 10  # up to these counts, every one is drawn
 _GAP = 0.3  # smallest gap between two stages
-_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; height of a line, gap to the drawing
+_FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; height of a line, space between words
 
 
 @same_for_all
@@ -42,6 +43,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: the model is not a single chain of convolution, pooling, reshaping, linear and
             elementwise steps.
+        ImportError: matplotlib is not installed.
 
     >>> from blitz_helpers import Network, trace_shapes
     >>> ax = plot_network(trace_shapes(Network(), (1, 1, 32, 32)))
@@ -49,54 +51,42 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     ['1@32x32', '6@30x30']
     """
     stages = _stages(trace)
-    drawings = _lay_out(stages)
-    first, last = drawings[0], drawings[-1]
-    left = min(first.x, first.middle - _width_of(first.stage.label) / 2)
-    right = max(last.right, last.middle + _width_of(last.stage.label) / 2)
-    floor = -max(drawing.height for drawing in drawings) / 2
-    low = floor - _LINE * (1 + max(len(stage.names) for stage in stages))
-    high = max(drawing.height for drawing in drawings) / 2 + 1.5 * _LINE
+    _lay_out(stages)
+    left = min(stages[0].x, stages[0].middle - _width_of(stages[0].label) / 2)
+    right = max(stages[-1].right, stages[-1].middle + _width_of(stages[-1].label) / 2)
+    top = max(stage.height for stage in stages) / 2
+    lines_below = 1 + max(len(stage.names) for stage in stages)
 
-    ax = canvas(ax, right - left, high - low)
+    ax = canvas(ax, right - left, 2 * top + (lines_below + 1.5) * _LINE)
     margin = _UNIT / 2  # room for half of a line's width
-    ax.set(xlim=(left - margin, right + margin), ylim=(low, high), aspect="equal")
+    ax.set(xlim=(left - margin, right + margin), aspect="equal")
+    ax.set(ylim=(-top - lines_below * _LINE, top + 1.5 * _LINE))
     ax.axis("off")
-    for before, after in pairwise(drawings):
+    text = {"size": _FONT_SIZE, "ha": "center", "va": "center"}
+    for before, after in pairwise(stages):
         _connect(ax, before, after)
         middle = (before.right + after.x) / 2
-        ax.plot([middle, middle], [floor - 0.4 * _LINE, _under(before, after)], color=GREY, lw=0.5)
-        for line, name in enumerate(after.stage.names, start=1):
-            ax.text(
-                middle,
-                floor - line * _LINE,
-                name,
-                size=_FONT_SIZE,
-                color=BLACK if line == 1 else GREY,
-                weight="bold" if line == 1 else "normal",
-                ha="center",
-                va="center",
-            )
-    for drawing in drawings:
-        (_draw_maps if drawing.stage.has_maps else _draw_column)(ax, drawing)
-        ax.text(
-            drawing.middle,
-            drawing.height / 2 + 0.6 * _LINE,
-            drawing.stage.label,
-            size=_FONT_SIZE,
-            color=BLACK,
-            ha="center",
-            va="center",
-        )
-    return describe(ax, _in_words(stages))
+        connection = (before.bottom + before.depth + after.bottom) / 2  # its lower edge there
+        ax.plot([middle, middle], [-top - 0.4 * _LINE, connection], color=GREY, linewidth=0.5)
+        for line, name in enumerate(after.names, start=1):
+            look = {"color": BLACK, "weight": "bold"} if line == 1 else {"color": GREY}
+            ax.text(middle, -top - line * _LINE, name, {**text, **look})
+    for stage in stages:
+        (_draw_maps if stage.has_maps else _draw_column)(ax, stage)
+        above = stage.height / 2 + 0.6 * _LINE
+        ax.text(stage.middle, above, stage.label, {**text, "color": BLACK})
+    return describe(ax, _words(stages))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Stage:
-    """The output of a step for one sample, and the names of the steps that led to it."""
+    """The output of a step for one sample, and its drawing, which is centred on a height of 0."""
 
     shape: tuple[int, ...]
     colour: str
-    names: tuple[str, ...] = ()
+    names: list[str]  # of the steps that led to it
+    x: float = 0.0  # the left edge
+    scale: float = 0.0  # inches a pixel
 
     @property
     def has_maps(self) -> bool:
@@ -114,9 +104,38 @@ class _Stage:
         count, *size = self.shape
         return f"{count}@{'x'.join(map(str, size))}" if size else str(count)
 
+    @property
+    def front(self) -> tuple[float, float]:
+        """The width and height of the first map, or of the column."""
+        if not self.has_maps:
+            return _UNIT, self.shown * _PITCH
+        height = self.shape[-2] * self.scale if len(self.shape) > 2 else _STRIP
+        return self.shape[-1] * self.scale, height
 
-def _in_words(stages: Sequence[_Stage]) -> str:
-    first, *others = (f"{stage.label.replace('@', ' of ')}" for stage in stages)
+    @property
+    def depth(self) -> float:
+        """The shift of the last map, to the right and up."""
+        return (self.shown - 1) * _SHIFT if self.has_maps else 0.0
+
+    @property
+    def right(self) -> float:
+        return self.x + self.front[0] + self.depth
+
+    @property
+    def height(self) -> float:
+        return self.front[1] + self.depth
+
+    @property
+    def middle(self) -> float:
+        return (self.x + self.right) / 2
+
+    @property
+    def bottom(self) -> float:
+        return -self.height / 2
+
+
+def _words(stages: Sequence[_Stage]) -> str:
+    first, *others = (stage.label.replace("@", " of ") for stage in stages)
     ways = (" and ".join(stage.names) for stage in stages[1:])
     chain = "; ".join(f"{way}: {size}" for way, size in zip(ways, others, strict=True))
     return f"A network from left to right. Input: {first}; {chain}."
@@ -126,17 +145,13 @@ def _stages(trace: ShapeTrace) -> list[_Stage]:
     """Return the input, and the output of each step that is not merely elementwise."""
     batch_ndim = _batch_ndim(trace)
     shape = trace[0].input_shapes[0] if trace[0].input_shapes else ()
-    stages = [_Stage(shape[batch_ndim:], GREY)]
-    early: tuple[str, ...] = ()  # elementwise steps on the input itself
+    stages = [_Stage(shape[batch_ndim:], GREY, [])]
     for step in trace:
         _check_link(step, shape, batch_ndim)
         before, shape = shape, step.output_shape
         colour = _colour(step.op)
         if colour is None and shape == before:
-            if len(stages) == 1:
-                early += (step.op,)
-            else:
-                stages[-1] = replace(stages[-1], names=(*stages[-1].names, step.op))
+            stages[-1].names.append(step.op)
             continue
         if colour is None and step.op not in _RESHAPES:
             raise ValueError(
@@ -145,14 +160,15 @@ def _stages(trace: ShapeTrace) -> list[_Stage]:
             )
         name = step.module if _has_own_name(step) else step.op
         # The output of a reshape keeps the colour of the layer that computed its numbers.
-        stage = _Stage(shape[batch_ndim:] or (1,), colour or stages[-1].colour, (*early, name))
-        stages.append(stage)
-        early = ()
+        stages.append(_Stage(shape[batch_ndim:] or (1,), colour or stages[-1].colour, [name]))
     if trace.output_shape != shape:
         raise ValueError(
             f"The model returns {trace.output_shape}, and its last step gave {shape}. plot_network "
             "draws a chain, which ends in what the model returns; trace and draw its parts."
         )
+    # Elementwise steps on the input itself are named before the first layer.
+    stages[1].names[:0] = stages[0].names
+    stages[0].names = []
     return stages
 
 
@@ -223,32 +239,6 @@ def _check_link(step: ShapeStep, shape: tuple[int, ...], batch_ndim: int) -> Non
         )
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """A stage and its position: ``x`` is its left edge; it is centred vertically on 0."""
-
-    stage: _Stage
-    x: float
-    front: tuple[float, float]  # width and height of the first map, or of the column
-    depth: float  # shift of the last map, to the right and up
-
-    @property
-    def right(self) -> float:
-        return self.x + self.front[0] + self.depth
-
-    @property
-    def height(self) -> float:
-        return self.front[1] + self.depth
-
-    @property
-    def middle(self) -> float:
-        return (self.x + self.right) / 2
-
-    @property
-    def floor(self) -> float:
-        return -self.height / 2
-
-
 def _width_of(text: str) -> float:
     font = require("matplotlib.font_manager", extra="plotting").FontProperties(
         size=_FONT_SIZE, weight="bold"
@@ -258,33 +248,19 @@ def _width_of(text: str) -> float:
     return float(points) / 72
 
 
-def _lay_out(stages: Sequence[_Stage]) -> list[_Drawing]:
+def _lay_out(stages: Sequence[_Stage]) -> None:
     """Place the stages from left to right, with room for their labels and names."""
-    sides = [side for stage in stages if stage.has_maps for side in stage.shape[1:][-2:]]
-    scale = _LONGEST_SIDE / max(sides, default=1)
-    drawings: list[_Drawing] = []
-    names_end = label_end = -math.inf
+    longest = max((max(stage.shape[1:][-2:]) for stage in stages if stage.has_maps), default=1)
+    names_end = -math.inf
     for stage in stages:
-        if not stage.has_maps:
-            front, depth = (_UNIT, stage.shown * _PITCH), 0.0
-        else:
-            height = stage.shape[-2] * scale if len(stage.shape) > 2 else _STRIP
-            front, depth = (stage.shape[-1] * scale, height), (stage.shown - 1) * _SHIFT
-        here = _Drawing(stage, 0.0, front, depth)
-        if drawings:
-            right = drawings[-1].right
-            names = max(map(_width_of, stage.names))
-            # The names stand in the middle of the gap: x = 2 * middle - right.
-            x = max(
-                right + _GAP,
-                2 * (names_end + names / 2) - right,
-                label_end + _width_of(stage.label) / 2 - here.middle,
-            )
-            here = replace(here, x=x)
-            names_end = (right + x + names) / 2 + _SPACE
-        label_end = here.middle + _width_of(stage.label) / 2 + _SPACE
-        drawings.append(here)
-    return drawings
+        stage.scale = _LONGEST_SIDE / longest
+    for before, stage in pairwise(stages):
+        labels = (_width_of(before.label) + _width_of(stage.label)) / 2 + _SPACE
+        names = max(map(_width_of, stage.names))
+        # The names stand in the middle of the gap.
+        gap = max(_GAP, 2 * (names_end + names / 2 - before.right))
+        stage.x = max(before.right + gap, before.middle + labels - stage.middle)
+        names_end = (before.right + stage.x + names) / 2 + _SPACE
 
 
 def _tint(colour: str, strength: float) -> tuple[float, float, float]:
@@ -294,75 +270,43 @@ def _tint(colour: str, strength: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _draw_maps(ax: Axes, drawing: _Drawing) -> None:
-    patches = require("matplotlib.patches", extra="plotting")
-    for back in reversed(range(drawing.stage.shown)):
-        corner = (drawing.x + back * _SHIFT, drawing.floor + back * _SHIFT)
-        ax.add_artist(
-            patches.Rectangle(
-                corner,
-                *drawing.front,
-                facecolor=_tint(drawing.stage.colour, 0.22),
-                edgecolor=_tint(drawing.stage.colour, 1.0),
-                linewidth=0.7,
-            )
-        )
+def _draw_maps(ax: Axes, stage: _Stage) -> None:
+    rectangle = require("matplotlib.patches", extra="plotting").Rectangle
+    look = {"facecolor": _tint(stage.colour, 0.22), "edgecolor": stage.colour, "linewidth": 0.7}
+    for back in reversed(range(stage.shown)):
+        corner = (stage.x + back * _SHIFT, stage.bottom + back * _SHIFT)
+        ax.add_patch(rectangle(corner, *stage.front, **look))
 
 
-def _unit_heights(drawing: _Drawing) -> list[float]:
+def _unit_heights(stage: _Stage) -> list[float]:
     """Return the heights of the units in a column, with a gap in the middle if it is shortened."""
-    count = drawing.stage.shown
-    heights = [drawing.floor + (place + 0.5) * _PITCH for place in range(count)]
-    if count == drawing.stage.shape[0]:
+    count = stage.shown
+    heights = [stage.bottom + (place + 0.5) * _PITCH for place in range(count)]
+    if count == stage.shape[0]:
         return heights
     return heights[: count // 2 - 1] + heights[(count + 1) // 2 + 1 :]
 
 
-def _draw_column(ax: Axes, drawing: _Drawing) -> None:
-    patches = require("matplotlib.patches", extra="plotting")
-    for height in _unit_heights(drawing):
-        ax.add_artist(
-            patches.Circle(
-                (drawing.middle, height),
-                _UNIT / 2,
-                facecolor=_tint(drawing.stage.colour, 0.35),
-                edgecolor=drawing.stage.colour,
-                linewidth=0.7,
-            )
-        )
-    if drawing.stage.shown < drawing.stage.shape[0]:
+def _draw_column(ax: Axes, stage: _Stage) -> None:
+    circle = require("matplotlib.patches", extra="plotting").Circle
+    look = {"facecolor": _tint(stage.colour, 0.35), "edgecolor": stage.colour, "linewidth": 0.7}
+    for height in _unit_heights(stage):
+        ax.add_patch(circle((stage.middle, height), _UNIT / 2, **look))
+    if stage.shown < stage.shape[0]:
         for dot in (-1, 0, 1):
-            ax.add_artist(patches.Circle((drawing.middle, dot * _PITCH * 0.4), 0.012, color=GREY))
+            ax.add_patch(circle((stage.middle, dot * _PITCH * 0.4), 0.012, color=GREY))
 
 
-def _under(before: _Drawing, after: _Drawing) -> float:
-    """Return how low the connection of the two reaches, halfway between them."""
-    return (before.floor + before.depth + after.floor) / 2
-
-
-def _connect(ax: Axes, before: _Drawing, after: _Drawing) -> None:
+def _connect(ax: Axes, before: _Stage, after: _Stage) -> None:
     """Connect two stages: every unit to every unit, or only the outlines."""
-    patches = require("matplotlib.patches", extra="plotting")
-    if not before.stage.has_maps and not after.stage.has_maps:
-        path = require("matplotlib.path", extra="plotting").Path
-        ends = [
-            end
-            for start in _unit_heights(before)
-            for stop in _unit_heights(after)
-            for end in [(before.middle, start), (after.middle, stop)]
-        ]
-        # One path for all lines, so that crossings do not add up to a dark blot.
-        codes = [path.MOVETO, path.LINETO] * (len(ends) // 2)
-        ax.add_artist(
-            patches.PathPatch(
-                path(ends, codes), fill=False, edgecolor=_tint(GREY, 0.35), linewidth=0.25, zorder=0
-            )
-        )
+    if before.has_maps or after.has_maps:
+        xs = [before.right, before.right, after.x, after.x]
+        low = before.bottom + before.depth
+        ys = [low, before.height / 2, after.bottom + after.front[1], after.bottom]
+        ax.fill(xs, ys, facecolor=_tint(GREY, 0.15), edgecolor="none", zorder=0)
         return
-    outline = [
-        (before.right, before.floor + before.depth),
-        (before.right, before.floor + before.height),
-        (after.x, after.floor + after.front[1]),
-        (after.x, after.floor),
-    ]
-    ax.add_artist(patches.Polygon(outline, facecolor=_tint(GREY, 0.15), edgecolor="none", zorder=0))
+    # One line with gaps, so that crossings do not add up to a dark blot.
+    pairs = [(start, end) for start in _unit_heights(before) for end in _unit_heights(after)]
+    xs = [before.middle, after.middle, math.nan] * len(pairs)
+    ys = [y for start, end in pairs for y in (start, end, math.nan)]
+    ax.plot(xs, ys, color=_tint(GREY, 0.35), linewidth=0.25, zorder=0)

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import (
     BLACK,
     BLUE,
-    GREEN,
     MOST_NUMBERED,
-    PURPLE,
+    SERIES,
+    SKY,
     VERMILION,
     canvas,
     describe,
+    finish_axes,
     number_classes,
 )
+from blitz_helpers.plotting._images import colour_bar
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from blitz_helpers.training import Evaluation, History
 
-_COLORS = (BLUE, VERMILION, GREEN, PURPLE)
+_MOST_CURVES = 4
 _TOLD = 3  # pairs of confused classes named in the alt text
 
 
@@ -55,32 +57,28 @@ def plot_losses(
     'loss'
     """
     curves = {name: _numbers(name, curve) for name, curve in losses.items()}
-    if not 1 <= len(curves) <= len(_COLORS) or not all(map(len, curves.values())):
+    if not 1 <= len(curves) <= _MOST_CURVES or not all(map(len, curves.values())):
         raise ValueError(
             f"{len(curves)} curves of {[len(curve) for curve in curves.values()]} steps cannot be "
-            f"drawn: 1 to {len(_COLORS)} are expected, of 1 step or more each."
+            f"drawn: 1 to {_MOST_CURVES} are expected, of 1 step or more each."
         )
     if window < 1:
         raise ValueError(f"window={window} must be a number of steps. Use 1 or more.")
     ax = canvas(ax, 6.5, 3.0)
+    mean, alone = f"mean of {window} steps", len(curves) == 1
     told = []
-    for (name, values), color in zip(curves.items(), _COLORS, strict=False):
+    for (name, values), color in zip(curves.items(), SERIES, strict=False):
         means = _running_mean(values, window).tolist()
         steps = range(1, len(means) + 1)
-        if len(curves) == 1:
-            ax.plot(steps, values.tolist(), color=color, linewidth=0.5, alpha=0.3, label="one step")
-            label = f"{name}, mean of {window} steps"
-        else:
-            label = name
-        only = "o" if len(steps) == 1 else ""  # a line needs two
-        ax.plot(steps, means, color=color, linewidth=1.8, marker=only, label=label)
+        if alone:
+            ax.plot(steps, values.tolist(), color=SKY, linewidth=0.6, label="one step")
+        marker = "o" if len(steps) == 1 else ""  # a line needs two
+        label = f"{name}, {mean}" if alone else name
+        ax.plot(steps, means, color=color, linewidth=1.8, marker=marker, label=label)
         told.append(f"{name}: {len(steps):,} steps, from {means[0]:.2f} to {means[-1]:.2f}")
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss")
     if not any((values < 0).any() for values in curves.values()):
         ax.set_ylim(bottom=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, title=f"mean of {window} steps" if len(curves) > 1 else None)
+    finish_axes(ax, "step", "loss", title=None if alone else mean)
     return describe(ax, f"Loss against step, as a mean over {window} steps. {'; '.join(told)}.")
 
 
@@ -129,31 +127,25 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     if not training:
         raise ValueError("The history holds no steps. Train for one or more.")
     ax = canvas(ax, 6.5, 3.0)
+    ax.locator_params(axis="x", integer=True)
     epochs = range(1, len(training) + 1)
-    ax.plot(epochs, training, color=BLUE, linewidth=1.8, marker=".", label="in training")
+    ax.plot(epochs, training, ".-", color=BLUE, linewidth=1.8, label="in training")
     words = f"Loss of {len(training)} epochs. In training: {training[0]:.2f} to {training[-1]:.2g}."
     if held_out:
-        ax.plot(
-            epochs[: len(held_out)], held_out,
-            color=VERMILION, linewidth=1.8, marker=".", label="held out",
-        )  # fmt: skip
-        lowest = min(range(len(held_out)), key=held_out.__getitem__)
-        ax.plot(lowest + 1, held_out[lowest], "o", color=VERMILION, markersize=9, fillstyle="none")
+        done = epochs[: len(held_out)]
+        ax.plot(done, held_out, ".-", color=VERMILION, linewidth=1.8, label="held out")
+        lowest, epoch = min(zip(held_out, done, strict=True))
+        ax.plot(epoch, lowest, "o", color=VERMILION, markersize=9, fillstyle="none")
         ax.annotate(
-            f"lowest: {held_out[lowest]:.2f}, epoch {lowest + 1}",
-            (lowest + 1, held_out[lowest]), (0, 14), textcoords="offset points", color=VERMILION,
+            f"lowest: {lowest:.2f}, epoch {epoch}",
+            (epoch, lowest), (0, 14), textcoords="offset points", color=VERMILION,
         )  # fmt: skip
         words += (
             f" Held out: {held_out[0]:.2f} to {held_out[-1]:.2f}, "
-            f"lowest after epoch {lowest + 1}, {held_out[lowest]:.2f}."
+            f"lowest after epoch {epoch}, {lowest:.2f}."
         )
-    ticker = require("matplotlib.ticker", extra="plotting")
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("loss")
     ax.set_ylim(bottom=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    finish_axes(ax, "epoch", "loss")
     return describe(ax, words)
 
 
@@ -183,14 +175,10 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     ax.plot(rates, means, color=BLUE, linewidth=1.8, label="mean")
     dots = [(lr, 100 * accuracy) for lr in rates for accuracy in accuracies[lr]]
     ax.plot(*zip(*dots, strict=True), "o", color=VERMILION, alpha=0.8, label="one training")
-    ax.set_xscale("log")
+    ax.set(xscale="log", ylim=(0, 104))
     ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
-    ax.set_xticks([], minor=True)
-    ax.set_xlabel("lr (log scale)")
-    ax.set_ylabel("right answers (%)")
-    ax.set_ylim(0, 104)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    ax.xaxis.minorticks_off()
+    finish_axes(ax, "lr (log scale)", "right answers (%)")
     told = ", ".join(f"{mean:.0f} % at {lr:g}" for lr, mean in zip(rates, means, strict=True))
     return describe(ax, f"Right answers for each lr, on average: {told}.")
 
@@ -221,26 +209,18 @@ def plot_confusion(
     mistakes = counts - counts.diag().diag()
     highest = max(1, int(mistakes.max()))
     ax = canvas(ax, 5.4, 4.4)
-    image = ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest, origin="upper")
-    ticker = require("matplotlib.ticker", extra="plotting")
-    figure = ax.get_figure(root=False)
-    assert figure is not None  # axes always belong to a figure here
-    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=ticker.MaxNLocator(integer=True))
-    bar.set_label("mistakes (right answers are not shaded)")
-    bar.outline.set_visible(False)
+    image = ax.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=highest)
+    bar = colour_bar(image, shrink=0.8, label="mistakes (right answers are not shaded)")
+    bar.ax.locator_params(axis="y", integer=True)
     written = counts.tolist() if len(counts) <= MOST_NUMBERED else []
     for label, row in enumerate(written):
-        for prediction, count in enumerate(row):
+        for answer, count in enumerate(row):
             if count:
-                dark = label != prediction and count > 0.7 * highest
-                ax.text(
-                    prediction, label, str(count), ha="center", va="center", fontsize=8,
-                    color="white" if dark else BLACK,
-                )  # fmt: skip
+                color = "white" if mistakes[label, answer] > 0.7 * highest else BLACK
+                ax.text(answer, label, count, ha="center", va="center", fontsize=8, color=color)
     for axis in (ax.xaxis, ax.yaxis):
         number_classes(axis, len(counts))
-    ax.set_xlabel("answer")
-    ax.set_ylabel(class_name)
+    ax.set(xlabel="answer", ylabel=class_name)
     ax.spines[:].set_visible(False)
     return describe(ax, _confused(counts))
 
@@ -261,8 +241,7 @@ def _confused(counts: torch.Tensor) -> str:
     if not pairs:
         return words
     told = [
-        f"{label} {'was taken ' * (number == 0)}for {answer} ({-count} time{'s' * (count < -1)})"
+        f"{label} {'was taken ' * (number == 0)}for {answer} ({counted(-count, 'time')})"
         for number, (count, label, answer) in enumerate(pairs[:_TOLD])
     ]
-    listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
-    return f"{words} Most often {listed}."
+    return f"{words} Most often {listed(told)}."

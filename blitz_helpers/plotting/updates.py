@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,25 +13,24 @@ from blitz_helpers.plotting._canvas import (
     BLACK,
     BLUE,
     CARD,
-    GREEN,
     GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
+    SERIES,
     VERMILION,
     YELLOW,
     canvas,
     describe,
+    finish_axes,
 )
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import counted, listed, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-_PATH_COLORS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 _GRID = 200  # grid points per side where the loss is evaluated
+_LEGEND = {"frameon": True, "framealpha": 0.9, "facecolor": CARD, "edgecolor": "none"}
 
 
 @same_for_all
@@ -73,41 +74,34 @@ def plot_foretold_losses(
             "all zero."
         )
     steps = list(zip(lrs, [loss - after for after in losses], promised, strict=True))
-    lower = [(lr, drop) for lr, drop, _ in steps if drop > 0]
+    lower = [step for step in steps if step[1] > 0]
     higher = [lr for lr, drop, _ in steps if not drop > 0]
     ax = canvas(ax, 6.0, 3.6)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.plot(
-        lrs, promised, "--o", linewidth=1.2, markersize=8, color=VERMILION,
-        markerfacecolor="white", markeredgewidth=1.6, label="foretold by the gradient",
-    )  # fmt: skip
+    ax.set(xscale="log", yscale="log")
+    (line,) = ax.plot(lrs, promised, "--o", color=VERMILION, label="foretold by the gradient")
+    line.set(linewidth=1.2, markersize=8, markerfacecolor="white", markeredgewidth=1.6)
     words = [f"The drop in loss after one step at {len(lrs)} learning rates, on log axes."]
     if lower:
-        ax.plot(*zip(*lower, strict=True), "-o", linewidth=1.2, color=BLUE, label="measured")
-        best, drop, promise = max(steps, key=lambda step: (step[1] > 0, step[1]))
+        rates, drops, _ = zip(*lower, strict=True)
+        ax.plot(rates, drops, "-o", linewidth=1.2, color=BLUE, label="measured")
+        best, drop, promise = max(lower, key=itemgetter(1))
         ax.plot(best, drop, "o", markersize=13, markerfacecolor="none", color=BLACK)
         ax.annotate(
             f"largest drop:\n{drop / promise:.0%} kept", (best, drop), (0, -12),
             textcoords="offset points", ha="center", va="top", fontsize=9,
         )  # fmt: skip
-        shortest, first, first_promise = min(steps)
+        shortest, first, first_promise = min(lower)
         if shortest != best:
             words.append(f"At {shortest:g}, {first / first_promise:.0%} of the promise is kept.")
         words.append(f"The largest drop, {drop:.2g}, is at {best:g}: {drop / promise:.0%} is kept.")
     if higher:
-        ax.plot(
-            higher, [0.04] * len(higher), "x", transform=ax.get_xaxis_transform(), color=BLUE,
-            markersize=8, markeredgewidth=2, label="measured: the loss rises",
-        )  # fmt: skip
-        words.append(f"At {' and '.join(f'{lr:g}' for lr in higher)} the loss rises.")
+        (crosses,) = ax.plot(higher, [0.04] * len(higher), "x", transform=ax.get_xaxis_transform())
+        crosses.set(color=BLUE, markersize=8, markeredgewidth=2, label="measured: the loss rises")
+        words.append(f"At {listed(f'{lr:g}' for lr in higher)} the loss rises.")
     ax.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
     ax.xaxis.minorticks_off()
     ax.margins(x=0.08, y=0.12)
-    ax.set_xlabel("learning rate, log axis")
-    ax.set_ylabel("drop in loss, log axis")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="upper left")
+    finish_axes(ax, "learning rate, log axis", "drop in loss, log axis", loc="upper left")
     return describe(ax, " ".join(words))
 
 
@@ -154,32 +148,25 @@ def plot_descent(
     if extent.max() < 4 * extent.min():
         ax.set_aspect("equal")
     # Quadratic spacing above the lowest point makes the contours of a parabola evenly spaced.
-    bottom, top = losses.min().item(), losses.max().item()
+    finite = losses[losses.isfinite()]
+    bottom, top = finite.aminmax() if len(finite) else (0.0, 0.0)
     levels = bottom + (top - bottom) * torch.linspace(0.03, 1, 14, dtype=torch.float64).square()
     if bottom < top:
-        ax.contour(
-            *(side.numpy() for side in sides), losses.numpy(), levels=levels.tolist(),
-            colors="#BBBBBB", linewidths=0.8,
-        )  # fmt: skip
+        ax.contour(*sides, losses, levels=levels, colors="#BBBBBB", linewidths=0.8)
     words = ["Paths of two weights over contours of the loss."]
-    for index, (name, path) in enumerate(points.items()):
-        ax.plot(*path.T.numpy(), "-o", markersize=3, linewidth=1.3, label=name, color=_color(index))
+    for (name, path), color in zip(points.items(), cycle(SERIES), strict=False):
+        ax.plot(*path.T.numpy(), "-o", markersize=3, linewidth=1.3, label=name, color=color)
         ax.plot(*path[0].tolist(), "o", markersize=9, markerfacecolor="none", color=BLACK)
-        turns = _turns(path, extent)
+        length = path.diff(dim=0).norm(dim=1).sum().item()
         words.append(
-            f"{name}: {len(path) - 1} steps from {_place(path[0])} to {_place(path[-1])}; "
-            f"turns in the first weight: {turns[0]}, in the second: {turns[1]}."
+            f"{name}: {counted(len(path) - 1, 'step')} from {_place(path[0])} to "
+            f"{_place(path[-1])}, {short(length, 1)} long in all."
         )
-    row, column = divmod(int(losses.argmin()), _GRID)
+    row, column = divmod(int(losses.nan_to_num(math.inf).argmin()), _GRID)
     if bottom < top and min(row, column) > 0 and max(row, column) < _GRID - 1:
-        ax.plot(
-            sides[0][column].item(), sides[1][row].item(), "*", markersize=13, color=BLACK,
-            markerfacecolor=YELLOW, label="lowest point", zorder=3,
-        )  # fmt: skip
-    ax.set_xlabel("$w_0$")
-    ax.set_ylabel("$w_1$")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=True, framealpha=0.9, facecolor=CARD, edgecolor="none")
+        (star,) = ax.plot(sides[0][column], sides[1][row], "*", color=BLACK, label="lowest point")
+        star.set(markersize=13, markerfacecolor=YELLOW, zorder=3)
+    finish_axes(ax, "$w_0$", "$w_1$", **_LEGEND)
     return describe(ax, " ".join(words))
 
 
@@ -223,27 +210,21 @@ def plot_descent_losses(
     ax.set_yscale("log")
     ax.axhline(below, color=GREY, linewidth=1, linestyle="--")
     words = ["The loss against the step, on a log axis."]
-    for index, (name, curve) in enumerate(curves.items()):
-        too_high = (curve >= below).nonzero().flatten().tolist()
+    for (name, curve), color in zip(curves.items(), cycle(SERIES), strict=False):
+        too_high = (~(curve < below)).nonzero().flatten().tolist()
         step = too_high[-1] + 1 if too_high else 0
         stays = step < len(curve)
         label = f"{name}: below {below:g} from step {step}" if stays else f"{name}: not below"
         drawn = curve.where(curve > 0, math.nan).tolist()
-        ax.plot(drawn, "-o", markersize=2.5, linewidth=1.3, color=_color(index), label=label)
-        if stays and curve[step] > 0:
-            ax.plot(
-                step, curve[step].item(), "D", markersize=7, color=_color(index),
-                markeredgecolor=BLACK, zorder=3,
-            )  # fmt: skip
-        words.append(
-            f"{name} stays below {below:g} from step {step}."
-            if stays
-            else f"{name} does not stay below {below:g} in {len(curve) - 1} steps."
-        )
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss, log axis")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=True, framealpha=0.9, facecolor=CARD, edgecolor="none")
+        ax.plot(drawn, "-o", markersize=2.5, linewidth=1.3, color=color, label=label)
+        if stays:
+            words.append(f"{name} stays below {below:g} from step {step}.")
+            (diamond,) = ax.plot(step, drawn[step], "D", color=color)
+            diamond.set(markersize=7, markeredgecolor=BLACK, zorder=3)
+        else:
+            steps = counted(len(curve) - 1, "step")
+            words.append(f"{name} does not stay below {below:g} in {steps}.")
+    finish_axes(ax, "step", "loss, log axis", **_LEGEND)
     return describe(ax, " ".join(words))
 
 
@@ -277,19 +258,5 @@ def _losses(loss_fn: Callable[[torch.Tensor], torch.Tensor], weights: torch.Tens
     return losses
 
 
-def _turns(path: torch.Tensor, extent: torch.Tensor) -> list[int]:
-    """Return how often each weight turns back, ignoring moves too short to see."""
-    turns = []
-    for moves, side in zip(path.diff(dim=0).T, extent, strict=True):
-        signs = moves[moves.abs() > side / 1000].sign()
-        turns.append(int((signs.diff() != 0).sum()))
-    return turns
-
-
 def _place(point: torch.Tensor) -> str:
-    x, y = (round(value, 2) + 0.0 for value in point.tolist())  # + 0.0 turns -0.0 into 0.0
-    return f"({x:g}, {y:g})"
-
-
-def _color(index: int) -> str:
-    return _PATH_COLORS[index % len(_PATH_COLORS)]
+    return f"({', '.join(map(short, point.tolist()))})"

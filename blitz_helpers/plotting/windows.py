@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blitz_helpers.plotting._canvas import describe
-from blitz_helpers.plotting._grids import Side, Sketch, by
+from blitz_helpers.plotting._grids import Side, Sketch
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import by, counted, listed, minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,11 +60,12 @@ def plot_window(
     padded = " with a border of zeros" if rows.padding or columns.padding else ""
     words = (
         f"A {by(rows.kernel_size, columns.kernel_size)} window on a {given} grid{padded}. "
-        f"Its left edge can stand on column {_listed(columns)}, and the output is {out}."
+        f"Its left edge can stand on column {_places(columns)}, and the output is {out}."
     )
-    unread = [_counted(rows.never_read, "row"), _counted(columns.never_read, "column")]
-    if any(unread):
-        words += f" Hatched, since no window reads it: {' and '.join(filter(None, unread))}."
+    unread = {"row": rows.never_read, "column": columns.never_read}
+    hatched = [counted(len(lines), name) for name, lines in unread.items() if lines]
+    if hatched:
+        words += f" Hatched, since no window reads it: {listed(hatched)}."
     return describe(sketch.ax, words)
 
 
@@ -115,7 +117,7 @@ def plot_transposed_window(
     cut = " The dashed border is cut off." if rows.padding or columns.padding else ""
     words = (
         f"Each number of a {given} grid lays a {by(rows.kernel_size, columns.kernel_size)} "
-        f"window down on a {out} grid, its left edge on column {_listed(columns)}.{cut}"
+        f"window down on a {out} grid, its left edge on column {_places(columns)}.{cut}"
     )
     return describe(sketch.ax, words)
 
@@ -136,17 +138,13 @@ def _sides(**settings: int | tuple[int, int]) -> tuple[Side, Side]:
     return rows, columns
 
 
-def _listed(columns: Side) -> str:
+def _places(columns: Side) -> str:
     """List the columns where a window's left edge can stand.
 
-    >>> _listed(Side(size=6, kernel_size=3, stride=1, padding=0, dilation=1))
+    >>> _places(Side(size=6, kernel_size=3, stride=1, padding=0, dilation=1))
     '0, 1, 2 or 3'
     """
-    places = [str(start).replace("-", "\N{MINUS SIGN}") for start in columns.starts]
+    places = [minus(start) for start in columns.starts]
     if len(places) > _LISTED:
         return f"{', '.join(places[:3])} and so on to {places[-1]}"
-    return " or ".join(filter(None, [", ".join(places[:-1]), places[-1]]))
-
-
-def _counted(unread: list[int], name: str) -> str:
-    return f"{len(unread)} {name}{'s' * (len(unread) > 1)}" if unread else ""
+    return listed(places, "or")

@@ -1,0 +1,46 @@
+"""Words and numbers in the form that pictures and their alt texts share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def by(height: int, width: int) -> str:
+    """Return the size as text, such as ``30x30``."""
+    return f"{height}x{width}"
+
+
+def minus(number: object) -> str:
+    """Return the number as text with a true minus sign, as on matplotlib's axes."""
+    return str(number).replace("-", "\N{MINUS SIGN}")
+
+
+def short(number: float, digits: int = 2) -> str:
+    """Format the number with at most so many decimals.
+
+    >>> short(2.0), short(0.125), short(-0.001)
+    ('2', '0.12', '0')
+    """
+    return minus(f"{round(number, digits) + 0.0:g}")  # + 0.0 turns -0.0 into 0.0
+
+
+def counted(count: int, noun: str) -> str:
+    """Return the count with its noun.
+
+    >>> counted(1, "row"), counted(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """Join the words with commas, and the last one with a word.
+
+    >>> listed("abc"), listed("a")
+    ('a, b and c', 'a')
+    """
+    *others, end = words
+    return f"{', '.join(others)} {last} {end}" if others else end

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Contexts that hide operations from modes and subclasses. The trace's own operations are not steps
 # of the model, and a mode set by the user must not stop them.
@@ -33,6 +34,9 @@ script_tensors: tuple[Any, ...] = (torch._C.ParameterDict, torch._C.BufferDict)
 
 # The number of operations that autograd has recorded in a thread, to match nodes with modules.
 sequence_number: Any = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]  # no stub
+
+# Sees every operation before it runs, to stop a backward before its first one.
+DispatchMode: Any = TorchDispatchMode
 
 # The common bases of the layers: convolutions, and batch and instance norms.
 ConvNd: TypeAlias = _ConvNd

@@ -204,6 +204,33 @@ def a_leaf_of_another_shape_that_nothing_saved():
     return output
 
 
+def an_input_of_another_shape(function, input, shape):
+    """Change the shape of an input that needs no gradient, after it was saved."""
+    output = function(input, leaf(3, 2))
+    input.data = torch.ones(shape)
+    return output.sum()
+
+
+for name, (function, shape, now, ends_well) in {
+    "multiplied_by": (torch.mul, (3, 2), (5,), False),
+    "multiplied_by_but_broadcast": (torch.mul, (3, 2), (2,), True),
+    "multiplied_by_but_larger": (torch.mul, (2,), (4, 3, 2), True),
+    "divided": (torch.div, (3, 2), (4, 2), False),
+    "of_matmul": (torch.mm, (4, 3), (5, 3), False),
+}.items():
+    build = functools.partial(
+        lambda function, shape, now: an_input_of_another_shape(function, torch.ones(shape), now),
+        function, shape, now,
+    )  # fmt: skip
+    build.__name__ = f"an_input_{name}_given_another_shape"
+    story(works=ends_well)(build)
+
+
+@story(works=None)
+def an_input_of_matmul_that_has_become_longer():
+    return an_input_of_another_shape(torch.mm, torch.ones(1, 3), (5, 3))
+
+
 # What lies in `.grad`
 
 
@@ -600,9 +627,40 @@ def a_write_into_a_slice():
     return base.sum()
 
 
+@story(works=False)
+def a_write_into_a_slice_that_was_freed():
+    base = torch.zeros(3) + leaf()
+    base[0] = leaf(1).sum()
+    base.sum().backward()
+    return base.sum()
+
+
+@story(works=None)
+def a_write_into_a_slice_that_was_kept():
+    base = torch.zeros(3) + leaf()
+    base[0] = leaf(1).sum()
+    base.sum().backward(retain_graph=True)
+    return base.sum()
+
+
 @story(works=None)
 def complex_eigenvectors():
     return torch.linalg.eig(leaf(3, 3))[1].abs().sum()
+
+
+@story(works=True)
+def complex_eigenvalues():
+    return torch.linalg.eigvals(leaf(3, 3)).abs().sum()
+
+
+@story(works=True)
+def singular_values_of_a_complex_matrix():
+    return torch.linalg.svdvals(torch.complex(leaf(3, 3), leaf(3, 3))).sum()
+
+
+@story(works=None)
+def singular_vectors_of_a_complex_matrix():
+    return torch.linalg.svd(torch.complex(leaf(3, 3), leaf(3, 3)))[2].abs().sum()
 
 
 @story(works=True)
@@ -667,6 +725,8 @@ def test_a_view_that_lost_its_graph_is_refused_with_the_way_out():
         h.mul_(2)
     with pytest.raises(ValueError, match=r"view that has lost its graph.*Make the view anew"):
         autograd_graph(part)
+    with pytest.raises(ValueError, match=r"tensors\['part'\] is a view that has lost its graph"):
+        autograd_graph(h.sum(), tensors={"part": part})
     assert autograd_graph(h.split(2)[0]).can_backward is True
 
 

@@ -1,7 +1,7 @@
 """Foretells whether ``backward()`` will work, and names what would stop it.
 
-Every case of ``can_backward=None`` is in this file: functions written in C++, custom functions
-whose code does not tell, derivatives that depend on values, and leaves whose shape has changed.
+Every case of ``can_backward=None`` is in this file, as ``may_fail``, or comes with a tensor whose
+shape has changed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
-from blitz_helpers.graph._functions import BackwardCode
-from blitz_helpers.graph._saved import FREED, Lost
+from blitz_helpers._torch import DispatchMode
+from blitz_helpers.graph._kinds import Kind
+from blitz_helpers.graph._saved import FREED, Lost, Shape
 
 
 class Obstacle(NamedTuple):
@@ -23,61 +25,68 @@ class Obstacle(NamedTuple):
     reason: str
 
 
-Check: TypeAlias = Callable[[Any, str, list[Lost]], Obstacle | None]
-"""Checks a node of one kind, given a name for it and the saved tensors that it lost."""
+def fails(reason: str) -> Obstacle:
+    return Obstacle(True, reason)
 
 
-def decisive(obstacles: list[Obstacle]) -> Obstacle | None:
+def may_fail(reason: str) -> Obstacle:
+    return Obstacle(False, f"{reason}: only running backward() can tell.")
+
+
+def decisive(obstacles: list[Obstacle | None]) -> Obstacle | None:
     """Return the first certain obstacle; if none is certain, the first, or ``None``."""
-    return next((found for found in obstacles if found.is_certain), next(iter(obstacles), None))
+    found = [obstacle for obstacle in obstacles if obstacle is not None]
+    return next((obstacle for obstacle in found if obstacle.is_certain), next(iter(found), None))
 
 
-def check_saved(_node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
-    """Check a node that needs all of its saved tensors, as torch's own nodes do."""
-    if not lost:
+IsUsed: TypeAlias = Callable[[Node, int], bool]
+"""Tells whether the graph uses an output of a node, given by its number."""
+
+
+def obstacle_at(
+    node: Any, kind: Kind, module: str | None, lost: list[Lost], is_used: IsUsed
+) -> Obstacle | None:
+    """Return what stops backward at a node that has lost some of its saved tensors, or none."""
+    if not lost and kind.code is None and not kind.is_opaque and kind.name not in _WATCHED:
         return None
-    why = lost[0].why
-    names = ", ".join(each.name for each in lost if each.why == why)
-    if why == FREED:
-        return Obstacle(
-            True,
+    where = f"{kind.name} in {module}" if module else kind.name
+    if kind.code is not None and kind.code.only_raises:
+        return fails(f"{where} is a custom Function whose backward always raises an error.")
+    if lost and (kind.code is None or kind.code.asks != "never"):
+        loss = _of_lost(where, lost)
+        if kind.code is None or kind.code.asks == "always" or not loss.is_certain:
+            return loss
+        return may_fail(
+            f"{loss.reason} The code of this custom Function does not tell whether it asks for "
+            "what it saved"
+        )
+    found = None
+    if kind.name in NOT_IMPLEMENTED:
+        found = _missing_derivative(node, where, NOT_IMPLEMENTED[kind.name])
+    if found is None and kind.name in _CHECKS:
+        found = _CHECKS[kind.name](node, where, is_used)
+    if found is None and kind.is_opaque:
+        return may_fail(
+            f"{where} is written in C++ and shows nobody what it saved, nor whether that is still "
+            "as it was"
+        )
+    return found
+
+
+def _of_lost(where: str, lost: list[Lost]) -> Obstacle:
+    worst = next((each for each in lost if each.is_certain), lost[0])
+    names = ", ".join(each.name for each in lost if each.why == worst.why)
+    if worst.why == FREED:
+        return fails(
             f"{where} has freed what it saved ({names}): an earlier backward went through it. "
-            "Run the forward pass again.",
+            "Run the forward pass again."
         )
-    return Obstacle(
-        True,
-        f"{where} needs {names} as saved, and {why}. Change it after backward(), or change a copy.",
-    )
+    needs = f"{where} needs {names} as saved, and {worst.why}"
+    if worst.is_certain:
+        return fails(f"{needs}. Change it after backward(), or change a copy.")
+    return may_fail(needs)
 
 
-def check_custom(code: BackwardCode) -> Check:
-    """Return the check for a custom function whose backward has this code."""
-
-    def check(node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
-        if code.only_raises:
-            return Obstacle(
-                True, f"{where} is a custom Function whose backward always raises an error."
-            )
-        if not lost or code.asks == "never":
-            return None
-        found = check_saved(node, where, lost)
-        if found is None or code.asks == "always":
-            return found
-        return Obstacle(
-            False,
-            f"{found.reason} The code of this custom Function does not tell whether it asks for "
-            "what it saved: only running backward() can tell.",
-        )
-
-    return check
-
-
-# Nodes that torch inserts where there is no derivative.
-_REFUSES = {
-    "NotImplemented": "stands for an operation that has no derivative in torch",
-    "Error": "stands for a derivative that cannot be taken: as a rule the function behind it is "
-    "marked with once_differentiable, and this is the gradient of its gradient",
-}
 # The slots for which torch's nodes have no derivative; `()` stands for all slots.
 # Source: torch's derivatives.yaml. A test compares the two.
 NOT_IMPLEMENTED: dict[str, tuple[int, ...]] = {
@@ -111,105 +120,114 @@ NOT_IMPLEMENTED: dict[str, tuple[int, ...]] = {
 }
 
 
-def check_of(name: str, has_own_type: bool) -> Check | None:
-    """Return the check for one kind of torch's nodes; ``None`` if ``check_saved`` is enough.
-
-    Nodes without a Python type of their own are defined in C++.
-    """
-    if name in _REFUSES:
-        return lambda _node, where, _lost: Obstacle(True, f"{where} {_REFUSES[name]}.")
-    if name == "CopySlices" or not has_own_type:
-        return lambda _node, where, _lost: Obstacle(
-            False,
-            f"{where} is written in C++ and shows nobody what it saved: only running backward() "
-            "can tell whether that is still there.",
-        )
-    missing = NOT_IMPLEMENTED.get(name)
-    fails = _FAILS_AT_TIMES.get(name)
-    if missing is None and fails is None:
-        return None
-
-    def check(node: Any, where: str, lost: list[Lost]) -> Obstacle | None:
-        found = check_saved(node, where, lost)
-        if found is None and missing is not None:
-            found = _missing(node, where, missing)
-        if found is None and fails is not None:
-            found = fails(node, where)
-        return found
-
-    return check
-
-
-def _missing(node: Any, where: str, slots: tuple[int, ...]) -> Obstacle | None:
+def _missing_derivative(node: Any, where: str, slots: tuple[int, ...]) -> Obstacle | None:
     for slot, (source, _) in enumerate(node.next_functions):
         if source is not None and (not slots or slot in slots):
-            return Obstacle(
-                True,
-                f"{where} has no derivative in torch for its input {slot}. Detach that input.",
+            return fails(
+                f"{where} has no derivative in torch for its input {slot}. Detach that input."
             )
     return None
 
 
-def _phase(node: Any, where: str) -> Obstacle | None:
-    if not any(made.dtype.is_complex for made in node._input_metadata):
+# Nodes whose backward raises for other reasons than a missing tensor or derivative.
+
+
+def _stands_for_no_derivative(_node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    return fails(f"{where} stands for an operation that has no derivative in torch.")
+
+
+def _stands_for_an_error(_node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    return fails(
+        f"{where} stands for a derivative that cannot be taken: as a rule the function behind it "
+        "is marked with once_differentiable, and this is the gradient of its gradient."
+    )
+
+
+def _freed_write_into_a_view(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    """Check a ``CopySlices``, which reports that it was freed before its first operation."""
+    gradient = torch.empty(0)
+    try:
+        with _StopsEverything():
+            node(gradient)
+    except _StoppedError:
         return None
-    return Obstacle(
-        False,
+    except RuntimeError:
+        return fails(
+            f"{where} has freed what it saved: an earlier backward went through it. Run the "
+            "forward pass again."
+        )
+    return None
+
+
+class _StoppedError(Exception):
+    """Raised instead of the first operation of a backward."""
+
+
+class _StopsEverything(DispatchMode):  # type: ignore[misc]  # a private class of torch, so `Any`
+    def __torch_dispatch__(self, *_: object) -> None:
+        raise _StoppedError
+
+
+def _phase(node: Any, where: str, is_used: IsUsed) -> Obstacle | None:
+    vectors = (0, 2) if "Svd" in where else (1,)
+    made = node._input_metadata
+    if not any(made[number].dtype.is_complex and is_used(node, number) for number in vectors):
+        return None
+    return may_fail(
         f"{where} made complex vectors, whose phase is arbitrary. It raises an error if the "
-        "gradient depends on that phase: only running backward() can tell.",
+        "gradient depends on that phase"
     )
 
 
-def _bias_without_weight(node: Any, where: str) -> Obstacle | None:
+def _bias_without_weight(node: Any, where: str, is_used: IsUsed) -> Obstacle | None:
     weight, bias = (node.next_functions[slot][0] for slot in (4, 5))
-    if weight is not None or bias is None:
+    if weight is not None or bias is None or not is_used(node, 2):
         return None
-    return Obstacle(
-        False,
+    return may_fail(
         f"{where} has a bias and no weight. There it raises an error if a gradient reaches the "
-        "gradient of the bias: only running backward() can tell.",
+        "gradient of the bias"
     )
 
 
-def _mask_of_rows(node: Any, where: str) -> Obstacle | None:
+def _mask_of_rows(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
     mask = node._raw_saved_mask.data
     if mask is None or mask.layout is torch.sparse_coo:
         return None
-    return Obstacle(True, f"{where} has no derivative in torch for a mask of {mask.layout}.")
+    return fails(f"{where} has no derivative in torch for a mask of {mask.layout}.")
 
 
-# Other nodes of torch whose backward raises for some inputs.
-_FAILS_AT_TIMES: dict[str, Callable[[Any, str], Obstacle | None]] = {
+_CHECKS: dict[str, Callable[[Any, str, IsUsed], Obstacle | None]] = {
+    "CopySlices": _freed_write_into_a_view,
+    "Error": _stands_for_an_error,
     "LinalgEigBackward0": _phase,
     "LinalgEighBackward0": _phase,
     "LinalgSvdBackward0": _phase,
     "NativeLayerNormBackwardBackward0": _bias_without_weight,
+    "NotImplemented": _stands_for_no_derivative,
     "SparseMaskBackward0": _mask_of_rows,
 }
+_WATCHED = NOT_IMPLEMENTED.keys() | _CHECKS.keys()
 
 
-def check_leaf(where: str, leaf: Tensor, shape: tuple[int, ...] | None) -> Obstacle | None:
-    """Check whether a gradient of this shape can be added to a leaf's ``.grad``."""
+def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:
+    """Return what keeps a gradient of this shape from a leaf's ``.grad``, or none."""
     if not leaf.requires_grad:
         return None  # torch discards the gradient
     if not leaf.is_leaf:
-        return Obstacle(
-            True,
+        return fails(
             f"{where} is not a leaf any more: it was changed in place by an operation that is part "
-            "of a graph. Run the forward pass again.",
+            "of a graph. Run the forward pass again."
         )
     grad = leaf.grad
     if grad is None:
         if shape is None or shape == tuple(leaf.shape):
             return None
-        return Obstacle(
-            False,
-            f"{where} had the shape {shape} in the forward pass and has {tuple(leaf.shape)} now: "
-            "only running backward() can tell whether its gradient fits.",
+        return may_fail(
+            f"{where} had the shape {shape} in the forward pass and has {tuple(leaf.shape)} now, "
+            "which its gradient may not fit"
         )
     if grad.layout is not torch.strided or shape is None:
         return None
-    why = None
     if not _expands_to(shape, tuple(grad.shape)):
         why = f"has the shape {tuple(grad.shape)}, and the gradient has {shape}"
     elif grad.is_inference() and not torch.is_inference_mode_enabled():
@@ -218,15 +236,14 @@ def check_leaf(where: str, leaf: Tensor, shape: tuple[int, ...] | None) -> Obsta
         why = f"is of {grad.dtype}, and the gradient of {leaf.dtype}"
     elif any(size > 1 and not step for size, step in zip(grad.shape, grad.stride(), strict=True)):
         why = "is an expanded tensor"
-    if why is None:
+    else:
         return None
-    return Obstacle(
-        True,
-        f"the .grad of {where} {why}: the new gradient cannot be added to it. Set it to None.",
+    return fails(
+        f"the .grad of {where} {why}: the new gradient cannot be added to it. Set it to None."
     )
 
 
-def _expands_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def _expands_to(shape: Shape, target: Shape) -> bool:
     if len(shape) > len(target):
         return False
     pairs = zip(reversed(shape), reversed(target), strict=False)

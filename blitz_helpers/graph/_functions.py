@@ -11,7 +11,7 @@ import dis
 import inspect
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch.autograd import Function
 
@@ -22,10 +22,13 @@ _PADDING = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "R
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
+Asks: TypeAlias = Literal["always", "never", "perhaps"]
+
+
 class BackwardCode(NamedTuple):
     """Facts read from the code of a custom function's backward."""
 
-    asks: Literal["always", "never", "perhaps"]
+    asks: Asks
     """Whether it asks ``ctx`` for the saved tensors."""
     only_raises: bool
     """Whether every path through it ends in an error."""

@@ -3,46 +3,95 @@
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._backward import Check, check_custom, check_of
-from blitz_helpers.graph._functions import read_backward
-from blitz_helpers.graph._modules import VIEWS
-from blitz_helpers.graph._saved import SavedReader, read_custom, saved_reader
+from blitz_helpers.graph._functions import BackwardCode, read_backward
 
-Kind: TypeAlias = tuple[str, str, bool, SavedReader | None, Check | None]
-"""Name, operation, whether that is a view, reader of saved tensors, check for obstacles.
+# A parameter may reach the node that uses it through these, as through `T` under every `Addmm`.
+_VIEWS = frozenset(
+    (
+        *("alias", "as_strided", "clone", "diagonal", "expand", "narrow", "permute", "select"),
+        *("reshape_alias", "slice", "split", "split_with_sizes", "squeeze", "t", "to_copy"),
+        *("transpose", "unbind", "unfold", "unsafe_view", "unsqueeze", "view"),
+        *("view_as_complex", "view_as_real"),
+    )
+)
 
-A plain tuple, since a named tuple is far slower to unpack.
-"""
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Facts about the nodes of one type."""
+
+    name: str
+    op: str
+    is_leaf: bool = False
+    is_view: bool = False
+    is_pointwise: bool = False
+    """Whether the operation computes each entry from the entries at the same place."""
+    is_opaque: bool = False
+    """Whether its nodes show nobody what they saved."""
+    saved: tuple[tuple[str, str, str], ...] = ()
+    """For each tensor that its nodes may save: name, attribute as saved, attribute unpacked."""
+    code: BackwardCode | None = None
+    """Facts about the backward of a custom function."""
+
 
 # torch's own types live for ever, but programs may create thousands of custom functions.
-kinds: dict[type[Node], Kind] = {}
+_kinds: dict[type[Node], Kind] = {}
 _custom_kinds: WeakKeyDictionary[type[Node], Kind] = WeakKeyDictionary()
 
 
-def learn_kind(node: Node) -> Kind:
-    """Return the kind of a node, and add it to ``kinds`` unless other kinds share its type."""
+def kind_of(node: Node) -> Kind:
+    """Return the kind of a node."""
     python_type = type(node)
+    kind = _kinds.get(python_type) or _custom_kinds.get(python_type)
+    if kind is not None:
+        return kind
     if issubclass(python_type, BackwardCFunction):
-        kind = _custom_kinds.get(python_type)
-        if kind is None:
-            name = node.name()
-            code = read_backward(node._forward_cls)
-            kind = (name, _BACKWARD.sub("", name) or name, False, read_custom, check_custom(code))
-            _custom_kinds[python_type] = kind
+        kind = _custom_kinds[python_type] = _custom_kind(node)
         return kind
     name = _QUALIFIERS.sub("", node.name())
     op = op_of(name)
     has_own_type = name == python_type.__name__  # nodes defined in C++ share one type
-    kind = (name, op, op in VIEWS, saved_reader(python_type), check_of(name, has_own_type))
+    raw = "_raw_saved_"
+    names = [each.removeprefix(raw) for each in vars(python_type) if each.startswith(raw)]
+    kind = Kind(
+        name,
+        op,
+        is_leaf=name == "AccumulateGrad",
+        is_view=op in _VIEWS,
+        is_pointwise=_is_pointwise(op),
+        is_opaque=not has_own_type or name == "CopySlices",
+        saved=tuple((name, f"{raw}{name}", f"_saved_{name}") for name in names),
+    )
     if has_own_type:
-        kinds[python_type] = kind
+        _kinds[python_type] = kind
     return kind
+
+
+def _custom_kind(node: Any) -> Kind:
+    name = node.name()
+    return Kind(
+        name,
+        _BACKWARD.sub("", name) or name,
+        saved=(("saved_tensors", "_raw_saved_tensors", "saved_tensors"),),
+        code=read_backward(node._forward_cls),
+    )
+
+
+def _is_pointwise(op: str) -> bool:
+    overloads = getattr(torch.ops.aten, op, None)
+    if overloads is None:
+        return False
+    names = overloads.overloads()
+    main = next((name for name in ("Tensor", "default") if name in names), names[0])
+    return torch.Tag.pointwise in getattr(overloads, main).tags
 
 
 _QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
+from weakref import WeakSet, ref
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from blitz_helpers._running import follow_modules, running_modules
 from blitz_helpers._torch import sequence_number
+from blitz_helpers.graph._outputs import items_in
 from blitz_helpers.graph._release import free_apart
+
+_KEY = "blitz_helpers.labels"
 
 
 class Labels:
-    """The modules of a model that ran in one thread, and the sequence numbers where they began."""
+    """The modules of a model that ran in one thread, and the sequence numbers where they began.
 
-    def __init__(self, model: ReferenceType[nn.Module]) -> None:
-        self.model = model
+    Sequence numbers count within a thread, and nodes do not know their thread. So the nodes that
+    made the outputs of modules refer to their labels, which then apply to the nodes behind them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = ref(model)
+        self.marked: set[int] = set()
+        """Sequence numbers of the nodes that refer to these labels."""
         self._starts: list[int] = []
         self._modules: list[str | None] = []
+        with _all_labels_lock:
+            _all_labels.add(self)
 
     def note(self, module: str | None) -> None:
         """Record that ``module`` runs from here on."""
@@ -34,35 +45,33 @@ class Labels:
             self._starts.append(now)
             self._modules.append(module)
 
+    def mark(self, node: Node) -> None:
+        """Let these labels apply to a node and to those behind it."""
+        others = _labels_on(node)
+        if self not in others:
+            node.metadata[_KEY] = (*others, self)  # type: ignore[index]  # a dict, stubbed wrongly
+            self.marked.add(node._sequence_nr())
+            free_apart(node)  # the node now has a Python object
+
     def running_at(self, sequence_nr: int) -> str | None:
         """Return the module that was running when the node with this number was made."""
         place = bisect_right(self._starts, sequence_nr) - 1
         return None if place < 0 else self._modules[place]
 
 
-class _Mark:
-    """Attached to a node; says which labels apply to the node and its inputs.
-
-    Sequence numbers count within a thread, and nodes do not know their thread. The mark does.
-    """
-
-    __slots__ = ("__weakref__", "labels", "sequence_nr")
-
-    def __init__(self, labels: Labels, sequence_nr: int) -> None:
-        self.labels = labels
-        self.sequence_nr = sequence_nr
+_all_labels: WeakSet[Labels] = WeakSet()  # labels live as long as the nodes that refer to them
+_all_labels_lock = threading.Lock()
 
 
-_KEY = "blitz_helpers.labels"
-_marks: WeakSet[_Mark] = WeakSet()  # each mark lives as long as its node
-_marks_lock = threading.Lock()
+def _labels_on(node: Node) -> tuple[Labels, ...]:
+    return node.metadata.get(_KEY, ())  # type: ignore[attr-defined, no-any-return]  # a dict, stubbed wrongly
 
 
 class _Labeller:
     """Records for each thread which module of one model runs when."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = ref(model)
+        self._model = model
         self._paths = {module: path for path, module in model.named_modules()}
         self._here = threading.local()
 
@@ -73,47 +82,25 @@ class _Labeller:
     def left(self, module: nn.Module, output: Any) -> None:
         if module in self._paths:
             labels = self._note_inner()
-            for tensor in _tensors(output):
-                if tensor.grad_fn is not None:
-                    _mark(tensor.grad_fn, labels)
+            for tensor, _ in items_in(output, ""):
+                if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                    labels.mark(tensor.grad_fn)
 
     def end(self) -> None:
         """Record that no module runs any more, in case one was interrupted."""
-        labels: Labels | None = getattr(self._here, "labels", None)
-        if labels is not None:
-            labels.note(None)
+        self._labels().note(None)
 
     def _note_inner(self) -> Labels:
-        labels: Labels | None = getattr(self._here, "labels", None)
-        if labels is None:
-            labels = self._here.labels = Labels(self._model)
+        labels = self._labels()
         inner = (self._paths.get(one) for one in reversed(running_modules()))
         labels.note(next((path for path in inner if path is not None), None))
         return labels
 
-
-def _mark(node: Node, labels: Labels) -> None:
-    marks: list[_Mark] = node.metadata.setdefault(_KEY, [])  # type: ignore[attr-defined]  # a dict, stubbed wrongly
-    if any(mark.labels is labels for mark in marks):
-        return
-    mark = _Mark(labels, node._sequence_nr())
-    marks.append(mark)
-    with _marks_lock:
-        _marks.add(mark)
-    free_apart(node)  # the node now has a Python object
-
-
-def _tensors(output: object) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
-            yield from _tensors(value)
-    elif hasattr(output, "__dataclass_fields__"):
-        yield from _tensors(vars(output))
+    def _labels(self) -> Labels:
+        if not hasattr(self._here, "labels"):
+            self._here.labels = Labels(self._model)
+        labels: Labels = self._here.labels
+        return labels
 
 
 @contextmanager
@@ -144,51 +131,39 @@ def label_modules(model: nn.Module) -> Iterator[None]:
         labeller.end()
 
 
-class FoundLabels:
-    """The labels that apply to each node of one graph."""
+def labelled_modules(
+    model: nn.Module | None, nodes: Sequence[Node], inputs: Sequence[Sequence[int | None]]
+) -> list[str | None]:
+    """Return for each node the module that was running when it was made, if that was recorded.
 
-    def __init__(self, model: nn.Module | None) -> None:
-        with _marks_lock:
-            marks = list(_marks)
-        self._numbers = {
-            mark.sequence_nr for mark in marks if model is None or mark.labels.model() is model
-        }
-        self._model = model
+    Every node comes before its ``inputs``. Without a ``model``, the labels of all models count.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._numbers)
+    def applies(labels: Labels) -> bool:
+        return model is None or labels.model() is model
 
-    def modules(
-        self, nodes: list[Node], slots: list[list[int]], order: list[int]
-    ) -> list[str | None]:
-        """Return the module that was running when each node was made, if that was recorded.
-
-        Args:
-            nodes: the nodes of the graph.
-            slots: for each node the indices of the nodes that feed it, -1 for an empty slot.
-            order: all indices, each before those of the nodes that feed it.
-        """
-        above: list[tuple[Labels, ...]] = [()] * (len(nodes) + 1)
-        modules: list[str | None] = [None] * (len(nodes) + 1)
-        for place in order:
-            node = nodes[place]
-            number = node._sequence_nr()
-            labels = above[place]
-            if number in self._numbers:
-                own = [mark.labels for mark in node.metadata.get(_KEY, ())]  # type: ignore[attr-defined]  # a dict, stubbed wrongly
-                if self._model is not None:
-                    own = [each for each in own if each.model() is self._model]
-                labels = tuple(dict.fromkeys((*own, *labels)))
-            if not labels:
-                continue
-            running = (each.running_at(number) for each in labels)
-            modules[place] = next((module for module in running if module is not None), None)
-            for source in slots[place]:
-                if not above[source]:
-                    above[source] = labels
-                elif above[source] is not labels:
-                    above[source] = tuple(dict.fromkeys((*above[source], *labels)))
+    modules: list[str | None] = [None] * len(nodes)
+    with _all_labels_lock:
+        marked = set[int]().union(*(labels.marked for labels in filter(applies, _all_labels)))
+    if not marked:
         return modules
+    above: list[tuple[Labels, ...]] = [()] * len(nodes)
+    for number, node in enumerate(nodes):
+        sequence_nr = node._sequence_nr()
+        labels = above[number]
+        if sequence_nr in marked:
+            labels = _joined(tuple(filter(applies, _labels_on(node))), labels)
+        if labels:
+            running = (each.running_at(sequence_nr) for each in labels)
+            modules[number] = next((module for module in running if module is not None), None)
+            for source in inputs[number]:
+                if source is not None and above[source] is not labels:
+                    above[source] = _joined(above[source], labels)
+    return modules
+
+
+def _joined(one: tuple[Labels, ...], other: tuple[Labels, ...]) -> tuple[Labels, ...]:
+    return tuple(dict.fromkeys(one + other)) if one else other
 
 
 def require_module(model: object) -> None:

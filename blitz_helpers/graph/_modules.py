@@ -2,59 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
-from blitz_helpers.graph._labels import require_module
+from blitz_helpers.graph._kinds import Kind
+from blitz_helpers.graph._labels import labelled_modules, require_module
 
-# A parameter may reach the node that uses it through these, as through `T` under every `Addmm`.
-VIEWS = frozenset(
-    (
-        *("alias", "as_strided", "clone", "diagonal", "expand", "narrow", "permute", "select"),
-        *("reshape_alias", "slice", "split", "split_with_sizes", "squeeze", "t", "to_copy"),
-        *("transpose", "unbind", "unfold", "unsafe_view", "unsqueeze", "view"),
-        *("view_as_complex", "view_as_real"),
-    )
-)
+_Names = list[str | None]
 
 
-def parameters_of(model: nn.Module | None) -> dict[int, tuple[str, list[str]]]:
-    """Map the ``id`` of each parameter to its first dotted name and the modules that own it.
+def find_owners(
+    model: nn.Module | None,
+    nodes: Sequence[Any],
+    kinds: Sequence[Kind],
+    inputs: Sequence[Sequence[int | None]],
+) -> tuple[_Names, _Names]:
+    """Return the parameter of each node and its module, as far as they are known.
+
+    The module is the one that was running, if that was recorded; otherwise the owner of the
+    parameters that feed the node, directly or through views. Every node comes before its inputs.
 
     Raises:
         TypeError: ``model`` is not a module.
+        ValueError: ``model`` cannot have computed the graph.
     """
-    known: dict[int, tuple[str, list[str]]] = {}
+    parameters: _Names = [None] * len(nodes)
     if model is None:
-        return known
+        return parameters, labelled_modules(model, nodes, inputs)
+    known = _parameters_of(model)
+    modules = labelled_modules(model, nodes, inputs)
+    owners: list[list[str] | None] = [None] * len(nodes)
+    for number in reversed(range(len(nodes))):
+        if kinds[number].is_leaf:
+            found = known.get(id(nodes[number].variable))
+            if found is not None:
+                parameters[number], owners[number] = found
+                modules[number] = found[1][0]
+            continue
+        above = (owners[source] for source in inputs[number] if source is not None)
+        feeding = [owned_by for owned_by in above if owned_by is not None]
+        if feeding:
+            if kinds[number].is_view:
+                owners[number] = feeding[0]
+            if modules[number] is None:
+                modules[number] = _common_owner(feeding)
+    if all(module is None for module in modules):
+        _require_a_frozen_parameter(model)
+    return parameters, modules
+
+
+def _parameters_of(model: nn.Module) -> dict[int, tuple[str, list[str]]]:
+    """Map the ``id`` of each parameter to its first dotted name and the modules that own it."""
     require_module(model)
+    known: dict[int, tuple[str, list[str]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            owned = known.get(id(parameter))
-            if owned is None:
-                known[id(parameter)] = (f"{path}.{name}" if path else name, [path])
-            else:  # tied
-                owned[1].append(path)
+            if parameter is not None:
+                first_name = f"{path}.{name}" if path else name
+                known.setdefault(id(parameter), (first_name, []))[1].append(path)
     return known
 
 
-def owner(feeding: list[list[str]]) -> str:
+def _common_owner(feeding: list[list[str]]) -> str:
     """Return the module that owns all of the parameters; if none does, an owner of the first.
 
     A tied weight has several owners, and the bias beside it tells which one ran.
     """
     first, *others = feeding
-    for module in first:
-        for owners in others:
-            if module not in owners:
-                break
-        else:
-            return module
-    return first[0]
+    common = (module for module in first if all(module in owners for owners in others))
+    return next(common, first[0])
 
 
-def require_a_name(model: nn.Module) -> None:
+def _require_a_frozen_parameter(model: nn.Module) -> None:
     """Raise a ``ValueError`` if a model that owns nothing in a graph cannot have computed it.
 
     A frozen parameter has no leaf, so a model with frozen parameters may have computed the output.

@@ -2,156 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, UntypedStorage
-from torch.autograd.graph import Node
 
+from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 class Lost(NamedTuple):
-    """A saved tensor that backward can no longer use; ``why`` completes ``"needs x, and ..."``."""
+    """A saved tensor that backward can no longer use, or perhaps cannot."""
 
     name: str
     why: str
+    """Completes ``"needs x as saved, and ..."``."""
+    is_certain: bool = True
 
 
 FREED = "it was freed"
 """The ``why`` of a tensor that an earlier backward freed."""
 
 
-class Reading:
-    """Findings made while saved tensors are read, beside their records."""
+class SavedReader:
+    """Reads the saved tensors of one node after another."""
 
     def __init__(self) -> None:
         self.storages: set[UntypedStorage] = set()
-        self.lost: list[Lost] = []
-        """Saved tensors that the node being read has lost."""
-        self.shapes: list[Shape | None] = []
-        """The shapes of the inputs and outputs of this node."""
+        """The memory of all tensors read so far."""
         self.reshaped_leaves: dict[int, Shape] = {}
         """Maps the ``id`` of a leaf whose shape has changed to its shape in the forward pass."""
 
+    def read(
+        self, node: Any, kind: Kind, shapes: Sequence[Shape | None]
+    ) -> tuple[tuple[SavedTensor, ...], list[Lost]]:
+        """Return the records of a node's saved tensors, and those that are lost.
 
-SavedReader: TypeAlias = Callable[[Any, Reading], tuple[SavedTensor, ...]]
-"""Returns the records of a node's saved tensors, and adds its findings to the reading."""
-
-
-def saved_reader(python_type: type[Node]) -> SavedReader | None:
-    """Return a reader for this node type of torch's; ``None`` if its nodes save nothing."""
-    raw = "_raw_saved_"
-    names = [name.removeprefix(raw) for name in vars(python_type) if name.startswith(raw)]
-    if not names:
-        return None
-    hooks = attrgetter(*[f"{raw}{name}.unpack_hook" for name in names])
-    without = (None,) * len(names) if len(names) > 1 else None
-    attributes = [(name, raw + name, "_saved_" + name) for name in names]
-
-    def read(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
-        try:
-            unhooked = hooks(node) == without
-        except (AttributeError, RuntimeError):  # one of them is a list of tensors
-            unhooked = False
+        ``shapes`` are those of the tensor made at the node and of its inputs.
+        """
+        self._node, self._kind, self._shapes = node, kind, shapes
+        self._lost: list[Lost] = []
         found: list[SavedTensor] = []
-        for name, raw_attribute, attribute in attributes:
-            if not unhooked:
-                try:
-                    raw = getattr(node, raw_attribute)
-                except RuntimeError:  # a freed list of tensors
-                    found.append(_freed(name, reading))
-                    continue
-                if type(raw) is tuple:
-                    found += _read_list(name, raw, reading)
-                    continue
-                if raw.unpack_hook is not None:
-                    found.append(SavedTensor(name, None, None, "packed"))
-                    continue
-            # It has no hook, so only torch's own checks run here.
+        for name, raw_attribute, attribute in kind.saved:
             try:
-                tensor = getattr(node, attribute)
-                if tensor is not None and not tensor.requires_grad:
-                    # Like backward, this raises for a tensor that was detached in place.
-                    getattr(node, raw_attribute).unpack()
-            except RuntimeError as error:
-                found.append(_lost(name, getattr(node, raw_attribute), error, reading))
-            else:
-                if tensor is not None:  # it is None for the bias of a layer without one
-                    found.append(_present(name, tensor, reading))
-        return tuple(found)
-
-    return read
-
-
-def read_custom(node: Any, reading: Reading) -> tuple[SavedTensor, ...]:
-    """Return the records of the tensors that a custom function gave to ``save_for_backward``.
-
-    Once they are freed, there is no way to tell whether there were any.
-    """
-    clears = node._forward_cls.clear_saved_tensors_on_access
-    try:
-        raws = node._raw_saved_tensors
-    except RuntimeError:
-        return (_freed("saved_tensors", reading),)
-    if clears and not raws:
-        return (_freed("saved_tensors", reading),)
-    if not clears and all(raw.unpack_hook is None for raw in raws):
-        try:
-            tensors = node.saved_tensors
-        except RuntimeError:
-            pass  # one of them is lost: find out which
-        else:
-            return tuple(
-                _present(f"saved_tensors[{place}]", tensor, reading)
-                for place, tensor in enumerate(tensors)
-                if tensor is not None
-            )
-    return tuple(_read_list("saved_tensors", raws, reading))
-
-
-def _read_list(name: str, raws: tuple[Any, ...], reading: Reading) -> list[SavedTensor]:
-    found = []
-    for place, raw in enumerate(raws):
-        item = f"{name}[{place}]"
-        if raw.unpack_hook is not None:
-            found.append(SavedTensor(item, None, None, "packed"))
-            continue
-        try:
-            tensor = raw.unpack()
-        except RuntimeError as error:
-            # Here torch reports a tensor that the node itself made as detached. If it was never
-            # changed, it is intact.
-            tensor = raw.data if _DETACHED in str(error) else None
-            if tensor is None or tensor._version:
-                found.append(_lost(item, raw, error, reading))
+                raw = getattr(node, raw_attribute)
+            except RuntimeError:  # a freed list of tensors
+                found.append(self._freed(name))
                 continue
-        if tensor is not None:
-            found.append(_present(item, tensor, reading))
-    return found
+            if type(raw) is tuple:
+                found += self._read_list(name, raw, attribute)
+            elif raw.unpack_hook is not None:
+                found.append(SavedTensor(name, None, None, "packed"))
+            else:  # it has no hook, so only torch's own checks run here
+                try:
+                    tensor = getattr(node, attribute)
+                    if tensor is not None and not tensor.requires_grad:
+                        # Like backward, this raises for a tensor that was detached in place.
+                        raw.unpack()
+                except RuntimeError as error:
+                    found.append(self._refused(name, raw, error))
+                else:
+                    if tensor is not None:  # it is None for the bias of a layer without one
+                        found.append(self._present(name, tensor))
+        return tuple(found), self._lost
 
+    def _read_list(self, name: str, raws: tuple[Any, ...], attribute: str) -> list[SavedTensor]:
+        """Read a list of tensors, or those that a custom function gave to ``save_for_backward``.
 
-def _present(name: str, tensor: Tensor, reading: Reading) -> SavedTensor:
-    """Return the record of a tensor that torch hands out, in any layout."""
-    try:
-        shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
-    except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-        return SavedTensor(name, shape_of(tensor), None, "kept")
-    reading.storages.add(storage)
-    if shape not in reading.shapes:  # a shape among these is almost certainly right
-        before = _shape_before(tensor, reading)
-        if before is not None and not _broadcast(shape, before):
-            why = f"its shape was {before} then and is {tuple(shape)} now"
-            reading.lost.append(Lost(name, why))
-            return SavedTensor(name, tuple(shape), nbytes, "changed")
-    if storage.nbytes() < nbytes and storage.nbytes() < _reach(tensor):
-        reading.lost.append(Lost(name, "its memory was released since"))
-        return SavedTensor(name, tuple(shape), storage.nbytes(), "changed")
-    return _kept(name, shape, nbytes)
+        Once these are freed, there is no way to tell whether there were any.
+        """
+        custom = getattr(self._node, "_forward_cls", None)
+        clears = custom is not None and custom.clear_saved_tensors_on_access
+        if clears and not raws:
+            return [self._freed(name)]
+        names = [f"{name}[{place}]" for place in range(len(raws))]
+        if not clears and all(raw.unpack_hook is None for raw in raws):
+            try:
+                tensors = getattr(self._node, attribute)
+            except RuntimeError:
+                pass  # one of them is lost: find out which
+            else:
+                pairs = zip(names, tensors, strict=True)
+                return [self._present(*pair) for pair in pairs if pair[1] is not None]
+        found = []
+        for item, raw in zip(names, raws, strict=True):
+            if raw.unpack_hook is not None:
+                found.append(SavedTensor(item, None, None, "packed"))
+                continue
+            try:
+                tensor = raw.unpack()
+            except RuntimeError as error:
+                # Here torch reports a tensor that the node itself made as detached. If it was
+                # never changed, it is intact.
+                tensor = raw.data if _DETACHED in str(error) else None
+                if tensor is None or tensor._version:
+                    found.append(self._refused(item, raw, error))
+                    continue
+            if tensor is not None:
+                found.append(self._present(item, tensor))
+        return found
+
+    def _freed(self, name: str) -> SavedTensor:
+        self._lost.append(Lost(name, FREED))
+        return SavedTensor(name, None, 0, "freed")
+
+    def _refused(self, name: str, raw: Any, error: RuntimeError) -> SavedTensor:
+        """Return the record of a tensor that torch does not hand out."""
+        if raw.data is None:
+            return self._freed(name)
+        words = str(error).partition("\n")[0]
+        why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
+        self._lost.append(Lost(name, why))
+        return self._present(name, raw.data)._replace(state="changed")
+
+    def _present(self, name: str, tensor: Tensor) -> SavedTensor:
+        """Return the record of a tensor that torch hands out, in any layout."""
+        try:
+            shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
+        except RuntimeError:  # sparse, nested, or a wrapper of torch.func
+            return SavedTensor(name, shape_of(tensor), None, "kept")
+        self.storages.add(storage)
+        lost = None
+        if shape not in self._shapes:  # a shape among these is almost certainly right
+            lost = self._of_another_shape(name, tensor)
+        if storage.nbytes() < nbytes and storage.nbytes() < _reach(tensor):
+            lost = Lost(name, "its memory was released since")
+            nbytes = storage.nbytes()
+        if lost is None:
+            return _kept(name, shape, nbytes)
+        self._lost.append(lost)
+        return SavedTensor(name, tuple(shape), nbytes, "changed")
+
+    def _of_another_shape(self, name: str, tensor: Tensor) -> Lost | None:
+        """Return whether a change of shape through ``.data`` or ``set_`` stops backward."""
+        now = tuple(tensor.shape)
+        if self._kind.is_pointwise and self._shapes[0] is not None:
+            if _broadcast(now, self._shapes[0]):
+                return None
+            return Lost(name, f"its shape is {now} now, which does not fit {self._shapes[0]}")
+        before = self._shape_before(name, tensor)
+        if before is None or before == now:
+            return None
+        why = f"its shape was {before} then and is {now} now"
+        return Lost(name, why, is_certain=not _broadcast(now, before))
+
+    def _shape_before(self, name: str, tensor: Tensor) -> Shape | None:
+        """Return the shape that a tensor had in the forward pass, as far as it is known."""
+        maker, number = tensor.grad_fn, tensor.output_nr
+        if maker is not None and number < len(maker._input_metadata):
+            return tuple(maker._input_metadata[number].shape)
+        sizes = getattr(self._node, f"_saved_{name}_sym_sizes", None)
+        return self.reshaped_leaves.get(id(tensor), sizes)
 
 
 @lru_cache(maxsize=4096)
@@ -160,29 +164,12 @@ def _kept(name: str, shape: Shape, nbytes: int) -> SavedTensor:
     return SavedTensor(name, tuple(shape), nbytes, "kept")
 
 
-def _freed(name: str, reading: Reading) -> SavedTensor:
-    reading.lost.append(Lost(name, FREED))
-    return SavedTensor(name, None, 0, "freed")
-
-
 _DETACHED = "detached in-place"
 _WHY = {
     "modified by an inplace operation": "it was modified in place since",
     "is a view": "it is a view whose base, or another view of it, was modified in place since",
     _DETACHED: "it was detached or modified in place since",
 }
-
-
-def _lost(name: str, raw: Any, error: RuntimeError, reading: Reading) -> SavedTensor:
-    """Return the record of a tensor that torch does not hand out."""
-    data = raw.data
-    if data is None:
-        return _freed(name, reading)
-    words = str(error).partition("\n")[0]
-    why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
-    record = _present(name, data, reading)._replace(state="changed")
-    reading.lost.append(Lost(name, why))
-    return record
 
 
 def _reach(tensor: Tensor) -> int:
@@ -194,24 +181,13 @@ def _reach(tensor: Tensor) -> int:
     return int(last + 1) * tensor.itemsize
 
 
-def _shape_before(tensor: Tensor, reading: Reading) -> Shape | None:
-    """Return the shape that a tensor had when it was made, if it has changed since."""
-    maker = tensor.grad_fn
-    if maker is None:
-        return reading.reshaped_leaves.get(id(tensor)) if reading.reshaped_leaves else None
-    made = maker._input_metadata
-    number = tensor.output_nr
-    if number >= len(made) or made[number].shape == tensor.shape:
-        return None
-    return tuple(made[number].shape)
-
-
 def _broadcast(one: Shape, other: Shape) -> bool:
+    """Return whether two shapes can be broadcast together."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
-def shape_of(tensor: Tensor) -> Shape | None:
+def shape_of(tensor: Any) -> Shape | None:
     """Return the shape, or ``None`` for a nested tensor, which has no single shape."""
     try:
         return tuple(tensor.shape)

@@ -78,7 +78,7 @@ def forward(
         own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
         own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
         if ran_for_real:
-            state.protect_values()
+            tracer.lay_values_aside()
         for module in modules:
             prepare(module)
         with follow_modules(tracer), tracer, tracer.editing or nullcontext():
@@ -146,6 +146,15 @@ class _Tracer(Answers):
             from blitz_helpers.trace._remedies import Editing
 
             self.editing = Editing(changes)
+
+    def lay_values_aside(self) -> None:
+        """Keep the values and gradients of the model's own tensors."""
+        parameters, buffers = tensors_of(self.modules)
+        for tensor in (*parameters, *buffers):
+            if not nn.parameter.is_lazy(tensor):  # that has no values yet
+                self.state.protect(tensor)
+                if tensor.is_leaf:
+                    tensor.grad = None
 
     # Modules
 

@@ -9,6 +9,7 @@ library, and it ends after a number of objects.
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import threading
 import types
@@ -19,152 +20,148 @@ from enum import Enum
 from functools import lru_cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._kept import (
-    CELL,
+from blitz_helpers.trace._places import (
     CONTAINERS,
-    LEAVES,
-    Kept,
-    KeptModule,
-    Kind,
-    generator_kind,
-    names_in,
-    slots,
+    ClassAttributes,
+    Globals,
+    Module,
+    Names,
+    Place,
+    RandomState,
+    generator_methods,
     slots_of,
 )
 
 _LIMIT = 10_000  # objects, and items of one container: larger ones are taken for data
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy"}
+_RANDOM = {"random", "numpy", "numpy.random"}  # libraries whose functions have a state
 _STORE_GLOBAL = opmap["STORE_GLOBAL"]
 # What other threads work with: to put it back would undo what they have done meanwhile.
 _THREADED = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Thread)
 # Of the standard library, and searched.
 _SEARCHED_TOO = (types.SimpleNamespace, threading.local, UserDict, UserList, ChainMap)
+# What cannot change, or is never searched.
+_LEAVES = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis), object}
+    | {Tensor, nn.Parameter, nn.Buffer, torch.Size, torch.dtype, torch.device, torch.layout}
+    | {torch.memory_format, types.MethodDescriptorType, types.WrapperDescriptorType}
+    | {types.GetSetDescriptorType}
+)
+# What only leads to other things.
+_PASSAGES = (
+    *(types.MethodType, types.BuiltinMethodType, staticmethod, classmethod, property),
+    *(functools.partial, functools.partialmethod, functools.cached_property),
+    functools._lru_cache_wrapper,
+)
 
-Keep = Callable[[Any, Callable[[], Any]], Any]
-Visit = Callable[["_Search", Any], None]
+Keep = Callable[..., Place]
+Way = Callable[["_Search", Any], None]
 
 
-def keep_all(modules: Iterable[nn.Module], given: Iterable[Any], keep: Keep) -> None:
-    """Call ``keep`` for each object that is found.
+def search(modules: Iterable[nn.Module], given: Iterable[Any], keep: Keep) -> None:
+    """Call ``keep`` for each place that is found.
 
-    ``keep`` takes a key, which stands for the object, and a function that makes what is kept of
-    it. It returns that, or what was kept under the key before.
+    ``keep`` takes a kind of place, the object, and what else the kind takes. It returns the place,
+    or the one that another trace has made of it before.
     """
-    search = _Search(keep)
+    found = _Search(keep)
     for module in modules:
-        search.module(module)
-    search.todo.extend(given)
-    search.run()
+        found.module(module)
+    found.add(given)
+    found.run()
 
 
 class _Search:
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
-        self.todo: deque[Any] = deque()
+        self.things: deque[Any] = deque()
         self.code: deque[tuple[types.FunctionType, type | None]] = deque()
-        self.seen: set[object] = set()  # things and namespaces; all are held by what is kept
-        self.read: set[int] = set()  # code
-        self.visits: dict[type, Visit] = {}
+        # Of things, code and namespaces; all are kept, or held by what is kept.
+        self.seen: set[object] = set()
+        self.read: set[int] = set()
+        self.ways: dict[type, Way] = {}
 
     def run(self) -> None:
         limit = len(self.seen) + _LIMIT
-        while (self.todo or self.code) and len(self.seen) < limit:
-            if not self.todo:
+        while (self.things or self.code) and len(self.seen) < limit:
+            if not self.things:
                 self.function(*self.code.popleft())
                 continue
-            thing = self.todo.popleft()
-            kind = type(thing)
-            if kind not in LEAVES and id(thing) not in self.seen:
+            thing = self.things.popleft()
+            if id(thing) not in self.seen:
                 self.seen.add(id(thing))
-                visit = _VISITS.get(kind) or self.visits.get(kind)
-                if visit is None:
-                    visit = self.visits[kind] = _visit_of(kind)
-                visit(self, thing)
+                kind = type(thing)
+                way = _WAYS.get(kind) or self.ways.get(kind)
+                if way is None:
+                    way = self.ways[kind] = _way_into(kind)
+                way(self, thing)
 
     # Things
 
-    def kept(self, thing: Any, how: Kind) -> list[Any]:
-        """Keep what the thing holds, and return it."""
-        kept: Kept = self.keep(id(thing), lambda: Kept(thing, how))
-        return kept.held
+    def add(self, things: Iterable[Any]) -> None:
+        for thing in things:
+            kind = type(thing)
+            if kind is tuple:  # most hold numbers alone, such as the sizes of a kernel
+                if not _LEAVES.issuperset(map(type, thing)):
+                    self.things.append(thing)
+            elif kind not in _LEAVES:
+                self.things.append(thing)
 
-    def module(self, module: nn.Module) -> None:
-        self.seen.add(id(module))
-        self.todo.extend(self.keep(id(module), lambda: KeptModule(module)).inside)
-        kind = type(module)
-        if kind not in self.seen:
-            self.seen.add(kind)
-            forward = next(
-                vars(base)["forward"] for base in kind.__mro__ if "forward" in vars(base)
-            )
-            self.named(forward, (), kind)
-
-    def other_module(self, module: nn.Module) -> None:
-        """Look into a module that is no part of the model, such as one in a plain list."""
-        for part in module.modules():
-            self.module(part)
-
-    def container(self, thing: Any, how: Kind, slots: Kind | None) -> None:
+    def container(self, thing: Any, kind: type[Place]) -> None:
         if len(thing) <= _LIMIT:
-            self.todo.extend(self.kept(thing, how))
-        if type(thing) not in CONTAINERS:
-            self.object(thing, slots)
+            self.add(self.keep(kind, thing).inside())
 
-    def object(self, thing: Any, slots: Kind | None) -> None:
-        """Look into the attributes of an object."""
+    def object(self, thing: Any, container: type[Place] | None, slots: tuple[str, ...]) -> None:
+        if container:
+            self.container(thing, container)
         attributes = getattr(thing, "__dict__", None)
         if isinstance(attributes, dict):
             if any(isinstance(value, _THREADED) for value in attributes.values()):
                 return
-            self.todo.append(attributes)
-        if slots is not None:
-            self.todo.extend(self.keep((id(thing), "slots"), lambda: Kept(thing, slots)).held)
+            self.things.append(attributes)
+        if slots:
+            self.add(self.keep(Names, thing, slots).inside())
 
     def generator(self, thing: Any) -> None:
-        how = generator_kind(thing)
-        if how is not None:
-            self.kept(thing, how)
+        self.keep(RandomState, thing)
 
-    def items(self, thing: Iterable[Any]) -> None:
-        self.todo.extend(thing)
-
-    def partial(self, thing: Any) -> None:
-        self.todo.extend((thing.func, thing.args, thing.keywords))
-
-    def method(self, thing: Any) -> None:
-        self.todo.append(thing.__self__)
-        self.named(thing.__func__, (), type(thing.__self__))
-
-    def callable(self, thing: Any) -> None:
-        self.named(thing, (), None)
+    def module(self, module: nn.Module) -> None:
+        self.seen.add(id(module))
+        kind = type(module)
+        if isinstance(module, torch.jit.ScriptModule):
+            self.things.append(module.__dict__)
+            return
+        self.add(self.keep(Module, module).inside())
+        if kind not in self.seen:
+            self.seen.add(kind)
+            self.named(kind.forward, (), kind)
 
     # Code
 
     def function(self, function: types.FunctionType, owner: type | None) -> None:
         """Look into a function's closure and defaults, and at what its code names."""
-        self.todo.extend((function.__defaults__, function.__kwdefaults__, function.__dict__))
+        self.add((function.__defaults__, function.__kwdefaults__, function.__dict__))
         names, stored = _names_of(function.__code__)
         for cell in function.__closure__ or ():
-            for value in self.kept(cell, CELL):
-                self.named(value, names, owner)
-        self.named(function.__dict__.get("__wrapped__"), (), owner)
+            self.names(Names, cell, ("cell_contents",), owner, names)
         namespace = function.__globals__
         if is_library(namespace.get("__name__", "")):
             return
         if stored:
-            self.names(namespace, stored)
+            self.keep(Globals, namespace, stored)
         for name in names:
             if name in namespace:
-                self.named(namespace[name], names, None)
+                self.named(namespace[name], names)
         if owner is not None:
             self.named(owner, names, owner)
 
-    def named(self, thing: Any, names: tuple[str, ...], owner: type | None) -> None:
+    def named(self, thing: Any, names: tuple[str, ...] = (), owner: type | None = None) -> None:
         """Look into what code names; of modules and classes, into what it names in them."""
         kind = type(thing)
-        if kind in LEAVES:
+        if kind in _LEAVES:
             return
         if kind is types.FunctionType:
             if id(thing) not in self.read and not is_library(thing.__module__ or ""):
@@ -173,59 +170,61 @@ class _Search:
         elif isinstance(thing, type):
             for base in thing.__mro__:
                 if not is_library(base.__module__):
-                    self.names(base, names, thing)
+                    self.names(ClassAttributes, base, names, thing)
         elif isinstance(thing, types.ModuleType):
-            if thing.__name__ == "numpy.random" or (
-                thing.__name__ == "numpy" and "random" in names
-            ):
-                self.generator(sys.modules["numpy.random"])
-            elif not is_library(thing.__name__):
-                self.names(thing, tuple(name for name in names if name in vars(thing)))
-        elif isinstance(thing, staticmethod | classmethod):
-            self.named(thing.__func__, names, owner)
-        elif isinstance(thing, property):
-            for function in (thing.fget, thing.fset):
-                self.named(function, names, owner)
-        elif isinstance(thing, functools._lru_cache_wrapper):
-            self.named(thing.__wrapped__, names, owner)
-        elif isinstance(thing, functools.cached_property):
-            self.named(thing.func, names, owner)
+            if not is_library(thing.__name__):
+                self.names(Globals, vars(thing), names, None)
+            elif thing.__name__ in _RANDOM:
+                for name in names:
+                    self.named(vars(thing).get(name), names)
+        elif isinstance(thing, _PASSAGES):
+            for one in gc.get_referents(thing):
+                self.named(one, names, type(thing.__self__) if kind is types.MethodType else owner)
         else:
-            self.todo.append(thing)
+            self.things.append(thing)
 
-    def names(self, namespace: Any, names: tuple[str, ...], owner: type | None = None) -> None:
+    def names(
+        self,
+        kind: type[Place],
+        namespace: Any,
+        names: tuple[str, ...],
+        owner: type | None,
+        used: tuple[str, ...] = (),
+    ) -> None:
         """Keep what these names mean in a namespace, and look into it."""
         key = (id(namespace), names)
         if names and key not in self.seen:
             self.seen.add(key)
-            for value in self.keep(key, lambda: Kept(namespace, names_in(names))).held:
-                self.named(value, names, owner)
+            for value in self.keep(kind, namespace, names).inside():
+                self.named(value, used or names, owner)
 
 
-_VISITS: dict[type, Visit] = {
-    **{kind: partial(_Search.container, how=how, slots=None) for kind, how in CONTAINERS.items()},
-    tuple: _Search.items,
-    frozenset: _Search.items,
-    nn.Module: _Search.other_module,
-    types.FunctionType: _Search.callable,
-    types.MethodType: _Search.method,
-    functools.partial: _Search.partial,
-    functools.partialmethod: _Search.partial,
-    functools._lru_cache_wrapper: _Search.callable,
+_WAYS: dict[type, Way] = {
+    **{kind: partial(_Search.container, kind=place) for kind, place in CONTAINERS.items()},
+    tuple: _Search.add,
+    types.FunctionType: _Search.named,
+    types.MethodType: _Search.named,
 }
 
 
-def _visit_of(kind: type) -> Visit:
+def _way_into(kind: type) -> Way:
     """Return the method that looks into objects of a type."""
-    descriptors = slots_of(kind)
-    its_slots = slots(descriptors) if descriptors else None
-    for base, how in CONTAINERS.items():
-        if issubclass(kind, base):
-            return partial(_Search.container, how=how, slots=its_slots)
-    for base, visit in _VISITS.items():
-        if issubclass(kind, base):
-            return visit
-    return partial(_Search.object, slots=its_slots) if _is_open(kind) else _Search.generator
+    if issubclass(kind, nn.Module):
+        return _Search.module
+    if issubclass(kind, (types.FunctionType, *_PASSAGES)):
+        return _Search.named
+    if issubclass(kind, (tuple, frozenset)):
+        return _Search.add
+    if generator_methods(kind):
+        return _Search.generator
+    container = next((CONTAINERS[base] for base in kind.__mro__ if base in CONTAINERS), None)
+    if container or _is_open(kind):
+        return partial(_Search.object, container=container, slots=slots_of(kind))
+    return _pass_by
+
+
+def _pass_by(search: _Search, thing: Any) -> None:
+    """Look into nothing."""
 
 
 @lru_cache(maxsize=1024)

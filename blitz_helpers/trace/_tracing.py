@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blitz_helpers.trace._guard import global_state_kept, numpy_state_kept
+from blitz_helpers.trace._guard import global_state_kept, other_generators_kept
 from blitz_helpers.trace._modules import (
     device_of,
     paths_of,
@@ -83,7 +83,7 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -
                 f"{reason}, and a model on the meta device has no values. "
                 "Use model.to_empty(device='cpu'), with weights, to run it for real."
             ) from None
-    with numpy_state_kept:
+    with other_generators_kept:
         try:
             return forward(model, modules, inputs, kwargs, reason)
         except FailedError as failed:
@@ -115,7 +115,7 @@ def _explained(
                 except NeedsValues as need:
                     if reason or device_of(modules).type == "meta":
                         return None
-                    with numpy_state_kept:
+                    with other_generators_kept:
                         return forward(copied, modules, args, named, need.reason, changes)
         except FailedError as following:
             return following.failure

@@ -1,0 +1,336 @@
+"""Places where a forward pass can leave something, each with what it held before."""
+
+from __future__ import annotations
+
+import random
+import sys
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from operator import is_, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MISSING = object()  # stands for what a name means that is not set
+
+
+class Place:
+    """An object and what it held. Traces that run at the same time share it."""
+
+    __slots__ = ("held", "owner", "users")
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.users: set[int] = set()
+        self.held: Any = self.read()
+
+    def read(self) -> Any:
+        """Return what the object holds now."""
+        raise NotImplementedError
+
+    def write(self) -> None:
+        """Make the object hold again what it held."""
+        raise NotImplementedError
+
+    def inside(self) -> Iterable[Any]:
+        """Return the objects to search next."""
+        return self.held  # type: ignore[no-any-return]  # a list
+
+    def put_back(self) -> None:
+        """Make the object hold again what it held, unless it still does."""
+        if not _same(self.read(), self.held):
+            self.write()
+
+
+def _same(now: list[Any], before: list[Any]) -> bool:
+    return len(now) == len(before) and all(map(is_, now, before))
+
+
+# Containers. A subclass is read and written by the methods of the built-in type, past its own.
+
+
+class Mapping(Place):
+    """A dictionary."""
+
+    __slots__ = ()
+
+    def read(self) -> list[Any]:
+        base = _base_of(self.owner)
+        return [*base.keys(self.owner), *base.values(self.owner)]
+
+    def write(self) -> None:
+        half = len(self.held) // 2
+        refill(self.owner, dict(zip(self.held[:half], self.held[half:], strict=True)))
+
+
+def _base_of(mapping: Any) -> Any:
+    return OrderedDict if isinstance(mapping, OrderedDict) else dict
+
+
+def refill(mapping: Any, before: dict[Any, Any]) -> None:
+    """Make a dictionary hold what it held before, in the same order."""
+    base = _base_of(mapping)
+    # Key by key: another thread may be reading the attributes of a module.
+    for key in [key for key in base.keys(mapping) if key not in before]:
+        base.__delitem__(mapping, key)
+    for key, value in before.items():
+        if base.get(mapping, key, MISSING) is not value:
+            base.__setitem__(mapping, key, value)
+    if not _same(list(base.keys(mapping)), list(before)):
+        base.clear(mapping)
+        base.update(mapping, before)
+
+
+class Items(Place):
+    """A list or a deque."""
+
+    __slots__ = ()
+
+    def read(self) -> list[Any]:
+        base = deque if isinstance(self.owner, deque) else list
+        return list(base.__iter__(self.owner))
+
+    def write(self) -> None:
+        base: Any = deque if isinstance(self.owner, deque) else list
+        base.clear(self.owner)
+        base.extend(self.owner, self.held)
+
+
+class Members(Place):
+    """A set."""
+
+    __slots__ = ()
+
+    def read(self) -> list[Any]:
+        return list(set.__iter__(self.owner))
+
+    def write(self) -> None:
+        set.clear(self.owner)
+        set.update(self.owner, self.held)
+
+
+CONTAINERS: dict[type, type[Place]] = {dict: Mapping, list: Items, deque: Items, set: Members}
+
+
+# What has names: closure cells, slots, globals, class attributes.
+
+
+class Names(Place):
+    """Some names of an object, each set or not."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, owner: Any, names: tuple[str, ...]) -> None:
+        self.names = names
+        super().__init__(owner)
+
+    def get(self, name: str) -> Any:
+        """Return what a name means, ``MISSING`` if it is not set."""
+        try:
+            return object.__getattribute__(self.owner, name)
+        except (AttributeError, ValueError):  # of a slot, of a cell
+            return MISSING
+
+    def read(self) -> list[Any]:
+        return list(map(self.get, self.names))
+
+    def write(self) -> None:
+        for name, value in zip(self.names, self.held, strict=True):
+            if self.get(name) is not value:
+                self.put(name, value)
+
+    def put(self, name: str, value: Any) -> None:
+        """Give a name its meaning back."""
+        if value is MISSING:
+            object.__delattr__(self.owner, name)
+        else:
+            object.__setattr__(self.owner, name, value)
+
+
+class Globals(Names):
+    """Some global variables of a Python module, by its dictionary."""
+
+    __slots__ = ()
+
+    def read(self) -> list[Any]:
+        return [self.owner.get(name, MISSING) for name in self.names]
+
+    def get(self, name: str) -> Any:
+        return self.owner.get(name, MISSING)
+
+    def put(self, name: str, value: Any) -> None:
+        if value is MISSING:
+            del self.owner[name]
+        else:
+            self.owner[name] = value
+
+
+class ClassAttributes(Names):
+    """Some attributes of a class itself."""
+
+    __slots__ = ()
+
+    def get(self, name: str) -> Any:
+        return vars(self.owner).get(name, MISSING)
+
+    def put(self, name: str, value: Any) -> None:
+        if value is MISSING:
+            delattr(self.owner, name)
+        else:
+            setattr(self.owner, name, value)
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Return the names of a type's ``__slots__``, as its objects know them."""
+    return tuple(
+        name
+        for base in kind.__mro__
+        if "__slots__" in vars(base)
+        for name, slot in vars(base).items()
+        if isinstance(slot, types.MemberDescriptorType)
+    )
+
+
+def _numpy_state(generator: Any) -> Any:
+    return generator.bit_generator.state
+
+
+def _set_numpy_state(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+# Random generators.
+
+
+class RandomState(Place):
+    """The state of a random generator."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        get, _ = generator_methods(type(self.owner))  # type: ignore[misc]  # it is a generator
+        return get(self.owner)
+
+    def inside(self) -> tuple[()]:
+        return ()
+
+    def put_back(self) -> None:
+        _, put = generator_methods(type(self.owner))  # type: ignore[misc]  # it is a generator
+        put(self.owner, self.held)
+
+
+def generator_methods(kind: type) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None:
+    """Return how a random generator of this type gives and takes its state."""
+    numpy: Any = sys.modules.get("numpy.random")
+    if issubclass(kind, random.Random):
+        return kind.getstate, kind.setstate
+    if issubclass(kind, torch.Generator) or (numpy and issubclass(kind, numpy.RandomState)):
+        return kind.get_state, kind.set_state  # type: ignore[attr-defined]  # both have them
+    if numpy and issubclass(kind, numpy.Generator):
+        return _numpy_state, _set_numpy_state
+    return None
+
+
+def _numpy_state(generator: Any) -> Any:
+    return generator.bit_generator.state
+
+
+def _set_numpy_state(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+# Modules, and the values of their tensors.
+
+
+_OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...
+_TREE = ("_parameters", "_buffers", "_modules")
+_tree = itemgetter(*_TREE)
+_hooks = itemgetter(*[name for name in _OWN if "hooks" in name])
+
+
+class Module(Place):
+    """A module: its class, attributes, parameters, buffers, modules and hooks.
+
+    Of its parameters and buffers, `requires_grad` and `.grad`.
+    """
+
+    __slots__ = ("flags", "hooks", "kind", "tensors")
+
+    def read(self) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+        """Return the dictionaries of the module with a copy of each; most for hooks are empty."""
+        attributes = self.owner.__dict__
+        self.kind = type(self.owner)
+        self.hooks = _hooks(attributes)
+        parameters, buffers, modules = _tree(attributes)
+        self.flags = [
+            (tensor, tensor.requires_grad, tensor.grad if tensor.is_leaf else None)
+            for tensor in (*parameters.values(), *buffers.values())
+            if tensor is not None
+        ]
+        dicts = [attributes, parameters, buffers, modules]
+        if any(self.hooks):
+            dicts += filter(None, self.hooks)
+        return [(now, now.copy()) for now in dicts]
+
+    def inside(self) -> list[Any]:
+        (attributes, _), *stores = self.held
+        found = [value for name, value in attributes.items() if name not in _OWN]
+        for store, _ in stores[2:]:
+            found += store.values()
+        return found
+
+    def put_back(self) -> None:
+        module = self.owner
+        if type(module) is not self.kind:  # a lazy module that became an ordinary one
+            module.__class__ = self.kind
+        if any(self.hooks):
+            filled = {id(now) for now, _ in self.held}
+            for store in self.hooks:
+                if id(store) not in filled:
+                    store.clear()
+        for now, before in self.held:
+            if len(now) != len(before) or not all(map(is_, now.values(), before.values())):
+                refill(now, before)
+        for tensor, requires_grad, grad in self.flags:
+            if tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
+            if (grad is not None or tensor.is_leaf) and tensor.grad is not grad:
+                tensor.grad = grad
+
+
+class Values(Place):
+    """The values of a tensor that is about to be written to, its attributes and its gradient."""
+
+    __slots__ = ("attributes", "data", "grad")
+
+    @torch.no_grad()
+    def read(self) -> Tensor:
+        tensor = self.owner
+        self.attributes = tensor.__dict__.copy()
+        self.data, self.grad = tensor.data, tensor.grad if tensor.is_leaf else None
+        return tensor.detach().clone()  # type: ignore[no-any-return]  # it is a tensor
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        tensor = self.owner
+        tensor.data = self.data
+        refill(tensor.__dict__, self.attributes)
+        if self.grad is not None:
+            tensor.grad = self.grad
+        # Large weights are often mapped from a file, and writing would copy its pages.
+        if self.data.numel() <= _SMALL or not _same_bits(self.data, self.held):
+            self.data.copy_(self.held)
+
+
+_SMALL = 1024  # numbers that are written back without being compared
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.is_meta:
+        return True
+    try:
+        return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    except RuntimeError:  # no such view of this layout: write it back
+        return False

@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import warnings
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ SHAPE = (2, 8)
 GLOBAL_FEATURES: list = []
 GLOBAL_CACHE: dict = {"nested": {"deeper": []}}
 LAST = None
+settings = ModuleType("settings")
 
 
 class Keeper(nn.Module):
@@ -403,6 +405,29 @@ class InItsGenerators(Keeper):
         self.generators["old numpy"].random()
 
 
+class InNewGlobalOfAModule(Keeper):
+    def kept(self):
+        return [settings.last] if hasattr(settings, "last") else []
+
+    def keep(self, y):
+        settings.last = y
+
+
+class InRenamedAttribute(Keeper):
+    """Has one attribute less and one more after each pass, which hold the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.ones(8)
+
+    def kept(self):
+        return [self.first] if "first" in vars(self) else [self.second * 2]
+
+    def keep(self, y):
+        if "first" in vars(self):
+            self.second = vars(self).pop("first")
+
+
 class InAskedForValues(InListSlot):
     """Asks for a value, so that it runs for real."""
 
@@ -418,6 +443,23 @@ class InAskedForValues(InListSlot):
         if y.sum() > -1e9:
             self.memory["sum"] += y.sum(0)
             self.memory["seen"].view(10, 10)[0].add_(1)
+
+
+class InScriptedNormAskedForValues(Keeper):
+    """Runs for real, so that the statistics of its scripted norm move."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated
+            self.norm = torch.jit.script(nn.BatchNorm1d(8))
+
+    def kept(self):
+        return [self.norm.running_mean]
+
+    def keep(self, y):
+        if y.sum() > -1e9:
+            self.norm(y)
 
 
 def _all_keepers(kind):

@@ -6,7 +6,8 @@ import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from operator import is_, itemgetter
 from typing import Any
 
@@ -44,7 +45,7 @@ class Place:
             self.write()
 
 
-def _same(now: list[Any], before: list[Any]) -> bool:
+def _same(now: Collection[Any], before: Collection[Any]) -> bool:
     return len(now) == len(before) and all(map(is_, now, before))
 
 
@@ -154,9 +155,6 @@ class Globals(Names):
 
     __slots__ = ()
 
-    def read(self) -> list[Any]:
-        return [self.owner.get(name, MISSING) for name in self.names]
-
     def get(self, name: str) -> Any:
         return self.owner.get(name, MISSING)
 
@@ -207,38 +205,30 @@ def _set_numpy_state(generator: Any, state: Any) -> None:
 class RandomState(Place):
     """The state of a random generator."""
 
-    __slots__ = ()
+    __slots__ = ("put",)
 
     def read(self) -> Any:
-        get, _ = generator_methods(type(self.owner))  # type: ignore[misc]  # it is a generator
-        return get(self.owner)
+        get, self.put = state_methods(self.owner)  # type: ignore[misc]  # it is a generator
+        return get()
 
     def inside(self) -> tuple[()]:
         return ()
 
     def put_back(self) -> None:
-        _, put = generator_methods(type(self.owner))  # type: ignore[misc]  # it is a generator
-        put(self.owner, self.held)
+        self.put(self.held)
 
 
-def generator_methods(kind: type) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None:
-    """Return how a random generator of this type gives and takes its state."""
+def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
+    """Return how a random generator gives and takes its state, ``None`` for anything else."""
     numpy: Any = sys.modules.get("numpy.random")
-    if issubclass(kind, random.Random):
-        return kind.getstate, kind.setstate
-    if issubclass(kind, torch.Generator) or (numpy and issubclass(kind, numpy.RandomState)):
-        return kind.get_state, kind.set_state  # type: ignore[attr-defined]  # both have them
-    if numpy and issubclass(kind, numpy.Generator):
-        return _numpy_state, _set_numpy_state
+    if isinstance(thing, random.Random):
+        return thing.getstate, thing.setstate
+    if isinstance(thing, (torch.Generator, numpy.RandomState) if numpy else torch.Generator):
+        return thing.get_state, thing.set_state
+    if numpy and isinstance(thing, numpy.Generator):
+        bits = thing.bit_generator
+        return partial(getattr, bits, "state"), partial(setattr, bits, "state")
     return None
-
-
-def _numpy_state(generator: Any) -> Any:
-    return generator.bit_generator.state
-
-
-def _set_numpy_state(generator: Any, state: Any) -> None:
-    generator.bit_generator.state = state
 
 
 # Modules, and the values of their tensors.
@@ -291,7 +281,9 @@ class Module(Place):
                 if id(store) not in filled:
                     store.clear()
         for now, before in self.held:
-            if len(now) != len(before) or not all(map(is_, now.values(), before.values())):
+            # A name that came for another one stands last.
+            renamed = next(reversed(now), None) is not next(reversed(before), None)
+            if renamed or not _same(now.values(), before.values()):
                 refill(now, before)
         for tensor, requires_grad, grad in self.flags:
             if tensor.requires_grad != requires_grad:

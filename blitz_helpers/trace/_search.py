@@ -31,8 +31,8 @@ from blitz_helpers.trace._places import (
     Names,
     Place,
     RandomState,
-    generator_methods,
     slots_of,
+    state_methods,
 )
 
 _LIMIT = 10_000  # objects, and items of one container: larger ones are taken for data
@@ -126,7 +126,8 @@ class _Search:
             self.add(self.keep(Names, thing, slots).inside())
 
     def generator(self, thing: Any) -> None:
-        self.keep(RandomState, thing)
+        if state_methods(thing):
+            self.keep(RandomState, thing)
 
     def module(self, module: nn.Module) -> None:
         self.seen.add(id(module))
@@ -178,8 +179,10 @@ class _Search:
                 for name in names:
                     self.named(vars(thing).get(name), names)
         elif isinstance(thing, _PASSAGES):
+            if isinstance(thing, types.MethodType):
+                owner = type(thing.__self__)
             for one in gc.get_referents(thing):
-                self.named(one, names, type(thing.__self__) if kind is types.MethodType else owner)
+                self.named(one, names, owner)
         else:
             self.things.append(thing)
 
@@ -215,16 +218,10 @@ def _way_into(kind: type) -> Way:
         return _Search.named
     if issubclass(kind, (tuple, frozenset)):
         return _Search.add
-    if generator_methods(kind):
-        return _Search.generator
     container = next((CONTAINERS[base] for base in kind.__mro__ if base in CONTAINERS), None)
     if container or _is_open(kind):
         return partial(_Search.object, container=container, slots=slots_of(kind))
-    return _pass_by
-
-
-def _pass_by(search: _Search, thing: Any) -> None:
-    """Look into nothing."""
+    return _Search.generator
 
 
 @lru_cache(maxsize=1024)

@@ -1,18 +1,20 @@
 """A training that was stopped and resumed is, to the last bit, one that never stopped."""
 
+import inspect
 import itertools
 import random
 import shutil
 import stat
 import sys
 import warnings
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 
 from blitz_helpers import adam_step, fit, momentum_step, sgd_step
@@ -101,6 +103,26 @@ def adding_noise(rng):
     return collate
 
 
+RNG = np.random.default_rng(6)
+
+
+def adding_global_noise(rows):
+    inputs, labels = zip(*rows, strict=True)
+    noise = [float(RNG.normal()) for _ in inputs]
+    return torch.stack(inputs) + torch.tensor(noise)[:, None], torch.stack(labels)
+
+
+class NoisyByItsClass(Dataset):
+    rng = random.Random(6)
+
+    def __len__(self):
+        return NUM_SAMPLES
+
+    def __getitem__(self, index):
+        inputs, label = data()[index]
+        return inputs + self.rng.random() + float(RNG.normal()), label
+
+
 LOADERS = {
     "a batch sampler around a sampler": lambda: DataLoader(
         data(), batch_sampler=BatchSampler(RandomSampler(data(), generator=seeded()), 8, False)
@@ -119,11 +141,17 @@ LOADERS = {
     "a generator in a closure": lambda: DataLoader(
         data(), 8, collate_fn=adding_noise(np.random.Generator(np.random.MT19937(2)))
     ),
+    "a global generator in a function": lambda: DataLoader(
+        data(), 8, collate_fn=adding_global_noise
+    ),
+    "generators of a class and of its module": lambda: DataLoader(NoisyByItsClass(), 8),
     "a list of batches": lambda: list(DataLoader(data(), 8)),
 }
 
 
 def seed_all():
+    RNG.bit_generator.state = np.random.PCG64(6).state
+    NoisyByItsClass.rng.seed(6)
     random.seed(3)
     np.random.seed(3)
 
@@ -278,6 +306,108 @@ def test_an_optimizer_of_torch_goes_on(tmp_path):
     assert_resumes(tmp_path, make=make, step=step)
 
 
+SCHEDULERS = {
+    "StepLR": lambda optimizer: lr_scheduler.StepLR(optimizer, 3, 0.5),
+    "MultiStepLR": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [3, 7, 12]),
+    "OneCycleLR": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=30),
+    "CyclicLR": lambda optimizer: lr_scheduler.CyclicLR(optimizer, 0.01, 0.2, 3),
+    "SequentialLR": lambda optimizer: lr_scheduler.SequentialLR(
+        optimizer,
+        [lr_scheduler.ConstantLR(optimizer, 0.5, 4), lr_scheduler.ExponentialLR(optimizer, 0.9)],
+        [5],
+    ),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_scheduler_of_torch_goes_on(tmp_path, scheduler):
+    made = []
+
+    def make():
+        made.append(make_model())
+        return made[-1]
+
+    def step():
+        optimizer = torch.optim.SGD(made[-1].parameters(), lr=0.1, momentum=0.9)
+        schedule = SCHEDULERS[scheduler](optimizer)
+
+        def rule(params):
+            optimizer.step()
+            schedule.step()
+
+        return rule
+
+    assert_resumes(tmp_path, make=make, step=step)
+
+
+def averaging(model):
+    average = torch.optim.swa_utils.AveragedModel(model)
+
+    def rule(params):
+        sgd_step(params, lr=0.1)
+        average.update_parameters(model)
+        with torch.no_grad():
+            for w, mean in zip(params, average.module.parameters(), strict=True):
+                w.lerp_(mean, 0.1)
+
+    return rule
+
+
+def test_an_averaged_model_that_the_rule_keeps_goes_on(tmp_path):
+    made = []
+
+    def make():
+        made.append(make_model())
+        return made[-1]
+
+    assert_resumes(tmp_path, make=make, step=lambda: averaging(made[-1]))
+
+
+def test_a_refused_resume_leaves_an_averaged_model_as_it_was(tmp_path):
+    path, model = tmp_path / "net.pt", make_model()
+    fit(model, loader(), averaging(model), 1, checkpoint=path)
+    again, samples = make_model(), data()
+    rule = averaging(again)
+    before = [w.clone() for w in inspect.getclosurevars(rule).nonlocals["average"].parameters()]
+    samples.tensors[1].fill_(99)
+    batches = DataLoader(samples, 8, shuffle=True, generator=seeded())
+    with pytest.raises(ValueError, match="label 99 is out of range"):
+        fit(again, batches, rule, 2, resume_from=path)
+    after = inspect.getclosurevars(rule).nonlocals["average"].parameters()
+    assert all(map(torch.equal, before, after))
+
+
+def test_a_rule_with_a_state_dict_goes_on(tmp_path):
+    class Fading:
+        def __init__(self):
+            self.count = 0
+
+        def __call__(self, params):
+            self.count += 1
+            sgd_step(params, lr=0.1 / self.count)
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    assert_resumes(tmp_path, step=Fading)
+
+
+def test_a_variable_called_like_an_argument_is_kept_beside_it(tmp_path):
+    def step():
+        state = {}
+
+        def rule(params, **bound):
+            adam_step(params, state, lr=0.01)
+            momentum_step(params, bound["state"], lr=0.01)
+
+        return partial(rule, state={})
+
+    assert_resumes(tmp_path, step=step)
+
+
 @pytest.fixture
 def trained(tmp_path):
     """Return a checkpoint of one epoch, with all that makes it up."""
@@ -320,8 +450,8 @@ def test_any_flipped_bit_is_found(trained):
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
-    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 2)
-    refused(trained, "written by another version of blitz_helpers: its layout is 1, 2 is expected")
+    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 3)
+    refused(trained, "written by another version of blitz_helpers: its layout is 2, 3 is expected")
 
 
 def test_a_checkpoint_of_another_dtype_is_refused(trained):
@@ -348,7 +478,19 @@ def test_a_bad_first_batch_after_a_resume_changes_nothing(trained):
 
 @pytest.mark.parametrize(
     "value",
-    [OrderedDict(a=1), {1, 2}, frozenset("ab"), np.arange(6).reshape(2, 3), np.float32(0.1), None],
+    [
+        *(
+            OrderedDict(a=1),
+            Counter("aab"),
+            {1, 2},
+            frozenset("ab"),
+            torch.Size([2]),
+            b"",
+            b"a\xff",
+        ),
+        *(np.arange(6).reshape(2, 3), np.zeros((0, 2)), np.array(3.5), np.array(["a", "bcd"])),
+        *(np.float32(0.1), np.longdouble(1) / 3, np.datetime64("2026-01-01"), None),
+    ],
 )
 def test_whatever_is_saved_is_given_back(tmp_path, value):
     def rule(params, state):

@@ -1,8 +1,9 @@
 """The training loop, its history and checkpoints, and the evaluation of a network."""
 
 from blitz_helpers.training._evaluation import Evaluation, evaluate
-from blitz_helpers.training._fit import DivergenceError, fit
+from blitz_helpers.training._fit import fit
 from blitz_helpers.training._history import History
+from blitz_helpers.training._loop import DivergenceError
 
 __all__ = ["DivergenceError", "Evaluation", "History", "evaluate", "fit"]
 for _record in (DivergenceError, Evaluation, History):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import secrets
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,121 +15,121 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from blitz_helpers.training._memory import Memory, write
+from blitz_helpers.training._encoding import decode, encode
+from blitz_helpers.training._history import Record
 from blitz_helpers.training._processes import from_all, from_first, rank
-from blitz_helpers.training._randomness import RandomStates
+from blitz_helpers.training._state import State
 
-_VERSION = 1
+_VERSION = 2
 _MARK = b"blitz_helpers"  # followed at the end of a file by the digest of all that precedes
-_DIGEST = "sha256"
-_DIGEST_SIZE = hashlib.new(_DIGEST).digest_size
 
 
 class Checkpoints:
     """Reads and writes the checkpoints of one training.
 
-    ``record`` and the model's state are those of this process; random states, of all processes.
+    The first process reads and writes; random states are those of all processes.
     """
 
-    def __init__(
-        self, module: nn.Module, memory: Memory, random: RandomStates, steps_per_epoch: int
-    ) -> None:
-        self._module, self._memory, self._random = module, memory, random
-        self._steps_per_epoch = steps_per_epoch
+    def __init__(self, module: nn.Module, state: State) -> None:
+        self._module, self._state = module, state
 
-    def save(self, path: Path | None, record: dict[str, Any]) -> None:
-        """Write the file in the first process, with the random states of all processes."""
-        random = from_all(self._random.get())
-        if path is None or rank() != 0:
+    def save(self, path: Path, record: Record) -> None:
+        random = from_all({name: source.get() for name, source in self._state.random.items()})
+        if rank() != 0:
             return
+        names: dict[torch.Tensor, str] = {w: name for name, w in self._module.named_parameters()}
         model = self._module.state_dict()
-        for name, value in model.items():
-            if not isinstance(value, torch.Tensor):
-                write(value, f"the model's {name}", {})  # raises if it cannot be read again
+        memory = self._state.remembered()
         _write_file(
             path,
             {
                 "version": _VERSION,
-                "model": model,
-                "memory": self._memory.get(),
-                "record": record,
-                "steps_per_epoch": self._steps_per_epoch,
-                "random": random,
+                "model": {n: encode(value, f"the model's {n}", {}) for n, value in model.items()},
+                "memory": {n: encode(source.get(), n, names) for n, source in memory.items()},
+                "record": asdict(record),
+                "generators": list(self._state.generators),
+                "random": encode(random, "random", {}),
             },
         )
 
-    def load(self, path: Path | None) -> dict[str, Any] | None:
+    def load(self, path: Path, steps_per_epoch: int) -> dict[str, Any]:
         """Return the first process's checkpoint after checking all of it; restore nothing yet.
 
         Raises:
             ValueError: it is damaged, or from another training.
         """
-        data, error = None, None
-        if path is not None and rank() == 0:
+        data, error = b"", None
+        if rank() == 0:
             try:
                 data = _read_file(path)
             except (OSError, ValueError) as failure:
                 error = failure
-        path, data, error = from_first((path, data, error))
+        data, error = from_first((data, error))
         if error is not None:
             raise error
-        if data is None:
-            return None
         device = next((w.device for w in self._module.parameters()), None)
-        try:
-            found = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-            version = found["version"]
-        except (KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as failure:
-            raise ValueError(_damaged(path)) from failure
-        if version != _VERSION:
+        found: dict[str, Any] = torch.load(io.BytesIO(data), device, weights_only=True)
+        if found["version"] != _VERSION:
             raise ValueError(
                 f"{path} was written by another version of blitz_helpers: its layout is "
-                f"{version!r}, {_VERSION} is expected. Resume with that version, or start anew."
+                f"{found['version']!r}, {_VERSION} is expected. Resume with that version, or "
+                "start anew."
             )
-        self._check(path, found)
-        return dict(found)
+        self._check(path, found, steps_per_epoch)
+        return found
 
-    def restore(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Restore everything as it was saved, and return the record."""
-        self._module.load_state_dict(found["model"])
-        self._memory.set(found["memory"])
-        random = found["random"]
-        self._random.set(random[rank()] if rank() < len(random) else random[0])
-        return dict(found["record"])
+    def restore(self, found: dict[str, Any]) -> None:
+        parameters = dict(self._module.named_parameters())
+        self._module.load_state_dict({n: decode(kept, {}) for n, kept in found["model"].items()})
+        for name, kept in found["memory"].items():
+            self._state.memory[name].set(decode(kept, parameters))
+        of_processes = decode(found["random"], {})
+        random = of_processes[rank() if rank() < len(of_processes) else 0]
+        for name in random.keys() & self._state.random.keys():  # not every machine has a GPU
+            self._state.random[name].set(random[name])
 
-    def _check(self, path: Path | None, found: dict[str, Any]) -> None:
+    def _check(self, path: Path, found: dict[str, Any], steps_per_epoch: int) -> None:
         ours, theirs = self._module.state_dict(), found["model"]
         for name in ours | theirs:
             if name in ours and is_lazy(ours[name]):
                 continue
-            for described in (_shape, _dtype):
-                here, there = described(ours.get(name)), described(theirs.get(name))
-                if here == there:
-                    continue
-                raise ValueError(
-                    f"{path} is of another network: {name} is {there} there and {here} here. "
-                    "Build the model as it was then."
-                )
-        memory, needed = set(found["memory"]), self._memory.needed()
-        if not needed <= memory <= self._memory.names():
+            here, there = _kind(ours.get(name)), _kind(theirs.get(name))
+            for mine, other in zip(here, there, strict=False):
+                if mine != other:
+                    raise ValueError(
+                        f"{path} is of another network: {name} is {other} there and {mine} here. "
+                        "Build the model as it was then."
+                    )
+        memory, needed = set(found["memory"]), set(self._state.remembered())
+        if not needed <= memory <= set(self._state.memory):
             raise ValueError(
                 f"{path} was written with another update rule: it remembers "
                 f"{_listed(memory)} for it, step has {_listed(needed)}. Bind what it remembers "
                 "as it was bound then."
             )
-        random = set(found["random"][0]) - {"torch", "python", "numpy"}
-        random = {name for name in random if not name.startswith("device ")}
-        if random != self._random.own:
+        generators = set(found["generators"])
+        if generators != set(self._state.generators):
             raise ValueError(
                 f"{path} was written with another loader, model or rule: it keeps the random "
-                f"states of {_listed(random)}, here are {_listed(self._random.own)}. "
-                "Build them as they were then."
+                f"states of {_listed(generators)}, here are {_listed(set(self._state.generators))}."
+                " Build them as they were then."
             )
-        if found["steps_per_epoch"] != self._steps_per_epoch:
+        promised = found["record"]["promised"]
+        if promised != steps_per_epoch:
             raise ValueError(
-                f"{path} was written with {found['steps_per_epoch']} batches an epoch, the loader "
-                f"has {self._steps_per_epoch}. Use the same dataset and batch size."
+                f"{path} was written with {promised} batches an epoch, the loader has "
+                f"{steps_per_epoch}. Use the same dataset and batch size."
             )
+
+
+def _kind(value: Any) -> tuple[object, ...]:
+    if value is None:
+        return ("missing",)
+    return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else ("no tensor",)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def check_writable(path: Path) -> None:
@@ -160,7 +160,7 @@ def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:
             # A file that cannot be read back must not replace one that can.
             torch.load(file, map_location="meta", weights_only=True)
             file.seek(0)
-            digest = hashlib.file_digest(file, _DIGEST).digest()
+            digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0, os.SEEK_END)
             file.write(_MARK + digest)
             file.flush()
@@ -174,30 +174,10 @@ def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:
 
 def _read_file(path: Path) -> bytes:
     """Return what ``torch.save`` wrote, after checking every bit against the digest."""
-    data = path.read_bytes()
-    end = len(data) - len(_MARK) - _DIGEST_SIZE
-    digest = hashlib.new(_DIGEST, memoryview(data)[: max(end, 0)]).digest()
-    if end < 0 or data[end:] != _MARK + digest:
-        raise ValueError(_damaged(path))
-    return data[:end]
-
-
-def _damaged(path: Path | None) -> str:
-    return (
-        f"{path} is damaged, or was not written by fit. Use an earlier one, or start "
-        "without resume_from."
-    )
-
-
-def _shape(value: Any) -> str:
-    if value is None:
-        return "missing"
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else "no tensor"
-
-
-def _dtype(value: Any) -> str:
-    return str(getattr(value, "dtype", "no tensor"))
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+    saved, mark, digest = path.read_bytes().rpartition(_MARK)
+    if not mark or hashlib.sha256(saved).digest() != digest:
+        raise ValueError(
+            f"{path} is damaged, or was not written by fit. Use an earlier one, or start without "
+            "resume_from."
+        )
+    return saved

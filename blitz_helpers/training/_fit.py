@@ -7,53 +7,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from blitz_helpers.training._checkpoint import Checkpoints, check_writable
 from blitz_helpers.training._evaluation import Loader, check_batches, evaluate, mode, unwrapped
-from blitz_helpers.training._history import History, Record
-from blitz_helpers.training._loop import Log, Loop, NotFiniteError, Run
-from blitz_helpers.training._memory import Memory
+from blitz_helpers.training._history import History, Record, mean
+from blitz_helpers.training._loop import Log, Loop, Run
 from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._progress import Progress
-from blitz_helpers.training._randomness import RandomStates
 from blitz_helpers.training._reach import reachable
-
-
-class DivergenceError(FloatingPointError):
-    """The loss or a weight became NaN or infinite, and training stopped.
-
-    Attributes:
-        step: the step where it was noticed, counted from 1.
-        parameters: the names of the parameters that are not finite, nearest to the loss first.
-        history: the training up to that step.
-
-    >>> from functools import partial
-    >>> import torch
-    >>> from torch import nn
-    >>> from blitz_helpers import fit, sgd_step
-    >>> batch = torch.full((1, 2), 1e20), torch.tensor([0])
-    >>> model = nn.Linear(2, 2)
-    >>> _ = nn.init.zeros_(model.weight)
-    >>> try:
-    ...     fit(model, [batch, batch], partial(sgd_step, lr=1e30), epochs=1)
-    ... except DivergenceError as error:
-    ...     print(error.step, error.parameters)
-    2 ('weight',)
-    """
-
-    def __init__(self, message: str, step: int, parameters: tuple[str, ...], history: History):
-        super().__init__(message)
-        self.step = step
-        self.parameters = parameters
-        self.history = history
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.step, self.parameters, self.history), vars(self)
+from blitz_helpers.training._state import State
 
 
 def fit(
@@ -116,45 +82,45 @@ def fit(
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
     _check_alike(len(loader), epochs)
     module = unwrapped(model)
-    memory = Memory(step, module)
-    random = RandomStates(
-        module, loader=loader, val_loader=val_loader, step=step, lr_schedule=lr_schedule
+    state = State(module, step, loader=loader, val_loader=val_loader, lr_schedule=lr_schedule)
+    checkpoints = Checkpoints(module, state)
+    source, target = from_first(
+        [None if path is None else Path(path) for path in (resume_from, checkpoint)]
     )
-    checkpoints = Checkpoints(module, memory, random, len(loader))
-    source, target = (None if path is None else Path(path) for path in (resume_from, checkpoint))
-    found = checkpoints.load(source)
+    record, found = Record(epochs, promised=len(loader)), None
+    if source is not None:
+        found = checkpoints.load(source, steps_per_epoch=len(loader))
+        record = Record(**found["record"] | {"epochs": epochs})
     if target is not None and rank() == 0:
         check_writable(target)
-    saves = from_first(target is not None)
+    # A DistributedSampler, even inside a batch sampler, reshuffles only if it is told the epoch.
+    samplers = [part for _, part in reachable(loader) if hasattr(type(part), "set_epoch")]
 
-    record, log = Record(epochs, promised=len(loader)), Log(run)
-    good: tuple[Path | None, int] | None = None  # the last good checkpoint and its epoch
+    log = Log(run)
     try:
-        with _unchanged_if_refused(module, memory, random, record, resuming=found is not None):
-            if found is not None:
-                if len(found["record"]["steps"]) < epochs:
-                    _start_lasting_workers(loader, val_loader)
-                record.resume(checkpoints.restore(found))
-                good = source, len(record.steps)
-            progress = Progress(epochs, record.num_steps(), record.resumed_at, shown=rank() == 0)
+        with _unchanged_if_refused(module, state, record, resuming=found is not None):
+            progress = Progress(epochs, record.num_steps(), len(record.losses), rank() == 0)
             loop = Loop(model, step, lr_schedule, record, log, progress)
+            if source is not None and found is not None:
+                if len(record.steps) < epochs:
+                    _start_lasting_workers(loader, val_loader)
+                checkpoints.restore(found)
+                loop.checkpoint = source, len(record.steps)
             with mode(model, training=True), progress:
                 for epoch in range(len(record.steps), epochs):
-                    _deal_anew(loader, epoch)
-                    try:
-                        loop.train_epoch(loader)
-                    except NotFiniteError as found_out:
-                        raise _divergence(found_out, module, loop, record, good) from None
+                    for sampler in samplers:
+                        sampler.set_epoch(epoch)
+                    loop.train_epoch(loader)
                     if val_loader is not None:
                         result = evaluate(module, val_loader)
                         record.val_losses.append(result.loss)
                         record.val_accuracies.append(result.accuracy)
                         log.add({"val/loss": result.loss, "val/accuracy": result.accuracy})
                     log.flush()
-                    if saves:
-                        checkpoints.save(target, record.kept())
-                        good = target, epoch + 1
-                    progress.end_epoch(epoch + 1, record.epoch_loss())
+                    if target is not None:
+                        checkpoints.save(target, record)
+                        loop.checkpoint = target, epoch + 1
+                    progress.end_epoch(epoch + 1, mean(record.losses[-record.steps[-1] :]))
     except KeyboardInterrupt:
         return record.history(interrupted=True)
     finally:
@@ -164,25 +130,27 @@ def fit(
 
 @contextmanager
 def _unchanged_if_refused(
-    module: nn.Module, memory: Memory, random: RandomStates, record: Record, resuming: bool
+    module: nn.Module, state: State, record: Record, resuming: bool
 ) -> Iterator[None]:
     """Restore everything if an error is raised before the first step is done."""
     # A forward pass can change only buffers; weights change only if a checkpoint is restored.
     tensors = [*module.buffers(), *(module.parameters() if resuming else ())]
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
     gradients = [(w, w.grad) for w in module.parameters()]
-    remembered, drawn = memory.copy(), random.get()
+    sources = [*state.memory.values(), *state.random.values()]
+    values = [source.get() for source in sources]
+    num_steps = len(record.losses)
     try:
         yield
     except Exception:
-        if len(record.losses) == record.resumed_at:
+        if len(record.losses) == num_steps:
             with torch.no_grad():
                 for tensor, copy in copies:
                     tensor.copy_(copy)
             for w, gradient in gradients:
                 w.grad = gradient
-            memory.put_back(remembered)
-            random.set(drawn)
+            for source, value in zip(sources, values, strict=True):
+                source.set(value)
         raise
 
 
@@ -203,9 +171,9 @@ def _start_lasting_workers(*loaders: Loader | None) -> None:
     Starting them draws a random number, which the interrupted training had already drawn.
     """
     for loader in loaders:
-        if not getattr(loader, "persistent_workers", False):
+        if loader is None or not getattr(loader, "persistent_workers", False):
             continue
-        iter(loader)  # type: ignore[arg-type]  # None has no such attribute
+        iter(loader)
         dataset = getattr(loader, "dataset", None)
         if type(dataset).__module__.partition(".")[0] != "torch":
             warnings.warn(
@@ -214,54 +182,3 @@ def _start_lasting_workers(*loaders: Loader | None) -> None:
                 "persistent_workers=False.",
                 stacklevel=3,
             )
-
-
-def _deal_anew(loader: Loader, epoch: int) -> None:
-    # A DistributedSampler, even inside a batch sampler, reshuffles only if it is told the epoch.
-    for _, part in reachable(loader):
-        if hasattr(type(part), "set_epoch"):
-            part.set_epoch(epoch)
-
-
-def _divergence(
-    found_out: NotFiniteError,
-    module: nn.Module,
-    loop: Loop,
-    record: Record,
-    good: tuple[Path | None, int] | None,
-) -> DivergenceError:
-    # Gradients start at the loss, so they reach the last of several bad parameters first.
-    bad = tuple(name for name, w in module.named_parameters() if not w.isfinite().all())[::-1]
-    rest = f", then {', '.join(bad[1:])}" if bad[1:] else ""
-    is_lr = False
-    if bad and loop.trained_on is None:
-        where = (
-            f"Before the first step {', '.join(bad)} held values that are not finite: load or draw "
-            "the weights anew."
-        )
-    elif bad and not _has_finite_inputs(loop.trained_on):
-        where = (
-            "The inputs of the batch before were not finite: mend the data. The parameter that "
-            f"went bad first is {bad[0]}{rest}."
-        )
-    elif bad:
-        is_lr = True
-        where = f"The parameter that went bad first is {bad[0]}{rest}."
-    elif not _has_finite_inputs(loop.batch):
-        where = "All parameters are finite, but the inputs of this batch are not: mend the data."
-    else:
-        is_lr = True
-        sizes = {name: w.detach().abs().max().item() for name, w in module.named_parameters()}
-        name = max(sizes, key=sizes.__getitem__)
-        where = f"No parameter went bad yet; {name} is the largest, up to {sizes[name]:.2g}."
-    if good is not None and good[0] is not None:
-        with_lr = " with a smaller lr" if is_lr else ""
-        where += f" {good[0]} is good, of epoch {good[1]}: resume from it{with_lr}."
-    elif is_lr:
-        where += " Try a smaller lr."
-    message = f"Training stopped at step {found_out.step}: {found_out}. {where}"
-    return DivergenceError(message, found_out.step, bad, record.history())
-
-
-def _has_finite_inputs(batch: tuple[Tensor, Tensor] | None) -> bool:
-    return batch is None or bool(batch[0].isfinite().all())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from blitz_helpers._tables import html_table, scroll_box, text_table
 
@@ -79,15 +78,9 @@ class History:
         return scroll_box(html_table(*self._table()) + note, "History of a training")
 
 
-_KEPT = ("losses", "steps", "val_losses", "val_accuracies")
-
-
 @dataclass
 class Record:
-    """The record that a training keeps as it goes.
-
-    ``promised`` is the length of its loader, ``resumed_at`` the number of steps of earlier runs.
-    """
+    """The record that a training keeps as it goes; ``promised`` is the length of its loader."""
 
     epochs: int
     promised: int
@@ -95,7 +88,6 @@ class Record:
     steps: list[int] = field(default_factory=list)  # of each complete epoch
     val_losses: list[float] = field(default_factory=list)
     val_accuracies: list[float] = field(default_factory=list)
-    resumed_at: int = 0
 
     @property
     def unfinished(self) -> int:
@@ -112,29 +104,15 @@ class Record:
 
     def history(self, interrupted: bool = False) -> History:
         usual = self.steps[0] if self.steps else max(self.promised, self.unfinished + 1)
-        even = all(steps == usual for steps in self.steps) and self.unfinished < usual
+        is_even = all(steps == usual for steps in self.steps) and self.unfinished < usual
         return History(
             losses=tuple(self.losses),
             steps_per_epoch=usual,
             val_losses=tuple(self.val_losses),
             val_accuracies=tuple(self.val_accuracies),
             interrupted=interrupted,
-            epoch_steps=() if even else tuple(self.steps),
+            epoch_steps=() if is_even else tuple(self.steps),
         )
-
-    def epoch_loss(self) -> float:
-        """Return the mean loss of the last complete epoch."""
-        return mean(self.losses[-self.steps[-1] :])
-
-    def kept(self) -> dict[str, Any]:
-        """Return the part that a checkpoint stores."""
-        return {name: list(getattr(self, name)) for name in _KEPT}
-
-    def resume(self, kept: dict[str, Any]) -> None:
-        """Continue from what a checkpoint stored."""
-        for name in _KEPT:
-            setattr(self, name, list(kept[name]))
-        self.resumed_at = len(self.losses)
 
 
 def mean(losses: Sequence[float]) -> float:

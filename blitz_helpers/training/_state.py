@@ -1,0 +1,160 @@
+"""Finds the state of a training outside its model: what the rule remembers, and random states."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from copy import deepcopy
+from functools import partial
+from itertools import chain
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from blitz_helpers.training._reach import reachable
+
+
+class Source(NamedTuple):
+    """A value that a checkpoint holds, as functions that read and restore it.
+
+    A source that is ``needed`` is saved even if it holds nothing for a parameter of the model.
+    """
+
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+    needed: bool = False
+
+
+class State:
+    """The state of a training outside its model.
+
+    ``memory`` has the dicts that the update rule can reach, and all objects with a ``state_dict``:
+    optimizers, schedulers, averaged models. ``generators`` has the random generators held by the
+    model and the ``parts``; ``random`` has these and the global ones, of devices too. Random states
+    inside worker processes are out of reach.
+    """
+
+    def __init__(self, model: nn.Module, step: Callable[..., object], **parts: object) -> None:
+        self._params, self._modules = set(model.parameters()), set(model.modules())
+        self._bound: set[str] = set()
+        if isinstance(step, partial):
+            self._bound = {*step.keywords, *(f"args[{place}]" for place in range(len(step.args)))}
+        self.memory = _sources(_held(step, ""), self._memory_source)
+        roots = {"model": model, "step": step, **parts}
+        held = chain.from_iterable(_held(root, name) for name, root in roots.items())
+        self.generators = _sources(held, _random_source)
+        self.random = _global_sources(model) | self.generators
+
+    def remembered(self) -> dict[str, Source]:
+        """Return the memory that a checkpoint made now would hold.
+
+        Dicts that are not bound to the rule, but reached through a closure, an attribute or a
+        global name, count only if they hold something for a parameter of the model.
+        """
+        chosen: dict[str, Source] = {}
+        for name, source in self.memory.items():
+            is_inside = name.startswith(tuple(outer + mark for outer in chosen for mark in "[."))
+            if source.needed or not (is_inside or self._params.isdisjoint(source.get())):
+                chosen[name] = source
+        return chosen
+
+    def _memory_source(self, name: str, thing: Any) -> Source | None:
+        if isinstance(thing, nn.Module):
+            if not self._modules.isdisjoint(thing.modules()):
+                return None  # saved already, as the model or as part of another module
+            self._modules.update(thing.modules())
+            # Copied, since a module restores its state into the very tensors that it gave.
+            return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
+        if hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict"):
+            return Source(thing.state_dict, thing.load_state_dict, needed=True)
+        if isinstance(thing, MutableMapping):
+            return Source(lambda: dict(thing), partial(_refill, thing), name in self._bound)
+        return None
+
+
+def _refill(memory: MutableMapping[Any, Any], kept: dict[Any, Any]) -> None:
+    memory.clear()
+    memory.update(kept)
+
+
+def _held(root: object, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield what ``root`` and its classes hold, and the global variables that their code names."""
+    classes: dict[Any, None] = {}  # in order, each once
+    functions: dict[Any, None] = {}
+    for place, thing in reachable(root, name):
+        yield place, thing
+        classes |= dict.fromkeys(type(thing).__mro__)
+        functions |= dict.fromkeys([thing] if isinstance(thing, FunctionType) else [])
+    shared = [item for cls in classes if _is_users(cls) for item in vars(cls).items()]
+    functions |= {value: None for _, value in shared if isinstance(value, FunctionType)}
+    for function in filter(_is_users, functions):
+        shared += [(n, function.__globals__.get(n)) for n in _names(function.__code__)]
+    for variable, value in shared:
+        yield from reachable(value, variable)
+
+
+def _is_users(code: type | FunctionType) -> bool:
+    return (code.__module__ or "").partition(".")[0] not in ("builtins", "numpy", "torch")
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):  # of a comprehension or an inner function
+            yield from _names(constant)
+
+
+def _sources(
+    found: Iterable[tuple[str, Any]], source_of: Callable[[str, Any], Source | None]
+) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    seen: dict[int, Any] = {}  # keeps the objects alive, since ids of freed objects are reused
+    for name, thing in found:
+        source = None if id(thing) in seen else source_of(name, thing)
+        if source is not None:
+            seen[id(thing)] = thing
+            while name in sources:  # a closure may call its variable as another calls an argument
+                name += "'"
+            sources[name] = source
+    return sources
+
+
+def _global_sources(model: nn.Module) -> dict[str, Source]:
+    numpy = sys.modules.get("numpy")
+    found = {"torch": torch.default_generator, "python": random, "numpy": numpy and numpy.random}
+    devices = dict.fromkeys(w.device for w in model.parameters())
+    return _sources(found.items(), _random_source) | {
+        f"device {number}": _device_source(device)
+        for number, device in enumerate(d for d in devices if d.type not in ("cpu", "meta"))
+    }
+
+
+def _device_source(device: torch.device) -> Source:
+    module = torch.get_device_module(device)
+    which = () if device.type == "mps" else (device,)  # there is only one mps device
+    return Source(
+        lambda: module.get_rng_state(*which),
+        lambda state: module.set_rng_state(state.cpu(), *which),
+    )
+
+
+def _random_source(name: str, thing: Any) -> Source | None:
+    if isinstance(thing, torch.Generator):
+        # A checkpoint is loaded onto the model's device, but torch wants random states on the CPU.
+        return Source(thing.get_state, lambda state: thing.set_state(state.cpu()))
+    if thing is random or (
+        isinstance(thing, random.Random) and not isinstance(thing, random.SystemRandom)
+    ):
+        return Source(thing.getstate, thing.setstate)
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    if thing is numpy.random or isinstance(thing, numpy.random.RandomState):
+        return Source(lambda: thing.get_state(legacy=False), thing.set_state)
+    bits = thing.bit_generator if isinstance(thing, numpy.random.Generator) else thing
+    if isinstance(bits, numpy.random.BitGenerator):
+        return Source(lambda: bits.state, lambda state: setattr(bits, "state", state))
+    return None

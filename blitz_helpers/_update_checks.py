@@ -45,10 +45,8 @@ def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, 
             )
         if dense and g.layout is not torch.strided:
             raise ValueError(f"params[{index}].grad is sparse. Use sgd_step without weight_decay.")
-        if not _is_writable(w):
-            raise _not_writable(f"params[{index}]", w)
-        if not _fits(g, w, exactly=dense):
-            raise _misfit(f"params[{index}].grad", g, w)
+        _check_writable(f"params[{index}]", w)
+        _check_fits(f"params[{index}].grad", g, w, exactly=dense)
         moving.append((w, g))
     if len({id(w) for w in params}) < len(params):
         raise ValueError("params names a tensor twice, which would move twice. Name each once.")
@@ -68,10 +66,8 @@ def check_velocities(
                 f"velocities must hold a tensor for each parameter, got a {type(v).__name__}. From "
                 "an optimizer of torch take optimizer.state[w]['momentum_buffer'] for each w."
             )
-        if not _is_writable(v):
-            raise _not_writable("velocities[w]", v)
-        if not _fits(v, w, exactly=False):
-            raise _misfit("velocities[w]", v, w)
+        _check_writable("velocities[w]", v)
+        _check_fits("velocities[w]", v, w, exactly=False)
         # torch adds a sparse tensor to a dense one, but not a dense one to a sparse one.
         sparse_v, sparse_g = (x.layout is not torch.strided for x in (v, g))
         if (sparse_v and not sparse_g) or (nesterov and sparse_g and not sparse_v):
@@ -87,8 +83,7 @@ def check_adam_state(
     _check_memory("state", state)
     for w, _ in moving:
         kept = state.get(w, {})
-        # Like torch, treat an empty entry as a parameter that has not moved yet.
-        if isinstance(kept, MutableMapping) and not kept:
+        if kept == {}:  # like torch, treat it as a parameter that has not moved yet
             continue
         if not isinstance(kept, MutableMapping) or kept.keys() != set(_ADAM_MEMORY):
             given = f"one of {', '.join(map(str, kept))}" if isinstance(kept, Mapping) else kept
@@ -98,16 +93,12 @@ def check_adam_state(
                 "not computed here.)"
             )
         _check_step_count(kept["step"])
-        for name in ("exp_avg", "exp_avg_sq"):
-            average = kept[name]
+        for key in ("exp_avg", "exp_avg_sq"):
+            name, average = f"state[w][{key!r}]", kept[key]
             if not isinstance(average, Tensor):
-                raise TypeError(
-                    f"state[w][{name!r}] must be a tensor, got a {type(average).__name__}."
-                )
-            if not _is_writable(average):
-                raise _not_writable(f"state[w][{name!r}]", average)
-            if not _fits(average, w, exactly=True):
-                raise _misfit(f"state[w][{name!r}]", average, w)
+                raise TypeError(f"{name} must be a tensor, got a {type(average).__name__}.")
+            _check_writable(name, average)
+            _check_fits(name, average, w, exactly=True)
 
 
 def _check_memory(name: str, memory: object) -> None:
@@ -133,43 +124,27 @@ def _check_step_count(step: object) -> None:
         raise ValueError(f"state[w]['step'] must be 0 or more and finite, got {step}.")
 
 
-def _is_writable(tensor: Tensor) -> bool:
+def _check_writable(name: str, tensor: Tensor) -> None:
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        return False
-    return not _is_expanded(tensor)
-
-
-def _is_expanded(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and 0 in tensor.stride()
-        and any(n > 1 and by == 0 for n, by in zip(tensor.shape, tensor.stride(), strict=True))
-    )
-
-
-def _not_writable(name: str, tensor: Tensor) -> ValueError:
-    if _is_expanded(tensor):
-        return ValueError(
+        raise ValueError(
+            f"{name} was made in inference mode and cannot be changed outside it. Use a clone() "
+            "made outside."
+        )
+    if tensor.layout is not torch.strided or 0 not in tensor.stride():
+        return
+    if any(n > 1 and by == 0 for n, by in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise ValueError(
             f"{name} is expanded: several of its entries are one number in memory, and cannot "
             "move apart. Use its contiguous()."
         )
-    return ValueError(
-        f"{name} was made in inference mode and cannot be changed outside it. Use a "
-        "clone() made outside."
-    )
 
 
-def _fits(tensor: Tensor, w: Tensor, exactly: bool) -> bool:
-    return (
-        tensor.shape == w.shape
-        and tensor.device == w.device
-        and (tensor.dtype == w.dtype or (not exactly and torch.can_cast(tensor.dtype, w.dtype)))
-    )
-
-
-def _misfit(name: str, tensor: Tensor, w: Tensor) -> ValueError:
-    return ValueError(
-        f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, its parameter "
-        f"{w.dtype} {tuple(w.shape)} on {w.device}: they must be alike. Where the parameter has "
-        "changed, begin anew, with zero_grad() and an empty memory."
-    )
+def _check_fits(name: str, tensor: Tensor, w: Tensor, exactly: bool) -> None:
+    """Raise an error unless both have the same shape, device and, at least nearly, dtype."""
+    fits = tensor.dtype == w.dtype or (not exactly and torch.can_cast(tensor.dtype, w.dtype))
+    if not fits or tensor.shape != w.shape or tensor.device != w.device:
+        raise ValueError(
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, its parameter "
+            f"{w.dtype} {tuple(w.shape)} on {w.device}: they must be alike. Where the parameter "
+            "has changed, begin anew, with zero_grad() and an empty memory."
+        )

@@ -78,7 +78,7 @@ def start_run(
         run.finish(exit_code=exit_code)
         if run.offline:
             with suppress(OSError):  # the folder may be gone, which does not matter any more
-                _wait_for(_run_file(Path(run.dir)))
+                _wait_for(_find_file(Path(run.dir)))
 
 
 def _open(
@@ -109,24 +109,20 @@ def _open(
         dir=folder.resolve(),
         settings=settings,
     )
-    run = None
     if chosen == "online":
         try:
             if not wandb.login(prompt=False, verify=False):
                 raise wandb.errors.UsageError("no API key is set; `wandb login` sets it")
             run = init(mode="online")
+            return run, "; ".join([f"online, at {run.url}", *trouble])
         except wandb.errors.Error as error:
             trouble.append(f"online does not work ({str(error).splitlines()[0].rstrip('.')})")
             chosen = "offline"
-    if run is None:
-        run = init(mode=chosen)
-    if chosen == "online":
-        where = f"online, at {run.url}"
-    elif chosen == "offline":
-        where = f"offline, in {folder / 'wandb'}: nothing is uploaded"
-    else:
-        where = "nowhere: the mode is disabled"
-    return run, "; ".join([where, *trouble])
+    where = {
+        "offline": f"offline, in {folder / 'wandb'}: nothing is uploaded",
+        "disabled": "nowhere: the mode is disabled",
+    }
+    return init(mode=chosen), "; ".join([where[chosen], *trouble])
 
 
 @contextmanager
@@ -193,7 +189,7 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
     """
     with _nothing_left_behind():
         require("wandb", extra="tracking")
-        rows, config, summary = read_records(_run_file(Path(path)))
+        rows, config, summary = read_records(_find_file(Path(path)))
     return LoggedRun(rows, config, summary)
 
 
@@ -220,7 +216,7 @@ def _writable(parent: Path) -> tuple[Path, list[str]]:
     return parent, []
 
 
-def _run_file(path: Path) -> Path:
+def _find_file(path: Path) -> Path:
     if path.is_file():
         return path
     for folder in (path, path.parent):  # run.dir is inside the folder of the run

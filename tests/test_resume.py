@@ -479,15 +479,8 @@ def test_a_bad_first_batch_after_a_resume_changes_nothing(trained):
 @pytest.mark.parametrize(
     "value",
     [
-        *(
-            OrderedDict(a=1),
-            Counter("aab"),
-            {1, 2},
-            frozenset("ab"),
-            torch.Size([2]),
-            b"",
-            b"a\xff",
-        ),
+        *(OrderedDict(a=1), Counter("aab"), {1, 2}, frozenset("ab"), torch.Size([2])),
+        *(b"", b"a\xff"),
         *(np.arange(6).reshape(2, 3), np.zeros((0, 2)), np.array(3.5), np.array(["a", "bcd"])),
         *(np.float32(0.1), np.longdouble(1) / 3, np.datetime64("2026-01-01"), None),
     ],

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import pickle
 import signal
 import sys
 from functools import partial
@@ -404,6 +405,8 @@ def test_a_divergence_says_what_there_is_to_go_on_from(dataset, tmp_path):
     assert caught.value.step == 8
     assert caught.value.parameters == ("3.bias", "3.weight", "0.bias", "0.weight")
     assert len(caught.value.history.losses) == 7
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), vars(again)) == (str(caught.value), vars(caught.value))
 
 
 def test_a_weight_that_goes_bad_in_the_last_step_of_an_epoch_reaches_no_checkpoint(
@@ -553,6 +556,11 @@ def test_a_model_whose_number_of_classes_changes_is_refused():
 def test_labels_that_are_not_a_class_number_each_are_refused(labels):
     with pytest.raises(ValueError, match="a class number for each of 2 samples"):
         evaluate(make_model(), [(torch.ones(2, 4), labels)])
+
+
+def test_a_batch_without_samples_is_refused():
+    with pytest.raises(ValueError, match="A batch holds no sample"):
+        evaluate(make_model(), [(torch.ones(0, 4), torch.ones(0).long())])
 
 
 def test_a_model_without_logits_is_refused():

@@ -151,11 +151,11 @@ def _no_batch(name: str, why: str) -> ValueError:
 
 def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the logits ``(N, num_classes)`` and the labels, int64 ``(N,)``, on one device."""
-    if not (
-        isinstance(batch, tuple | list) and [isinstance(x, Tensor) for x in batch] == [True, True]
-    ):
+    kinds = [type(part) for part in batch] if isinstance(batch, tuple | list) else [type(batch)]
+    if len(kinds) != 2 or not all(issubclass(kind, Tensor) for kind in kinds):
         raise TypeError(
-            f"A batch must be a pair of tensors, (inputs, labels); the loader gave {_kind(batch)}. "
+            "A batch must be a pair of tensors, (inputs, labels); the loader gave "
+            f"{', '.join(kind.__name__ for kind in kinds) or 'nothing'}. "
             "Use a DataLoader of a TensorDataset, or a collate_fn that makes such pairs."
         )
     inputs, labels = batch
@@ -184,13 +184,6 @@ def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
             "model more classes."
         )
     return logits, labels.to(device)
-
-
-def _kind(batch: object) -> str:
-    name = type(batch).__name__
-    if isinstance(batch, tuple | list):
-        return f"a {name} of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
-    return f"a {name}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from blitz_helpers._tables import html_table, scroll_box, text_table
 
@@ -62,8 +63,7 @@ class History:
             columns += [[f"{loss:.4f}" for loss in self.val_losses]]
             columns += [[f"{accuracy:.2%}" for accuracy in self.val_accuracies]]
         rows = [
-            [str(epoch + 1), *(column[epoch] if epoch < len(column) else "" for column in columns)]
-            for epoch in range(len(columns[0]))
+            [str(epoch), *row] for epoch, row in enumerate(zip_longest(*columns, fillvalue=""), 1)
         ]
         return header, rows, ">" * len(header)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from torch import Tensor, distributed
 
@@ -23,20 +23,19 @@ def mean_over_processes(loss: Tensor) -> float:
 
 def from_first(value: _Value) -> _Value:
     """Return the value of the first process."""
-    if not _are_many():
-        return value
     values = [value]
-    distributed.broadcast_object_list(values)
+    if _are_many():
+        distributed.broadcast_object_list(values)
     return values[0]
 
 
 def from_all(value: _Value) -> list[_Value]:
     """Return the values of all processes, ordered by rank."""
-    if not _are_many():
-        return [value]
-    values: list[_Value | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return cast("list[_Value]", values)
+    values = [value]
+    if _are_many():
+        values *= distributed.get_world_size()
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def _are_many() -> bool:

@@ -1,6 +1,6 @@
 # `make lab` opens the notebooks, `make test` runs every check; both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help lab test check notebooks pictures docs imgs photographs screenshots bench soak clean
+.PHONY: help lab test check constraints notebooks pictures docs imgs photographs screenshots bench soak clean
 
 PYTHON ?= python3
 VENV := .venv/bin
@@ -36,6 +36,10 @@ check: ## lint, types and the quick tests, while you work
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/pytest -q -n 2 --dist loadfile -k "not strict_checker and not nbval_catches" $(QUICK)
+
+constraints: ## write constraints.txt anew: the newest packages beside its torch
+	@$(PYTHON) .ci/setup.py dev
+	$(VENV)/python .ci/constraints.py
 
 notebooks: ## run all notebooks afresh and store their outputs
 	@$(PYTHON) .ci/setup.py dev

@@ -25,7 +25,6 @@ exclude_patterns = ["ARCHITECTURE.md", "build"]
 
 nb_execution_mode = "off"  # the outputs are those that nbval compares
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type"]  # of tqdm's live progress bars
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

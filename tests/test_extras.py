@@ -1,5 +1,8 @@
 """What is missing is named together with a command that brings it, wherever the reader stands."""
 
+import json
+import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -50,3 +53,24 @@ def test_a_package_that_lacks_something_itself_says_so_itself(monkeypatch, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'not_there'"):
         _extras.require("half_there", extra="data")
+
+
+@pytest.mark.parametrize("extra", ["", "plotting", "data", "training", "tracking", "explorers"])
+def test_with_one_extra_alone_what_does_not_work_says_what_it_needs(extra):
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("one_extra.py")), *extra.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    failed = json.loads(run.stdout)
+    brought = {Requirement(text).name for text in EXTRAS.get(extra, [])}
+    for name, told in failed:
+        needed = re.fullmatch(
+            r"ImportError: This needs (\w+), which is not installed. Use: .* -m pip install .+",
+            told,
+        )
+        assert needed, f"{name}: {told}"
+        assert needed[1] not in brought, f"{name}: {told}"
+    assert "plot_graph" in dict(failed) or extra == "plotting"

@@ -47,10 +47,11 @@ class Explorer(Generic[State]):
         picture: Callable[[State], Picture],
         script: str,
     ) -> None:
+        widget_class = _widget_class()  # first: without anywidget, that is what the error is about
         self._view, self._picture = view, picture
         first = view(start)
         self._state = first.state
-        self._widget = _widget_class()(
+        self._widget = widget_class(
             _esm="\n".join((_FOLDER / name).read_text("utf-8") for name in ("common.js", script)),
             _css=(_FOLDER / "style.css").read_text("utf-8"),
             view=_sent(first),

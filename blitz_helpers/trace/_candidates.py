@@ -1,43 +1,282 @@
-"""Changes that might mend a failure, likeliest first. Whether one does, only trying it tells."""
+"""Changes that might mend a failure, cheapest first. Whether one does, only trying it tells.
+
+A cost says what users mean most often: a slip in the code before another layer, a layer that does
+not fit before another input, and what changes more of the model last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from math import prod
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides
+from blitz_helpers.trace._changes import CodeChange, ModelChange
+from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, step_of
 from blitz_helpers.trace._failures import Failure
-from blitz_helpers.trace._fitting import small_window, wrong_count, wrong_rank, wrong_size
-from blitz_helpers.trace._meetings import unequal
-from blitz_helpers.trace._slips import (
-    exported_size,
-    short_table,
-    single_value,
-    usual_slips,
-    wrong_dtype,
-    wrong_state,
-)
+from blitz_helpers.trace._field import dims_of, known_origin
+from blitz_helpers.trace._layers import makes, sets, takes
+from blitz_helpers.trace._moves import moves
+from blitz_helpers.trace._records import shape_text
+from blitz_helpers.trace._sizes import input_sizes
+from blitz_helpers.trace._transforms import Transform
+from blitz_helpers.trace._words import mixing_view
 
-_OF_KIND: dict[str, Callable[[Clues], Found]] = {
-    "size": wrong_size,
-    "rank": wrong_rank,
-    "window": small_window,
-    "numbers": wrong_count,
-    "unequal": unequal,
-    "dtype": wrong_dtype,
-    "table": short_table,
-    "average": single_value,
-    "batch": wrong_state,
-    "guard": exported_size,
-}
+INSTEAD, STATE, TABLE, TAKES, SETTINGS, MAKES, PARAMETER, SLIP = 3, 3, 5, 8, 9, 12, 13, 26
 
 
 def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
-    """Return what to try, likeliest first."""
+    """Return what to try, cheapest first."""
     clues = Clues(failure, model)
-    of_kind = _OF_KIND.get(failure.misfit.kind)
-    found = [*(() if of_kind is None else of_kind(clues)), *usual_slips(clues)]
+    moved = [*_calls(clues), *moves(clues)]
+    found = [*moved, *_slips(clues)]
+    # Features that stand elsewhere in the input are not to be made here as well.
+    elsewhere = bool(moved) and failure.misfit.kind == "size" and not _was_made(clues)
+    found += _layers(clues, elsewhere)
+    views = any(one.cost < TAKES for one in moved)
+    found += [] if elsewhere else input_sizes(clues, views)
     if failure.sealed:
         found = [c for c in found if isinstance(c, Sides) or c.change.kind == "input"]
-    return sorted(found, key=lambda one: one.rank)
+    return sorted(found, key=lambda one: one.cost)
+
+
+def _was_made(clues: Clues) -> bool:
+    x, dim = clues.misfit.tensor, clues.misfit.dim
+    return x is not None and dim is not None and dims_of(x)[dim].step is not None
+
+
+# The call itself
+
+
+def _calls(clues: Clues) -> Found:
+    """Yield another view in the place of the one that fails, or that mixed the batch in."""
+    failure, misfit, x = clues.failure, clues.misfit, clues.misfit.tensor
+    if x is None or known_origin(x) is None:
+        return
+    number, op = failure.number, failure.step.op
+    if misfit.kind == "size" and mixing_view(failure, x) and (made := step_of(x)) is not None:
+        op = failure.steps[made].op
+        if op in ("flatten", "view", "reshape"):
+            yield _flat(failure.numbers[made], op)
+    elif misfit.noun == "stride":
+        place = next(i for i, one in enumerate(failure.tensors) if one is x)
+        text = f"x.reshape(...) in the place of x.{op}(...)"
+        # A view of a contiguous copy, as reshape makes it.
+        yield Candidate(2, CodeChange(number, op, place, Transform("contiguous"), text))
+    elif misfit.kind == "numbers":
+        for cost, sizes in _other_sizes(x, misfit.wants):
+            text = (
+                f"x.{'view' if op == 'view' else 'reshape'}{sizes} in the place of {misfit.wants}"
+            )
+            change = CodeChange(number, op, "call", Transform("reshape", sizes), text)
+            yield Candidate(cost, change)
+        if x.dim() > 1 and len(misfit.wants) == 2:
+            yield _flat(number, op)
+
+
+def _flat(number: int, op: str) -> Candidate:
+    text = f"x.flatten(1) in the place of {op}"
+    return Candidate(INSTEAD, CodeChange(number, op, "call", Transform("flatten", (1,)), text))
+
+
+def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield sizes like those asked for that hold the numbers there are."""
+    if len(asked) < 2 or not x.dim():
+        return
+    if asked[0] not in (-1, x.shape[0]) and -1 not in asked[1:]:
+        yield 1, (-1, *asked[1:])
+        yield 12, (x.shape[0], *asked[1:])
+    per, sides = x.numel() // max(1, x.shape[0]), asked[2:]
+    if sides and len(set(sides)) == 1 and asked[1] > 0 and per % asked[1] == 0:
+        side = round((per // asked[1]) ** (1 / len(sides)))
+        if side ** len(sides) * asked[1] == per:
+            yield 4, (-1, asked[1], *(side,) * len(sides))
+    if sides and asked[1] != -1 and min(sides) > 0 and per % prod(sides) == 0:
+        yield 7, (-1, per // prod(sides), *sides)
+
+
+# The model
+
+
+def _layers(clues: Clues, elsewhere: bool) -> Found:
+    """Yield changes to the layer that failed, and to those that made what it got."""
+    misfit, x, dim = clues.misfit, clues.misfit.tensor, clues.misfit.dim
+    module, path = clues.failure.module, clues.failure.step.module
+    match misfit.kind:
+        case "size" if x is not None and dim is not None and known_origin(x) is not None:
+            if clues.is_features(x, dim):
+                change = takes(path, module, misfit.got, misfit.noun)
+                if change is not None:
+                    yield Candidate(TAKES, change, doubtful=elsewhere)
+            if misfit.wants is not None:
+                yield from _maker(clues, x, dim, misfit.wants)
+        case "window" if x is not None and dim is not None:
+            yield from _padding(path, module, misfit.wants - x.shape[dim])
+        case "numbers" if x is not None and misfit.wants and x.dim() > 1:
+            last, asked = x.dim() - 1, misfit.wants
+            if -1 not in asked[last:] and asked[1:last] == tuple(x.shape[1:last]):
+                yield from _maker(clues, x, last, prod(asked[last:]))
+        case "unequal" if not misfit.noun:
+            yield from _meeting(clues)
+        case "dtype" if x is not None:
+            yield from _conversion(clues, x)
+        case "table":
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and misfit.got >= 0:
+                rows = misfit.got + 1
+                weight = (f"{path}.weight".lstrip("."), (rows, module.embedding_dim))
+                settings = ((path, "num_embeddings", rows),)
+                yield Candidate(TABLE, ModelChange(settings, (weight,), f"num_embeddings={rows}"))
+            elif misfit.noun == "classes" and misfit.got > 0:
+                yield from _maker(clues, misfit.others[0], 1, misfit.got + 1)
+        case "average":
+            flags = tuple((name, "training", False) for name, _ in clues.model.named_modules())
+            yield Candidate(STATE, ModelChange(flags, (), "model.eval()", "code"))
+        case "batch" if x is not None and misfit.wants and len(misfit.wants) == x.dim():
+            yield from _maker(clues, x, x.dim() - 1, misfit.wants[-1])
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        meets = misfit.kind in ("batch", "unequal") and misfit.noun != "mask"
+        cost = STATE if meets else SLIP + 4
+        yield Candidate(cost, sets(path, batch_first=not module.batch_first))
+
+
+def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
+    """Yield another size for the layer that made a dimension."""
+    own, size = dims_of(x)[dim], wants
+    for part_size, part in own.parts:
+        rest = prod(one for one, _ in own.parts) // part_size
+        if part.step is not None:
+            own, size = part, wants // rest if wants % rest == 0 else 0
+            break
+        if part.input is not None and part.input[1] == 1 and wants % rest == 0:
+            number, channels = part.input[0], wants // rest
+            given = clues.failure.given[number]
+            if given.argument is not None and given.shape[1] == part_size != channels:
+                words = f"{clues.an_input(given)} of {channels} channel{'s' * (channels > 1)}"
+                change = clues.resized(number, ((1, channels),), words)
+                yield Candidate(MAKES, change)
+    path = clues.failure.maker(own)
+    made = makes(path, clues.part(path), size, clues.name_of(path)) if path and size else None
+    if made is not None:
+        yield Candidate(MAKES, made)
+
+
+def _padding(path: str, module: Any, lack: int) -> Found:
+    """Yield the padding of a window with which it fits its input."""
+    padding = getattr(module, "padding", None)
+    if not isinstance(padding, int | tuple):
+        return
+    sides = padding if isinstance(padding, tuple) else (padding,)
+    more = -(-lack // 2)
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        more = -(-lack * max(module.stride) // 2) * -1  # it crops its output by the padding
+    value = tuple(side + more for side in sides)
+    if min(value) >= 0:
+        change = sets(path, padding=value if isinstance(padding, tuple) else value[0])
+        yield Candidate(SETTINGS, change)
+
+
+def _conversion(clues: Clues, x: Tensor) -> Found:
+    """Yield the dtype of the input for the layer, or for the model where nothing else keeps it."""
+    complex_input = x.is_complex() and not clues.misfit.wants.is_complex
+    path = clues.failure.step.module
+    if complex_input:
+        path, where = "", "model"
+    elif clues.input_number(x) is None and path and x.is_floating_point():
+        where = clues.name_of(path)
+    else:
+        return
+    module = clues.part(path)
+    states = () if module is None else (*module.named_parameters(), *module.named_buffers())
+    names = [name for name, one in states if one.is_floating_point()]
+    forms = tuple((f"{path}.{name}".lstrip("."), x.dtype) for name in names)
+    yield Candidate(TAKES, ModelChange((), forms, f"{where}.to({x.dtype})"))
+
+
+def _meeting(clues: Clues) -> Found:
+    """Yield layers and parameters with which tensors agree that meet and differ."""
+    others = clues.misfit.others
+    for x in others:
+        for y in others:
+            lead = max(x.dim(), y.dim())
+            for at in range(1, 1 + min(x.dim(), y.dim())):
+                own, other = x.dim() - at, y.dim() - at
+                if x is y or x.shape[own] == y.shape[other] or lead - at == clues.misfit.dim:
+                    continue
+                if known_origin(x) is None:
+                    yield from _parameter(clues, x, own, y.shape[other])
+                else:
+                    yield from _maker(clues, x, own, y.shape[other])
+            if x.dim() == y.dim() > 2 and x.shape[2:] != y.shape[2:]:
+                yield from _window_settings(clues, x, tuple(y.shape[2:]))
+
+
+def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
+    """Yield a parameter of another shape, or its first rows."""
+    tensors = (*clues.model.named_parameters(), *clues.model.named_buffers())
+    for name in [name for name, own in tensors if own is weight]:
+        shape = (*weight.shape[:dim], size, *weight.shape[dim + 1 :])
+        change = ModelChange((), ((name, shape),), f"{name} of {shape_text(shape)}")
+        yield Candidate(PARAMETER, change)
+    if size < weight.shape[dim]:
+        cut = Transform("index", (*((None, None),) * dim, (None, size)))
+        yield from clues.changed(weight, cut, PARAMETER + 1)
+
+
+def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
+    """Yield the stride and padding with which the layers before ``x`` keep these sides."""
+    number = step_of(x)
+    while number is not None and 0 <= number < len(clues.failure.steps):
+        step = clues.failure.steps[number]
+        if isinstance(step.output_shape, tuple) and step.output_shape[2:] == sides:
+            return
+        module: Any = clues.part(step.module)
+        kernel, stride = (getattr(module, name, None) for name in ("kernel_size", "stride"))
+        if step.module and isinstance(kernel, tuple) and isinstance(stride, tuple):
+            name = clues.name_of(step.module)
+            if set(stride) != {1}:
+                yield Candidate(SETTINGS, sets(step.module, name, stride=(1,) * len(stride)))
+            padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
+            if padding != module.padding and all(k % 2 for k in kernel):
+                yield Candidate(SETTINGS, sets(step.module, name, padding=padding))
+        number = step.inputs[0] if step.inputs else None
+
+
+# The usual slips, which show only later
+
+
+def _slips(clues: Clues) -> Found:
+    """Yield views of the first input: its batch is missing, or its channels stand last."""
+    given = clues.failure.given[:1]
+    if not given or given[0].argument is None or not given[0].shape:
+        return
+    shape, rank = given[0].shape, clues.misfit.kind == "rank"
+    views: list[tuple[float, Transform, bool]] = []
+    alone = any(
+        step.op.startswith("conv") and step.input_shapes[:1] == (shape,)
+        for step in clues.failure.steps
+    )
+    if len(shape) in (1, 3) or alone:
+        views.append((9 if rank else SLIP, Transform("unsqueeze", (0,)), True))
+    if len(shape) == 4 and _has_channels_last(shape):
+        views.append((SLIP + 1, Transform("permute", (0, 3, 1, 2)), False))
+    if len(shape) == 3 and clues.misfit.noun != "inner":
+        views.append((SLIP + 2, Transform("transpose", (1, 2)), False))
+    if shape[0] == 1 and (len(shape) == 3 or rank):
+        views.append((SLIP + 3, Transform("squeeze", (0,)), True))
+    where = "on the input" if len(clues.failure.given) == 1 else f"on the input {given[0].name}"
+    for cost, view, batch in views:
+        words = f"{view.text(clues.code_name(0))} {where}"
+        yield Candidate(cost, clues.input_change(0, view, words), batch)
+    if clues.misfit.kind == "average" and shape[0] == 1:
+        yield Candidate(4, clues.resized(0, ((0, 2),), "a batch of 2 or more"), batch=True)
+    for number, other in enumerate(clues.failure.given[1:], start=1):
+        if other.shape and other.shape[0] != shape[0] and other.argument is not None:
+            words = f"{clues.an_input(other)} of {shape_text((shape[0], *other.shape[1:]))}"
+            yield Candidate(SLIP + 2, clues.resized(number, ((0, shape[0]),), words))
+
+
+def _has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Return whether the sizes are those of images whose channels stand last."""
+    high, wide, last = shape[1:]
+    return last <= 4 < min(high, wide) or high == wide != last

@@ -47,8 +47,8 @@ from blitz_helpers.trace._survivors import note_made
 from blitz_helpers.trace._unstrided import macs_of, made_by_torch_nested, nbytes_of
 
 if TYPE_CHECKING:
+    from blitz_helpers.trace._changes import Change, Editing
     from blitz_helpers.trace._failures import Failure
-    from blitz_helpers.trace._remedies import Change, Editing
 
 from blitz_helpers.trace._answers import Answers, NeedsValues, WrongDeviceError
 
@@ -143,7 +143,7 @@ class _Tracer(Answers):
     def edit(self, changes: tuple[Change, ...]) -> None:
         """Let the code changes among these be made."""
         if changes:
-            from blitz_helpers.trace._remedies import Editing
+            from blitz_helpers.trace._changes import Editing
 
             self.editing = Editing(changes)
 

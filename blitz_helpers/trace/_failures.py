@@ -1,21 +1,17 @@
-"""A failed step as data: what did not fit, where it came from, and both in words.
-
-Only here are torch's own messages read, by regular expressions.
-"""
+"""A failed step as data. Only here are torch's own messages read, by regular expressions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from blitz_helpers.trace._callers import TORCH
-from blitz_helpers.trace._field import Dim, dims_of, known_origin
+from blitz_helpers.trace._field import Dim, known_origin
 from blitz_helpers.trace._layout import unequal, wrong_dtype
 from blitz_helpers.trace._nests import tensors_in
 from blitz_helpers.trace._op import Misfit
@@ -23,9 +19,9 @@ from blitz_helpers.trace._records import ShapeStep, shape_text
 
 
 class Given(NamedTuple):
-    """One tensor among the inputs: the argument that it is, the name of that, and its sizes.
+    """One tensor among the inputs: the argument that holds it, its name, and the tensor's sizes.
 
-    ``argument`` is ``None`` for a tensor inside a list or a dict.
+    ``argument`` is ``None`` for a tensor that cannot be told from others in the same argument.
     """
 
     argument: int | str | None
@@ -59,11 +55,16 @@ class Failure:
         """What failed: the layer, or the operation in the forward of a module."""
         return place_name(self.step.module, self.module, self.step.op)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The distinct tensors among the arguments."""
+        found = tensors_in((*self.args, *self.kwargs.values()))
+        return list({id(tensor): tensor for tensor in found}.values())
+
     def maker(self, dim: Dim) -> str:
         """Return the path of the module whose step made a dimension, or ``""``."""
-        return (
-            "" if dim.step is None or dim.step >= len(self.steps) else self.steps[dim.step].module
-        )
+        known = dim.step is not None and dim.step < len(self.steps)
+        return self.steps[dim.step].module if known else ""  # type: ignore[index]  # it is known
 
 
 def place_name(path: str, module: nn.Module | None, op: str) -> str:
@@ -76,19 +77,14 @@ def place_name(path: str, module: nn.Module | None, op: str) -> str:
     return path if own or module is None else f"{path} ({op})"
 
 
-# Words of torch's errors
-
-
 # What torch says where it has no answer for tensors without data.
 NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
+_DTYPE_WORDS = r"dtype|(same|input|scalar) type|type promoting|not implemented for '"
 _SHAPE_WORDS = re.compile(
     r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|wrapping|"
-    r"dtype|(same|input|scalar) type|type promoting|not implemented for '|out of (range|bounds)|"
+    rf"{_DTYPE_WORDS}|out of (range|bounds)|"
     r"number of elements|divisible|embed|mask|\d-?D\b|contract|stride|heads|unflatten",
     re.IGNORECASE,
-)
-_DTYPE_WORDS = re.compile(
-    r"dtype|(same|input|scalar) type|type promoting|not implemented for '", re.I
 )
 
 
@@ -104,15 +100,12 @@ def misfit_of(
     if isinstance(error, Misfit):
         return error
     text = str(error)
-    readers = (
-        *(_read_rank, _read_features, _read_channels, _read_product, _read_state, _read_average),
-        *(_read_view, _read_meeting, _read_guard),
-    )
-    for read in readers:
-        misfit = read(text, step, tensors)
+    for pattern, read in _READERS:
+        found = re.search(pattern, text, re.S)
+        misfit = read(found, tensors) if found and (tensors or read is _read_guard) else None
         if misfit is not None:
             return misfit
-    if _DTYPE_WORDS.search(text):
+    if tensors and re.search(_DTYPE_WORDS, text, re.IGNORECASE):
         misfit = _read_dtype(module, tensors)
         if misfit is not None:
             return misfit
@@ -122,108 +115,90 @@ def misfit_of(
     return Misfit("other", f"got {got}: {reason}", tensors[0] if tensors else None)
 
 
-def _read_rank(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    found = re.search(
-        r"xpected (\d)-?D(?: or (\d)-?D)? (?:input|tensor)?.*?got (\d)-?D", text, re.S
-    )
-    found = found or re.search(r"xpected.*?(\d)-?D or (\d)-?D.*?got (?:a )?(\d)-?D", text, re.S)
-    if not found or not tensors:
-        return None
-    x = next((t for t in tensors if t.dim() == int(found[3])), tensors[0])
-    allowed = tuple(int(one) for one in found.groups()[:2] if one)
-    wants = " or ".join(map(str, allowed))
-    words = f"got {shape_text(tuple(x.shape))}, wants {wants} dimensions"
+Found = re.Match[str]
+
+
+def _read_rank(found: Found, tensors: list[Tensor]) -> Misfit:
+    first, second, got = found.groups()
+    x = next((t for t in tensors if t.dim() == int(got)), tensors[0])
+    allowed = tuple(int(one) for one in (first, second) if one)
+    words = f"got {shape_text(tuple(x.shape))}, wants {' or '.join(map(str, allowed))} dimensions"
     return Misfit("rank", words, x, None, x.dim(), allowed, "dimensions")
 
 
-def _read_features(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    found = re.search(r"(?:size\(-1\)|input_size).*?[Ee]xpected (\d+),? got (\d+)", text)
-    if found:
-        wants, got = int(found[1]), int(found[2])
-    else:
-        found = re.search(r"input_size: got (\d+),? expected (\d+)", text)
-        if not found:
-            return None
-        got, wants = int(found[1]), int(found[2])
+def _read_features(found: Found, tensors: list[Tensor]) -> Misfit:
+    wants, got = map(int, found.groups())
     words = f"got {got} features, wants {wants}"
-    return Misfit("size", words, tensors[0], -1, got, wants, "features") if tensors else None
+    return Misfit("size", words, tensors[0], -1, got, wants, "features")
 
 
-def _read_channels(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    found = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    for x in tensors if found else ():
-        wants, got = int(found[1]), int(found[2])  # type: ignore[index]  # it was found
-        if x.dim() > 1 and x.shape[1] == got:
-            words = f"got {got} channels, wants {wants}"
-            return Misfit("size", words, x, 1, got, wants, "channels")
-    return None
+def _read_channels(found: Found, tensors: list[Tensor]) -> Misfit | None:
+    wants, got = map(int, found.groups())
+    x = next((t for t in tensors if t.dim() > 1 and t.shape[1] == got), None)
+    words = f"got {got} channels, wants {wants}"
+    return None if x is None else Misfit("size", words, x, 1, got, wants, "channels")
 
 
-def _read_product(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    found = re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", text)
-    found = found or re.search(r"reduction dim, but got \[\d+, (\d+)\] X \[(\d+), \d+\]", text)
-    if not found or not tensors:
-        return None
-    got, wants = int(found[1]), int(found[2])
+def _read_product(found: Found, tensors: list[Tensor]) -> Misfit:
+    got, wants = map(int, found.groups())
     own = tensors[0] if tensors[0].dim() and tensors[0].shape[-1] == got else None
     words = f"got {got} features, wants {wants}"
     return Misfit("size", words, own, None if own is None else -1, got, wants, "features")
 
 
-def _read_guard(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    found = re.search(r"Guard failed: (\w+)\.size\(\)\[(\d+)\] == (\d+)", text)
-    if not found:
-        return None
+def _read_guard(found: Found, tensors: list[Tensor]) -> Misfit:
     name, dim, wants = found[1], int(found[2]), int(found[3])
     words = f"was exported for {wants} in dimension {dim} of the input {name}"
     return Misfit("guard", words, None, None, dim, wants, name)
 
 
-def _read_state(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    if not tensors or not re.search(r"hidden|\bhx\b|\bcx\b", text):
-        return None
-    found = re.search(r"xpected hidden.*?size [\[(](.*?)[\])], got [\[(](.*?)[\])]", text)
-    if found:
-        words = f"got a hidden state of ({found[2]}), wants ({found[1]})"
-        wants = tuple(int(one) for one in re.findall(r"\d+", found[1]))
-    else:
-        wants = None
-        words = f"got {shape_text(tuple(tensors[0].shape))}: {text.split('. ')[0].rstrip('.')}"
+def _read_state(found: Found, tensors: list[Tensor]) -> Misfit:
+    words = f"got a hidden state of ({found[2]}), wants ({found[1]})"
+    wants = tuple(map(int, re.findall(r"\d+", found[1])))
     state = tensors[1] if len(tensors) > 1 else tensors[0]
     return Misfit("batch", words, state, None, None, wants, "state", tensors[:1])
 
 
-def _read_average(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    if not tensors or not re.search(r"more than 1 (value|spatial)", text):
-        return None
+def _read_average(found: Found, tensors: list[Tensor]) -> Misfit:
     shape = shape_text(tuple(tensors[0].shape))
     words = f"got {shape}, one value a channel: training needs more to normalise"
     return Misfit("average", words, tensors[0])
 
 
-def _read_view(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    if not tensors or "view size is not compatible" not in text:
-        return None
+def _read_view(found: Found, tensors: list[Tensor]) -> Misfit:
     shape = shape_text(tuple(tensors[0].shape))
     words = f"got {shape}, whose numbers do not lie in one piece: view takes no copy"
     return Misfit("numbers", words, tensors[0], None, None, None, "stride")
 
 
-def _read_meeting(text: str, step: ShapeStep, tensors: list[Tensor]) -> Misfit | None:
-    meet = r"must match|same size|same shape|equal size|broadcast|must be the same"
-    if len(tensors) < 2 or not re.search(meet, text):
-        return None
-    return unequal(tensors, "which do not match")
+def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
+    return unequal(tensors, "which do not match") if len(tensors) > 1 else None
+
+
+_READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...] = (
+    (r"xpected (\d)-?D(?: or (\d)-?D)? (?:input|tensor)?.*?got (\d)-?D", _read_rank),
+    (r"xpected.*?(\d)-?D or (\d)-?D.*?got (?:a )?(\d)-?D", _read_rank),
+    (r"(?:size\(-1\)|input_size).*?[Ee]xpected (\d+),? got (\d+)", _read_features),
+    (r"to have (\d+) channels, but got (\d+) channels", _read_channels),
+    (r"to match num_features \((\d+)\), but got: (\d+)", _read_channels),
+    (r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", _read_product),
+    (r"reduction dim, but got \[\d+, (\d+)\] X \[(\d+), \d+\]", _read_product),
+    (r"xpected hidden.*?size [\[(](.*?)[\])], got [\[(](.*?)[\])]", _read_state),
+    (r"more than 1 (value|spatial)", _read_average),
+    (r"view size is not compatible", _read_view),
+    (r"must match|same size|same shape|equal size|broadcast|must be the same", _read_meeting),
+    (r"Guard failed: (\w+)\.size\(\)\[(\d+)\] == (\d+)", _read_guard),
+)
 
 
 def _read_dtype(module: nn.Module | None, tensors: list[Tensor]) -> Misfit | None:
     weights = [t for t in tensors if known_origin(t) is None]
     weights += [] if module is None else list(module.parameters())
-    inexact = [t.dtype for t in weights if t.is_floating_point() or t.is_complex()]
-    inexact += [t.dtype for t in tensors if t.is_floating_point() or t.is_complex()]
-    wants = inexact[0] if inexact else tensors[0].dtype if tensors else None
+    found = [*weights, *tensors]
+    inexact = [t.dtype for t in found if t.is_floating_point() or t.is_complex()]
+    wants = (inexact or [t.dtype for t in tensors])[0]
     for tensor in tensors:
-        if wants is not None and tensor.dtype != wants and known_origin(tensor) is not None:
+        if tensor.dtype != wants and known_origin(tensor) is not None:
             return wrong_dtype(tensor, wants, [t for t in tensors if t is not tensor])
     return None
 
@@ -245,147 +220,3 @@ def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
     values = frame.f_locals
     args = tuple(value for name, value in values.items() if name != "self")
     return values["self"], args, tensors_in(args)
-
-
-# The message
-
-
-def what(failure: Failure) -> str:
-    """Return which step got what, and what it wants."""
-    misfit = failure.misfit
-    text = str(misfit)
-    product = _product(misfit)
-    if product is not None:
-        sizes, wanted = product
-        text = f"got {misfit.got} = {sizes} {misfit.noun}, wants {misfit.wants}"
-        text += f" = {wanted}" if wanted else ""
-    mixed = mixing_view(failure)
-    if mixed is not None:
-        step, batch = mixed
-        text += f": {step.op} mixed the batch of {batch} into it"
-    return f"{failure.name} {text}"
-
-
-def _product(misfit: Misfit) -> tuple[str, str] | None:
-    """Return the factors of what there is, and of what is wanted, where a view multiplied them."""
-    x, dim = misfit.tensor, misfit.dim
-    if misfit.kind != "size" or x is None or dim is None:
-        return None
-    parts = dims_of(x)[dim].parts
-    if not parts or prod(size for size, _ in parts) != misfit.got:
-        return None
-    sizes = "*".join(str(size) for size, _ in parts)
-    sides = [i for i, (_, part) in enumerate(parts) if part.axis is not None and _is_side(part, x)]
-    rest = prod(size for i, (size, _) in enumerate(parts) if i not in sides)
-    side = root(misfit.wants, rest, len(sides))
-    if side is None or _is_batch_in(dims_of(x)[dim]):
-        return sizes, ""
-    wanted = [str(side) if i in sides else str(size) for i, (size, _) in enumerate(parts)]
-    return sizes, "*".join(wanted)
-
-
-def _is_side(part: Dim, x: Tensor) -> bool:
-    return part.input is None or part.input[1] > 0
-
-
-def root(number: int, rest: int, count: int) -> int | None:
-    """Return the side whose ``count``-th power times ``rest`` is ``number``."""
-    if not count or not rest or number % rest:
-        return None
-    side: int = round((number // rest) ** (1 / count))
-    return side if rest * side**count == number else None
-
-
-def _is_batch_in(dim: Dim) -> bool:
-    return any(part.input == (0, 0) for _, part in dim.parts)
-
-
-def mixing_view(failure: Failure) -> tuple[ShapeStep, int] | None:
-    """Return the view that multiplied the batch with other dimensions, and the batch's size."""
-    x = failure.misfit.tensor
-    for dim in dims_of(x) if x is not None else ():
-        batch = next((size for size, part in dim.parts if part.input == (0, 0)), 1)
-        if batch > 1 and len(dim.parts) > 1:
-            for step in reversed(failure.steps):
-                if step.op in ("view", "reshape", "flatten", "unflatten"):
-                    return step, batch
-    return None
-
-
-def whence(failure: Failure) -> str:
-    """Return a sentence for each number of the misfit whose past is known."""
-    misfit = failure.misfit
-    said = []
-    tensors = [misfit.tensor] if misfit.tensor is not None else list(misfit.others[:2])
-    for x in tensors:
-        if x is None or known_origin(x) is None:
-            continue
-        if misfit.tensor is not None and misfit.dim is not None:
-            places = [misfit.dim]
-        elif misfit.kind == "unequal":
-            sizes = zip(*(t.shape for t in misfit.others), strict=False)
-            places = [i for i, each in enumerate(sizes) if len(set(each) - {1}) > 1 and i < x.dim()]
-        else:
-            said.append(_made(failure, x))
-            continue
-        said += [_source(failure, x.shape[place], dims_of(x)[place]) for place in places]
-    if misfit.kind == "size" and any(known_origin(t) is None for t in misfit.others):
-        said.append(f"the weights of {failure.name} want {misfit.wants}")
-    said = [one for one in dict.fromkeys(said) if one]
-    if not said:
-        return ""
-    text = "; ".join(said)
-    return f" {text[0].upper()}{text[1:]}."
-
-
-def _who(step: ShapeStep) -> str:
-    return f"`{step.module}`" if step.module else step.op
-
-
-def _made(failure: Failure, x: Tensor) -> str:
-    number = getattr(x, "_blitz_step", None)
-    shape = shape_text(tuple(x.shape))
-    if number is None or number >= len(failure.steps):
-        return ""
-    if number < 0:
-        return f"{shape} is an input"
-    step = failure.steps[number]
-    return f"{_who(step)} made the {shape}"
-
-
-def _source(failure: Failure, size: int, dim: Dim) -> str:
-    if dim.input is not None:
-        number, axis = dim.input
-        name = failure.given[number].name if number < len(failure.given) else "x"
-        given = failure.given[number].shape if number < len(failure.given) else ()
-        changed = axis < len(given) and given[axis] != size
-        verb = "comes from" if changed else "is"
-        which = "the input" if len(failure.given) == 1 else f"the input {name}"
-        return f"{size} {verb} dimension {axis} of {which}"
-    if dim.step is not None and dim.step < len(failure.steps):
-        step = failure.steps[dim.step]
-        return f"{_who(step)} made the {size}"
-    if dim.parts:
-        return f"{size} is {'*'.join(str(one) for one, _ in dim.parts)}"
-    return ""
-
-
-def page(failure: Failure) -> str:
-    """Return which notebook of the series explains this kind of failure."""
-    op = failure.step.op
-    if "loss" in op or "entropy" in op:
-        return "Notebook 6, 06_train, shows what a loss takes."
-    if failure.misfit.kind == "dtype":
-        return "Notebook 1, 01_define_a_network, shows what a layer takes."
-    return "Notebook 2, 02_shape_arithmetic, shows how the sizes follow from each other."
-
-
-def message(failure: Failure, hint: str) -> str:
-    """Return the whole message: what failed, and what to change or where the numbers come from."""
-    first = what(failure)
-    return f"{first}. {hint}" if hint else f"{first}.{whence(failure)} {page(failure)}"
-
-
-def hint_of(remedies: Sequence[Any]) -> str:
-    """Return what to change, as a sentence."""
-    return f"Use {', or '.join(map(str, remedies))}." if remedies else ""

@@ -7,148 +7,139 @@ from typing import Any
 from torch import nn
 
 from blitz_helpers._torch import ConvNd, ConvTransposeNd, NormBase
-from blitz_helpers.trace._remedies import LayerChange
+from blitz_helpers.trace._changes import ModelChange
 
-Settings = tuple[tuple[str, Any], ...]
-Shapes = tuple[tuple[str, tuple[int, ...] | None], ...]
+Settings = dict[str, Any]
+Shapes = dict[str, tuple[int, ...] | None]
+NOTHING: tuple[Settings, Shapes] = ({}, {})
 
 
-def takes(
-    path: str, module: nn.Module | None, size: int, noun: str, where: str
-) -> LayerChange | None:
+def takes(path: str, module: nn.Module | None, size: int, noun: str) -> ModelChange | None:
     """Return the change with which a layer takes ``size`` channels or features."""
-    settings, shapes = _taking(module, size, noun)
-    return _change(path, settings, shapes, where)
+    return _change(path, *_taking(module, size, noun))
 
 
-def makes(path: str, module: nn.Module | None, size: int, where: str) -> LayerChange | None:
+def makes(path: str, module: nn.Module | None, size: int, where: str) -> ModelChange | None:
     """Return the change with which a layer makes ``size`` channels or features."""
-    settings, shapes = _making(module, size)
-    return _change(path, settings, shapes, where)
+    return _change(path, *_making(module, size), where)
 
 
-def sets(path: str, where: str, **settings: Any) -> LayerChange:
+def sets(path: str, where: str = "", **settings: Any) -> ModelChange:
     """Return the change of settings that no weight depends on."""
-    change = _change(path, tuple(settings.items()), (), where)
-    assert change is not None  # there are settings
-    return change
+    plain = ", ".join(f"{key}={_plain(value)}" for key, value in settings.items())
+    each = tuple((path, name, value) for name, value in settings.items())
+    return ModelChange(each, (), f"{plain} in {where}" if where else plain)
 
 
-def _change(path: str, settings: Settings, shapes: Shapes, where: str) -> LayerChange | None:
+def _change(path: str, settings: Settings, shapes: Shapes, where: str = "") -> ModelChange | None:
     if not settings:
         return None
-    shown = settings[:1] if settings[0][0] == "embed_dim" else settings  # the rest follows from it
-    named = ", ".join(f"{key}={value}" for key, value in shown if key[0] != "_")
-    return LayerChange(path, settings, shapes, named + (f" in {where}" if where else ""))
+    shown = {"embed_dim": settings["embed_dim"]} if "embed_dim" in settings else settings
+    named = {key: value for key, value in shown.items() if key[0] != "_"}
+    text = ", ".join(f"{key}={value}" for key, value in named.items())
+    return ModelChange(
+        tuple((path, name, value) for name, value in settings.items()),
+        tuple((f"{path}.{name}".lstrip("."), shape) for name, shape in shapes.items()),
+        f"{text} in {where}" if where else text,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return one number for a tuple that repeats it, as torch's layers take both."""
+    return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+
+def _present(module: Any, *names: str) -> list[str]:
+    return [name for name in names if getattr(module, name, None) is not None]
 
 
 def _taking(module: nn.Module | None, size: int, noun: str) -> tuple[Settings, Shapes]:
-    if isinstance(module, nn.Linear):
-        return (("in_features", size),), (("weight", (module.out_features, size)),)
-    if isinstance(module, ConvNd):
-        return _conv_taking(module, size)
-    if isinstance(module, NormBase):
-        names = ("weight", "bias", "running_mean", "running_var")
-        present = [name for name in names if getattr(module, name) is not None]
-        return (("num_features", size),), tuple((name, (size,)) for name in present)
-    if isinstance(module, nn.GroupNorm):
-        if size % module.num_groups:
-            return (), ()
-        present = [name for name in ("weight", "bias") if getattr(module, name) is not None]
-        return (("num_channels", size),), tuple((name, (size,)) for name in present)
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        if len(module.normalized_shape) != 1:
-            return (), ()
-        present = [n for n in ("weight", "bias") if getattr(module, n, None) is not None]
-        return (("normalized_shape", (size,)),), tuple((name, (size,)) for name in present)
-    if isinstance(module, nn.RNNBase):
-        first = [name for name, _ in module.named_parameters() if name.startswith("weight_ih_l0")]
-        shapes = tuple((name, (getattr(module, name).shape[0], size)) for name in first)
-        return (("input_size", size),), shapes
-    if isinstance(module, nn.RNNCellBase):
-        return (("input_size", size),), (("weight_ih", (module.weight_ih.shape[0], size)),)
-    if isinstance(module, nn.PReLU):
-        return (("num_parameters", size),), (("weight", (size,)),)
-    if isinstance(module, nn.MultiheadAttention):
-        return _attention_taking(module, size, noun)
-    if isinstance(module, nn.Bilinear):
-        place = 1 if noun.endswith("1") else 2
-        shape = list(module.weight.shape)
-        shape[place] = size
-        return ((f"in{place}_features", size),), (("weight", tuple(shape)),)
-    return (), ()
+    match module:
+        case nn.Linear():
+            return {"in_features": size}, {"weight": (module.out_features, size)}
+        case ConvNd():
+            return _conv_taking(module, size)
+        case NormBase():
+            names = _present(module, "weight", "bias", "running_mean", "running_var")
+            return {"num_features": size}, dict.fromkeys(names, (size,))
+        case nn.GroupNorm() if size % module.num_groups == 0:
+            names = _present(module, "weight", "bias")
+            return {"num_channels": size}, dict.fromkeys(names, (size,))
+        case nn.LayerNorm() | nn.RMSNorm() if len(module.normalized_shape) == 1:
+            names = _present(module, "weight", "bias")
+            return {"normalized_shape": (size,)}, dict.fromkeys(names, (size,))
+        case nn.RNNBase() | nn.RNNCellBase():
+            names = [n for n, _ in module.named_parameters() if n.startswith("weight_ih")]
+            first = [n for n in names if "_l" not in n or n.startswith("weight_ih_l0")]
+            return {"input_size": size}, {n: (getattr(module, n).shape[0], size) for n in first}
+        case nn.PReLU():
+            return {"num_parameters": size}, {"weight": (size,)}
+        case nn.MultiheadAttention():
+            return _attention_taking(module, size, noun)
+        case nn.Bilinear():
+            place = 1 if noun.endswith("1") else 2
+            shape = list(module.weight.shape)
+            shape[place] = size
+            return {f"in{place}_features": size}, {"weight": tuple(shape)}
+    return NOTHING
 
 
 def _conv_taking(module: ConvNd, size: int) -> tuple[Settings, Shapes]:
     kernel, groups, out = tuple(module.kernel_size), module.groups, module.out_channels
-    settings: Settings = (("in_channels", size),)
+    settings: Settings = {"in_channels": size}
     if size % groups:
         depthwise = groups == module.in_channels and out % size == 0
         if not depthwise:
-            return (), ()
-        groups = size
-        settings += (("groups", groups),)
+            return NOTHING
+        groups = settings["groups"] = size
     if isinstance(module, ConvTransposeNd):
-        return settings, (("weight", (size, out // groups, *kernel)),)
-    return settings, (("weight", (out, size // groups, *kernel)),)
+        return settings, {"weight": (size, out // groups, *kernel)}
+    return settings, {"weight": (out, size // groups, *kernel)}
 
 
 def _attention_taking(
     module: nn.MultiheadAttention, size: int, noun: str
 ) -> tuple[Settings, Shapes]:
-    embed = module.embed_dim
+    embed, alike = module.embed_dim, module._qkv_same_embed_dim
     if noun.endswith("query"):
-        if size % module.num_heads or not module._qkv_same_embed_dim:
-            return (), ()
-        shapes: Shapes = (("in_proj_weight", (3 * size, size)),)
+        if size % module.num_heads or not alike:
+            return NOTHING
+        settings: Settings = dict.fromkeys(("embed_dim", "kdim", "vdim"), size)
+        settings["head_dim"] = size // module.num_heads
+        shapes: Shapes = {"in_proj_weight": (3 * size, size), "out_proj.weight": (size, size)}
         if module.in_proj_bias is not None:
-            shapes += (("in_proj_bias", (3 * size,)),)
-        shapes += (("out_proj.weight", (size, size)),)
-        if module.out_proj.bias is not None:
-            shapes += (("out_proj.bias", (size,)),)
-        settings = (("embed_dim", size), ("kdim", size), ("vdim", size))
-        return (*settings, ("head_dim", size // module.num_heads)), shapes
+            shapes |= {"in_proj_bias": (3 * size,), "out_proj.bias": (size,)}
+        return settings, shapes
     name = "kdim" if noun.endswith("key") else "vdim"
-    if module._qkv_same_embed_dim:
-        both = (("kdim", size), ("vdim", size), ("_qkv_same_embed_dim", False))
-        apart = (("in_proj_weight", None), ("q_proj_weight", (embed, embed)))
-        return both, (*apart, ("k_proj_weight", (embed, size)), ("v_proj_weight", (embed, size)))
-    return ((name, size),), ((f"{name[0]}_proj_weight", (embed, size)),)
+    if not alike:
+        return {name: size}, {f"{name[0]}_proj_weight": (embed, size)}
+    shapes = {"in_proj_weight": None, "q_proj_weight": (embed, embed)}
+    shapes |= {"k_proj_weight": (embed, size), "v_proj_weight": (embed, size)}
+    return {"kdim": size, "vdim": size, "_qkv_same_embed_dim": False}, shapes
 
 
 def _making(module: nn.Module | None, size: int) -> tuple[Settings, Shapes]:
-    if isinstance(module, nn.Linear):
-        shapes: Shapes = (("weight", (size, module.in_features)),)
-        shapes += (("bias", (size,)),) if module.bias is not None else ()
-        return (("out_features", size),), shapes
-    if isinstance(module, ConvNd):
-        kernel, groups = tuple(module.kernel_size), module.groups
-        if size % groups:
-            return (), ()
-        if isinstance(module, ConvTransposeNd):
-            weight: tuple[int, ...] = (module.in_channels, size // groups, *kernel)
-        else:
-            weight = (size, module.in_channels // groups, *kernel)
-        shapes = (("weight", weight),)
-        shapes += (("bias", (size,)),) if module.bias is not None else ()
-        return (("out_channels", size),), shapes
-    if isinstance(module, nn.Embedding):
-        shape = (module.num_embeddings, size)
-        return (("embedding_dim", size),), (("weight", shape),)
-    if isinstance(module, nn.RNNBase) and not module.proj_size:
-        directions = 2 if module.bidirectional else 1
-        if size % directions:
-            return (), ()
-        return _recurrent_making(module, size // directions, directions)
-    return (), ()
+    bias: Shapes = {"bias": (size,)} if _present(module, "bias") else {}
+    match module:
+        case nn.Linear():
+            return {"out_features": size}, {"weight": (size, module.in_features), **bias}
+        case ConvNd() if size % module.groups == 0:
+            inside, outside = module.in_channels // module.groups, size // module.groups
+            pair = (module.in_channels, outside)
+            pair = pair if isinstance(module, ConvTransposeNd) else (size, inside)
+            return {"out_channels": size}, {"weight": (*pair, *module.kernel_size), **bias}
+        case nn.Embedding():
+            return {"embedding_dim": size}, {"weight": (module.num_embeddings, size)}
+        case nn.RNNBase() if not module.proj_size and size % (1 + module.bidirectional) == 0:
+            return _recurrent_making(module, size // (1 + module.bidirectional), size)
+    return NOTHING
 
 
-def _recurrent_making(module: nn.RNNBase, hidden: int, directions: int) -> tuple[Settings, Shapes]:
+def _recurrent_making(module: nn.RNNBase, hidden: int, size: int) -> tuple[Settings, Shapes]:
     gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1) * hidden
-    shapes: Shapes = ()
+    shapes: Shapes = {}
     for name, _ in module.named_parameters():
-        layer = int(name.split("_l")[1].split("_")[0])
-        inside = module.input_size if layer == 0 else hidden * directions
+        inside = module.input_size if "_l0" in name else size
         columns = inside if name.startswith("weight_ih") else hidden
-        shapes += ((name, (gates,) if name.startswith("bias") else (gates, columns)),)
-    return (("hidden_size", hidden),), shapes
+        shapes[name] = (gates,) if name.startswith("bias") else (gates, columns)
+    return {"hidden_size": hidden}, shapes

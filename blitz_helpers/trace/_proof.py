@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from math import gcd
 from typing import Any
 
@@ -11,16 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers.trace._candidates import candidates
+from blitz_helpers.trace._changes import Arguments, Change, InputChange, is_shape
 from blitz_helpers.trace._clues import Candidate, Sides
 from blitz_helpers.trace._failures import Failure
+from blitz_helpers.trace._nests import mapped, tensors_in
 from blitz_helpers.trace._records import ShapeTrace
-from blitz_helpers.trace._remedies import Arguments, Change, InputChange, Remedy, Resize, is_shape
+from blitz_helpers.trace._remedies import Remedy
+from blitz_helpers.trace._transforms import Transform
 
 # The search is counted, not timed, so that the same input gives the same message everywhere.
 _TRACES, _STEPS = 24, 20_000
 _MOST = 3
 _LARGEST_SIDE = 1024
-Attempt = Callable[[tuple[Change, ...], Arguments], ShapeTrace | Failure | None]
+Result = ShapeTrace | Failure | None
+Attempt = Callable[[tuple[Change, ...], Arguments], Result]
+Changes = tuple[Change, ...]
 
 
 def remedies_for(
@@ -41,7 +45,7 @@ class _Proof:
         self.failure, self.model, self.given = failure, model, given
         self.attempt = attempt
         self.traces, self.steps = _TRACES, _STEPS
-        self.later: list[tuple[tuple[Change, ...], str, Failure, bool]] = []
+        self.later: list[tuple[Change, Failure, bool]] = []  # what got further, and failed there
 
     def remedies(self) -> list[Remedy]:
         """Return what works: single changes, and pairs only where no single one does."""
@@ -51,20 +55,16 @@ class _Proof:
                 break
             if candidate.doubtful and found:
                 continue
-            remedy = self.proven((), "", candidate, self.failure, False)
-            if remedy is not None and remedy.text not in {str(one) for one in found}:
+            remedy = self.proven((), candidate)
+            if remedy is not None and remedy.text not in map(str, found):
                 found.append(remedy)
-        if found:
-            return found
-        for changes, text, following, batch in self.later[:5]:
+        for first, following, batch in () if found else self.later[:5]:
             for candidate in candidates(following, self.model)[:6]:
                 if self.spent or found:
                     break
-                if _views_twice(changes[0], candidate):
-                    continue
-                remedy = self.proven(changes, text, candidate, following, batch)
-                if remedy is not None:
-                    found.append(remedy)
+                if not _views_twice(first, candidate):
+                    remedy = self.proven((first,), candidate, batch)
+                    found += [] if remedy is None else [remedy]
         return found
 
     @property
@@ -72,154 +72,110 @@ class _Proof:
         """Whether the search has come to its end."""
         return self.traces <= 0 or self.steps <= 0
 
-    def tried(
-        self, changes: tuple[Change, ...], given: Arguments | None = None
-    ) -> ShapeTrace | Failure | None:
+    def tried(self, changes: Changes, given: Arguments | None = None) -> Result:
         """Trace the model with some changes, if there are traces left."""
         if self.spent:
             return None
         self.traces -= 1
         result = self.attempt(changes, self.given if given is None else given)
-        if isinstance(result, ShapeTrace):
-            self.steps -= len(result)
-        elif result is not None:
-            self.steps -= len(result.steps)
+        if result is not None:
+            self.steps -= len(result if isinstance(result, ShapeTrace) else result.steps)
         return result
 
     def proven(
-        self,
-        changes: tuple[Change, ...],
-        text: str,
-        candidate: Candidate | Sides,
-        failure: Failure,
-        batch: bool,
+        self, before: Changes, candidate: Candidate | Sides, batch: bool = False
     ) -> Remedy | None:
-        """Return the remedy that a candidate is, after the changes before it."""
-        lead = f"{text} and " if text else ""
+        """Return the remedy that a candidate is, after the change before it."""
+        change: Change | None
         if isinstance(candidate, Sides):
-            found = self.sized(changes, candidate, failure)
-            if found is None or not self.keeps_batch((*changes, found[0]), batch, found[1]):
-                return None
-            return Remedy((*changes, found[0]), lead + found[0].text)
-        every = (*changes, candidate.change)
-        result = self.tried(every)
-        batch |= candidate.batch
+            change, result = self.sized(before, candidate)
+        else:
+            change = candidate.change
+            result = self.tried((*before, change))
+            batch |= candidate.batch
+        if change is None:
+            return None
+        changes = (*before, change)
         if isinstance(result, Failure):
-            if not changes and result.number > failure.number:
-                self.later.append((every, candidate.change.text, result, batch))
+            if not before and result.number > self.failure.number:
+                self.later.append((change, result, batch))
             return None
-        if result is None or not self.keeps_batch(every, batch, result):
+        if result is None or not (batch or self.keeps_batch(changes, result)):
             return None
-        return Remedy(every, lead + candidate.change.text)
+        return Remedy(changes, " and ".join(one.text for one in changes))
 
     # Sizes of the input
 
-    def sized(
-        self, changes: tuple[Change, ...], sides: Sides, failure: Failure
-    ) -> tuple[Resize, ShapeTrace] | None:
+    def sized(self, before: Changes, sides: Sides) -> tuple[InputChange | None, Result]:
         """Return the change to the nearest size that goes through, worded for all that do.
 
         What is large enough for the layer that failed can be too small for the next: then what that
         one wants is asked for, too.
         """
+        results: dict[int, Result] = {}
+
+        def result(size: int) -> Result:
+            if size not in results:
+                results[size] = self.tried((*before, sides.change(size)))
+            return results[size]
+
         if sides.fits(sides.given):
-            return None
+            return None, None
+        limit = max(_LARGEST_SIDE, 2 * sides.given)
         for _ in range(6):
-            sizes = _fitting(sides)
+            sizes = [size for size in range(1, limit + 1) if sides.fits(size)]
             if not sizes:
-                return None
+                break
             size = min(sizes, key=lambda one: abs(one - sides.given))
-            result = self.tried((*changes, sides.change(size)))
-            if isinstance(result, ShapeTrace):
-                return self.worded(changes, sides, sizes, size), result
-            more = self.more(sides, result)
-            if more is None:
-                if isinstance(result, Failure) and not changes and result.number > failure.number:
-                    text = sides.words(str(size))
-                    self.later.append(((sides.change(size, text),), text, result, False))
-                return None
-            sides = more
-        return None
-
-    def more(self, sides: Sides, result: ShapeTrace | Failure | None) -> Sides | None:
-        """Return the sides with what another failure wants of them as well."""
-        if not isinstance(result, Failure):
-            return None
-        for other in candidates(result, self.model):
-            if isinstance(other, Sides) and (other.argument, other.axes) == (
-                sides.argument,
-                sides.axes,
-            ):
-                return None if other.fits(other.given) else replace(sides, fits=_both(sides, other))
-        return None
-
-    def worded(
-        self, changes: tuple[Change, ...], sides: Sides, sizes: list[int], size: int
-    ) -> Resize:
-        """Return the change to one size, with the words for the range in which it stands."""
-
-        def passes(one: int) -> bool | Failure:
-            result = self.tried((*changes, sides.change(one)))
-            return result if isinstance(result, Failure) else result is not None
-
-        for _ in range(3):
             low, high = _run(sizes, size)
-            open_end = high >= _limit(sides)
-            ends = [one for one in (low, min(high, 2 * size) if open_end else high) if one != size]
-            refused = next((r for r in map(passes, ends) if r is not True), None)
-            if refused is not None:
-                more = self.more(sides, refused) if isinstance(refused, Failure) else None
-                if more is None:
-                    return sides.change(size, sides.words(str(size)))
-                sides = more
-                sizes = _fitting(sides)
-                if size not in sizes:
-                    return sides.change(size, sides.words(str(size)))
-                continue
-            outside = [low - 1] if low > 1 else []
-            outside += [] if open_end else [high + 1]
-            if any(passes(one) is True for one in outside):
-                return sides.change(size, sides.words(self.felt(passes, size)))
-            if open_end:
-                return sides.change(size, sides.words(f"at least {low}"))
-            if low < high:
-                return sides.change(size, sides.words(f"{low} to {high}"))
-            step = _step(sizes, _limit(sides))
-            if step > 1 and passes(size + step) is True:
-                return sides.change(size, sides.words(f"a multiple of {step}"))
-            break
-        return sides.change(size, sides.words(str(size)))
+            ends = (size, low, high if high < limit else min(high, 2 * size))
+            refused = next((n for n in ends if not isinstance(result(n), ShapeTrace)), None)
+            if refused is None:
+                words = _words(sizes, low, high, limit)
+                outside = [n for n in (low - 1, high + 1) if 0 < n <= limit]
+                if any(isinstance(result(n), ShapeTrace) for n in outside):
+                    words = self.felt(result, size)
+                elif words.startswith("a multiple") and result(size + gcd(*sizes)) is None:
+                    words = ""
+                return sides.change(size, words), results[size]
+            following = results[refused]
+            more = self.narrower(sides, following)
+            if more is None:
+                return sides.change(size), results[size]
+            sides = more
+        return None, None
 
     @staticmethod
-    def felt(passes: Callable[[int], Any], size: int) -> str:
+    def felt(result: Callable[[int], Result], size: int) -> str:
         """Return the range around a size in words, its ends found by trying one after the other."""
         ends = []
         for step in (-1, 1):
             end = size
-            while abs(end - size) < 4 and end + step > 0 and passes(end + step) is True:
+            while abs(end - size) < 4 and end + step and isinstance(result(end + step), ShapeTrace):
                 end += step
             ends.append(end)
         low, high = ends
-        if size - low == 4 and passes(1) is True:
-            return f"at most {high}" if high - size < 4 else f"{size}"
-        if size - low == 4 or high - size == 4:
-            return f"{size}"  # and others: where they end was not tried
-        return f"{low} to {high}" if low < high else f"{size}"
+        ended = low < high and size - low < 4 and high - size < 4
+        return f"{low} to {high}" if ended else ""
+
+    def narrower(self, sides: Sides, following: Result) -> Sides | None:
+        """Return the sides with what another failure wants of them as well."""
+        if not isinstance(following, Failure):
+            return None
+        for other in candidates(following, self.model):
+            if isinstance(other, Sides) and other.number == sides.number:
+                return sides.and_also(other) if other.axes == sides.axes else None
+        return None
 
     # The batch
 
-    def keeps_batch(self, changes: tuple[Change, ...], says_so: bool, result: ShapeTrace) -> bool:
+    def keeps_batch(self, changes: Changes, result: ShapeTrace) -> bool:
         """Return whether one sample more gives one row more: nothing else is the batch."""
-        if says_so:
-            return True
-        shape = _first_shape(self.given)
-        if not shape:
-            return True
         outputs = _shapes(result.output_shape)
-        if not any(outputs):
+        shape = _first_shape(self.given)
+        if not shape or not any(outputs):
             return True  # numbers alone
-        axes = (0, 1) if len(shape) > 1 and self.recurrent else (0,)
-        for axis in axes:
+        for axis in (0, 1) if len(shape) > 1 and self.recurrent else (0,):
             size = shape[axis]
             grown = self.tried(changes, _grown(self.given, axis, size))
             if isinstance(grown, ShapeTrace):
@@ -248,20 +204,8 @@ def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
     second = None if isinstance(candidate, Sides) else candidate.change
     if not isinstance(first, InputChange) or not isinstance(second, InputChange):
         return False
-    batch_too = second.transform.name == "unsqueeze" and second.transform.args == (0,)
-    return not batch_too and "to" not in (first.transform.name, second.transform.name)
-
-
-def _both(one: Sides, other: Sides) -> Callable[[int], bool]:
-    return lambda side: one.fits(side) and other.fits(side)
-
-
-def _fitting(sides: Sides) -> list[int]:
-    return [size for size in range(1, _limit(sides) + 1) if sides.fits(size)]
-
-
-def _limit(sides: Sides) -> int:
-    return max(_LARGEST_SIDE, 2 * sides.given)
+    names = {first.transform.name, second.transform.name}
+    return "to" not in names and second.transform != Transform("unsqueeze", (0,))
 
 
 def _run(sizes: list[int], size: int) -> tuple[int, int]:
@@ -275,16 +219,20 @@ def _run(sizes: list[int], size: int) -> tuple[int, int]:
     return low, high
 
 
-def _step(sizes: list[int], limit: int) -> int:
-    """Return the number whose multiples the sizes are, from the first of them on; else 0."""
+def _words(sizes: list[int], low: int, high: int, limit: int) -> str:
+    """Return the sizes in words, ``""`` where one of them stands for itself."""
+    if high >= limit:
+        return f"at least {low}"
+    if low < high:
+        return f"{low} to {high}"
     step = gcd(*sizes)
-    return step if sizes == list(range(sizes[0], limit + 1, step)) else 0
+    return f"a multiple of {step}" if sizes == list(range(sizes[0], limit + 1, step)) else ""
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
     """Return the shapes in a nest of them."""
     if isinstance(output, dict):
-        return [shape for one in output.values() for shape in _shapes(one)]
+        output = list(output.values())
     if isinstance(output, tuple) and all(isinstance(size, int) for size in output):
         return [output]
     if isinstance(output, list | tuple):
@@ -302,29 +250,31 @@ def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int
     return False
 
 
-def _values(given: Arguments) -> Iterator[Any]:
-    yield from given[0]
-    yield from given[1].values()
-
-
 def _first_shape(given: Arguments) -> tuple[int, ...]:
-    for value in _values(given):
+    """Return the shape of the first input."""
+    for value in (*given[0], *given[1].values()):
         if is_shape(value):
             return tuple(value)
-        if isinstance(value, Tensor):
-            return tuple(value.shape)
+        tensors = tensors_in((value,))
+        if tensors:
+            return tuple(tensors[0].shape)
     return ()
 
 
 def _grown(given: Arguments, axis: int, size: int) -> Arguments:
     """Return the inputs with one sample more in each that has as many as the first."""
 
-    def more(value: Any) -> Any:
-        if is_shape(value) and len(value) > axis and value[axis] == size:
-            return (*value[:axis], size + 1, *value[axis + 1 :])
-        if isinstance(value, Tensor) and value.dim() > axis and value.shape[axis] == size:
-            with torch.no_grad():
-                return torch.cat([value.detach(), value.detach().narrow(axis, 0, 1)], axis)
-        return value
+    def more(tensor: Tensor) -> Tensor:
+        if tensor.dim() <= axis or tensor.shape[axis] != size:
+            return tensor
+        with torch.no_grad():
+            return torch.cat([tensor.detach(), tensor.detach().narrow(axis, 0, 1)], axis)
 
-    return tuple(map(more, given[0])), {name: more(value) for name, value in given[1].items()}
+    def grown(value: Any) -> Any:
+        if not is_shape(value):
+            return mapped(more, value)
+        return (
+            (*value[:axis], size + 1, *value[axis + 1 :]) if value[axis:][:1] == (size,) else value
+        )
+
+    return tuple(map(grown, given[0])), {name: grown(value) for name, value in given[1].items()}

@@ -19,8 +19,8 @@ from blitz_helpers.trace._records import ShapeError, ShapeTrace
 from blitz_helpers.trace._survivors import SurvivorsDisarmed
 
 if TYPE_CHECKING:
+    from blitz_helpers.trace._changes import Arguments, Change
     from blitz_helpers.trace._failures import Failure
-    from blitz_helpers.trace._remedies import Change
 
 from blitz_helpers._threads import WarningIgnored
 from blitz_helpers.trace._answers import NeedsValues
@@ -98,17 +98,12 @@ def _explained(
     reason: str | None,
 ) -> ShapeError:
     """Return the error in words, with the remedies that were tried and work."""
-    from blitz_helpers.trace import _failures, _proof, _remedies  # only a failure needs them
+    from blitz_helpers.trace import _changes, _proof, _words  # only a failure needs them
 
-    def attempt(
-        changes: tuple[Change, ...], given: tuple[tuple[Any, ...], dict[str, Any]]
-    ) -> ShapeTrace | Failure | None:
-        args, named = given
+    def attempt(changes: tuple[Change, ...], given: Arguments) -> ShapeTrace | Failure | None:
         try:
-            for change in changes:
-                if isinstance(change, _remedies.InputChange | _remedies.Resize):
-                    args, named = change.apply_to(args, named)
-            with _remedies.changed(model, changes, data=False) as copied:
+            args, named = _changes.changed_inputs(changes, given)
+            with _changes.changed_model(model, changes, data=False) as copied:
                 modules = paths_of(copied)
                 try:
                     return forward(copied, modules, args, named, reason, changes)
@@ -129,8 +124,8 @@ def _explained(
             remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
         except Exception as error:  # a bug of ours, which must not hide the failure
             bug = error
-    hint = _failures.hint_of(remedies)
-    message = _failures.message(failure, hint)
+    hint = _words.hint_of(remedies)
+    message = _words.message(failure, hint)
     failure.misfit.forget()
     explained = ShapeError(message, failed.trace, failed.step, tuple(remedies), hint)
     if bug is not None:

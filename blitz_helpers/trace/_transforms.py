@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _SEED = 0
+_SHORT = {torch.int64: "long()", torch.bool: "bool()"}
 
 
 @dataclass(frozen=True)
@@ -30,43 +31,48 @@ class Transform:
 
     def text(self, name: str = "x") -> str:
         """Return the operation as its user types it, on a tensor called ``name``."""
-        if self.name == "index":
-            return f"{name}[{', '.join(map(_index_text, self.args))}]"
-        args = ", ".join(map(_text, self.args))
-        if self.name == "pad":
-            return f"F.pad({name}, {args})"
-        if self.name == "interpolate":
-            return f"F.interpolate({name}, size={args})"
-        if self.name == "conv":
-            ndim, before, after, stride = self.args
-            strided = "" if set(stride) == {1} else f", stride={_plain(stride)}"
-            return f"nn.Conv{ndim}d({before}, {after}, 1{strided})"
-        if self.name == "linear":
-            return f"nn.Linear({args})"
-        if self.name == "to" and self.args == (torch.int64,):
-            return f"{name}.long()"
-        if self.name == "to" and self.args == (torch.bool,):
-            return f"{name}.bool()"
+        args = ", ".join(map(str, self.args))
+        match self.name:
+            case "index":
+                return f"{name}[{', '.join(map(_index_text, self.args))}]"
+            case "pad":
+                return f"F.pad({name}, {args})"
+            case "interpolate":
+                return f"F.interpolate({name}, size={args})"
+            case "linear":
+                return f"nn.Linear({args})"
+            case "conv":
+                before, after, stride = self.args
+                steps: Any = stride[0] if len(set(stride)) == 1 else stride
+                strided = "" if steps == 1 else f", stride={steps}"
+                return f"nn.Conv{len(stride)}d({before}, {after}, 1{strided})"
+            case "to":
+                return f"{name}.{_SHORT.get(self.args[0], f'to({args})')}"
         return f"{name}.{self.name}({args})"
-
-
-def _plain(sizes: tuple[int, ...]) -> str:
-    return str(sizes[0] if len(set(sizes)) == 1 else sizes)
-
-
-def _text(value: Any) -> str:
-    return str(value)
 
 
 def _index_text(item: Any) -> str:
     if not isinstance(item, tuple):
         return str(item)
-    start, stop = item
-    return f"{'' if start is None else start}:{'' if stop is None else stop}"
+    return ":".join("" if end is None else str(end) for end in item)
 
 
 def _index(tensor: Tensor, *items: Any) -> Tensor:
     return tensor[tuple(slice(*item) if isinstance(item, tuple) else item for item in items)]
+
+
+def _conv(tensor: Tensor, before: int, after: int, stride: tuple[int, ...]) -> Tensor:
+    weight = fresh((after, before, *(1,) * len(stride)), tensor)
+    convolve: Callable[..., Tensor] = getattr(F, f"conv{len(stride)}d")
+    return convolve(tensor, weight, None, stride)
+
+
+def _linear(tensor: Tensor, before: int, after: int) -> Tensor:
+    return F.linear(tensor, fresh((after, before), tensor))
+
+
+def _interpolate(tensor: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(tensor, size=size)
 
 
 def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -80,28 +86,33 @@ def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return values.to(like.device, like.dtype)
 
 
-def _conv(tensor: Tensor, ndim: int, before: int, after: int, stride: tuple[int, ...]) -> Tensor:
-    weight = fresh((after, before, *(1,) * ndim), tensor)
-    convolve: Callable[..., Tensor] = getattr(F, f"conv{ndim}d")
-    return convolve(tensor, weight, None, stride)
-
-
-def _linear(tensor: Tensor, before: int, after: int) -> Tensor:
-    return F.linear(tensor, fresh((after, before), tensor))
-
-
-def _interpolate(tensor: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(tensor, size=size)
-
-
-def _pad(tensor: Tensor, pads: tuple[int, ...]) -> Tensor:
-    return F.pad(tensor, pads)
+def _sized(tensor: Tensor, *sizes: tuple[int, int]) -> Tensor:
+    """Return a tensor of other sizes along some axes: the old values, and new ones beside them."""
+    shape = list(tensor.shape)
+    for axis, size in sizes:
+        shape[axis] = size
+    cut = tensor[tuple(map(slice, shape))]
+    if list(cut.shape) == shape:
+        return cut
+    if tensor.is_meta:
+        return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    generator = torch.Generator().manual_seed(_SEED)
+    if tensor.is_floating_point() or tensor.is_complex():
+        made = torch.randn(shape, generator=generator)
+    elif tensor.numel():
+        made = torch.randint(int(tensor.min()), int(tensor.max()) + 1, shape, generator=generator)
+    else:
+        made = torch.zeros(shape)
+    made = made.to(tensor.device, tensor.dtype)
+    made[tuple(map(slice, cut.shape))] = cut
+    return made
 
 
 _OWN: dict[str, Callable[..., Tensor]] = {
     "index": _index,
-    "pad": _pad,
+    "pad": F.pad,
     "interpolate": _interpolate,
     "conv": _conv,
     "linear": _linear,
+    "sized": _sized,
 }

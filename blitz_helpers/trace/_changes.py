@@ -1,0 +1,231 @@
+"""The changes that a remedy makes: to an input, to the model, or at one call in its forward."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from blitz_helpers.trace._nests import mapped, tensors_in
+from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
+from blitz_helpers.trace._transforms import Transform, fresh
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def is_shape(value: Any) -> bool:
+    """Return whether an argument is a tuple of sizes, which stands for a float32 tensor."""
+    return isinstance(value, tuple) and bool(value) and all(isinstance(one, int) for one in value)
+
+
+def with_tensor(nest: Any, place: int, change: Callable[[Tensor], Any]) -> Any:
+    """Return a nest with one of the distinct tensors in it changed, wherever it stands."""
+    places: dict[int, int] = {}
+
+    def one(tensor: Tensor) -> Any:
+        return change(tensor) if places.setdefault(id(tensor), len(places)) == place else tensor
+
+    return mapped(one, nest)
+
+
+@dataclass(frozen=True)
+class InputChange:
+    """One of the distinct tensors in an argument, replaced by what a transform makes of it."""
+
+    argument: int | str
+    place: int
+    transform: Transform
+    text: str
+    kind = "input"
+
+    def apply_to(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Return the arguments with the tensor replaced."""
+        if isinstance(self.argument, str):
+            return args, {**kwargs, self.argument: self._changed(kwargs[self.argument])}
+        value = self._changed(args[self.argument])
+        return (*args[: self.argument], value, *args[self.argument + 1 :]), kwargs
+
+    def _changed(self, value: Any) -> Any:
+        if not is_shape(value):
+            return with_tensor(value, self.place, self.transform)
+        made = self.transform(torch.empty(value, device="meta"))
+        if made.dtype == torch.float32:
+            return tuple(made.shape)
+        return torch.zeros(made.shape, dtype=made.dtype)
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """Attributes of modules set anew, and parameters and buffers of another shape or dtype.
+
+    ``settings`` holds paths of modules, names and values; ``tensors`` full names, with a shape,
+    a dtype, or ``None`` for a tensor that goes.
+    """
+
+    settings: tuple[tuple[str, str, Any], ...]
+    tensors: tuple[tuple[str, tuple[int, ...] | torch.dtype | None], ...]
+    text: str
+    kind: Literal["layer", "code"] = "layer"
+
+    def apply_to(self, model: nn.Module, data: bool) -> Callable[[], None]:
+        """Change the model in place, new tensors with or without data; return the undoing."""
+        paths = {path for path, _, _ in self.settings}
+        paths |= {name.rpartition(".")[0] for name, _ in self.tensors}
+        owners = [model.get_submodule(path) for path in paths]
+        stores = [s for one in owners for s in (vars(one), one._parameters, one._buffers)]
+        before = [dict(store) for store in stores]
+
+        def undo() -> None:
+            for store, content in zip(stores, before, strict=True):
+                store.clear()
+                store.update(content)
+
+        for full, form in self.tensors:
+            path, _, name = full.rpartition(".")
+            _replace_tensor(model.get_submodule(path), name, form, data)
+        for path, name, value in self.settings:
+            setattr(model.get_submodule(path), name, value)
+        for module in owners:
+            flat = getattr(module, "_flat_weights_names", ())  # of a recurrent layer
+            if flat:
+                vars(module)["_flat_weights"] = [getattr(module, name) for name in flat]
+        return undo
+
+
+def _replace_tensor(
+    owner: nn.Module, name: str, form: tuple[int, ...] | torch.dtype | None, data: bool
+) -> None:
+    store: Any = owner._parameters if name in owner._parameters else owner._buffers
+    old = store[name]
+    if form is None:
+        store[name] = None
+        return
+    like = next(owner.parameters()) if old is None else old
+    if not data:  # nobody reads the values, so that the memory is never touched
+        dtype, shape = (form, like.shape) if isinstance(form, torch.dtype) else (like.dtype, form)
+        made = torch.empty(shape, dtype=dtype, device=like.device)
+    elif isinstance(form, torch.dtype):
+        made = like.detach().to(form)
+    else:
+        made = fresh(form, like)
+        made = torch.ones_like(made) if "var" in name else made
+    parameter = old is None or isinstance(old, nn.Parameter)
+    store[name] = nn.Parameter(made, requires_grad=False) if parameter else made
+
+
+@dataclass(frozen=True)
+class CodeChange:
+    """A transform at one call of a torch function.
+
+    ``number`` counts the calls of the forward pass, and ``op`` has to stand there. ``place`` says
+    which of the distinct tensors among the arguments is changed; with ``"output"`` it is the
+    output, and with ``"call"`` the transform of the first tensor replaces the call.
+    """
+
+    number: int
+    op: str
+    place: int | Literal["output", "call"]
+    transform: Transform
+    text: str
+    kind = "code"
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function with the change made.
+
+        Raises:
+            ValueError: another operation stands here than in the model that failed.
+        """
+        if name_of(func) != self.op:
+            raise ValueError(
+                f"Call {self.number} is {name_of(func)}, not {self.op}: run the remedy on the "
+                "model and inputs that trace_shapes failed on."
+            )
+        if self.place == "call":
+            return self.transform(tensors_in((*args, *kwargs.values()))[0])
+        if self.place == "output":
+            return self.transform(func(*args, **kwargs))
+        args, kwargs = with_tensor((args, kwargs), self.place, self.transform)
+        return func(*args, **kwargs)
+
+
+Change = InputChange | ModelChange | CodeChange
+
+
+class Editing(TorchFunctionMode):
+    """Counts the calls of torch functions, and makes the code changes where they belong."""
+
+    def __init__(self, changes: tuple[Change, ...]) -> None:
+        super().__init__()
+        self.edits = {one.number: one for one in changes if isinstance(one, CodeChange)}
+        self.number = -1
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call the function, changed or as it is."""
+        kwargs = kwargs or {}
+        if func in PLAIN_QUESTIONS or func in (DEVICE, IS_META):
+            return func(*args, **kwargs)
+        self.number += 1
+        edit = self.edits.get(self.number)
+        return func(*args, **kwargs) if edit is None else edit.call(func, args, kwargs)
+
+
+def changed_inputs(changes: tuple[Change, ...], given: Arguments) -> Arguments:
+    """Return the arguments of a model with the changes to its inputs made."""
+    for one in changes:
+        if isinstance(one, InputChange):
+            given = one.apply_to(*given)
+    return given
+
+
+@contextmanager
+def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> Iterator[nn.Module]:
+    """Give a copy of the model with the changes to it made, or the model itself without any.
+
+    The copy shares parameters, and buffers as long as nothing runs for real. A model that cannot be
+    copied is changed in place, and put back.
+    """
+    own = [one for one in changes if isinstance(one, ModelChange)]
+    with ExitStack() as stack:
+        if own or data:
+            try:
+                model = _copied(model, data)
+            except Exception:  # whatever a model's parts raise when they are copied
+                if data:
+                    stack.enter_context(_buffers_kept(model))
+        for one in own:
+            stack.callback(one.apply_to(model, data))
+        yield model
+
+
+def _copied(model: nn.Module, data: bool) -> nn.Module:
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        if not data or getattr(module, "max_norm", None) is None:  # it rewrites its weight
+            shared |= {id(tensor): tensor for tensor in module._parameters.values()}
+        if not data:
+            shared |= {id(buffer): buffer for buffer in module._buffers.values()}
+    shared.pop(id(None), None)
+    return copy.deepcopy(model, shared)
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, values in kept:
+                buffer.copy_(values)

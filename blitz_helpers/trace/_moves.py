@@ -1,0 +1,237 @@
+"""What can be done to one tensor, from its shape alone, so that the call that failed takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, permutations
+
+import torch
+from torch import Tensor
+
+from blitz_helpers.trace._clues import Clues, Found
+from blitz_helpers.trace._field import dims_of, known_origin, origin_of
+from blitz_helpers.trace._transforms import Transform
+
+FULL = (None, None)
+Moves = Iterator[tuple[float, Transform]]
+
+
+def moves(clues: Clues) -> Found:
+    """Yield the views, conversions and layers with which the failing call takes an operand."""
+    misfit = clues.misfit
+    if misfit.kind == "dtype":
+        yield from _conversions(clues)
+    if misfit.kind not in ("size", "rank", "unequal", "batch"):
+        return
+    own = [] if misfit.tensor is None else [misfit.tensor]
+    single = misfit.kind in ("size", "rank") and misfit.noun != "inner"
+    operands = [x for x in (own if single else clues.operands) if known_origin(x) is not None]
+    found = [one for x in operands for one in _accepted(clues, x, _views(clues, x))]
+    if not found and misfit.kind == "unequal":
+        found = [one for x in operands for one in _accepted(clues, x, _fillings(clues, x))]
+    yield from found
+
+
+def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
+    for cost, transform in possible:
+        if clues.accepts(x, transform(x.to("meta"))):
+            batch = _touches_batch(transform) and clues.misfit.kind in ("size", "rank")
+            yield from clues.changed(x, transform, cost, batch)
+            if transform.name == "flatten":
+                return  # to flatten less, or to move what is flattened, is not what is meant
+
+
+def _touches_batch(transform: Transform) -> bool:
+    first = transform.args[:1]
+    return first == (None,) or (first == (0,) and transform.name in ("squeeze", "unsqueeze"))
+
+
+def _conversions(clues: Clues) -> Found:
+    x, wants = clues.misfit.tensor, clues.misfit.wants
+    if x is None:
+        return
+    if known_origin(x) is not None and (wants.is_complex or not x.is_complex()):
+        yield from clues.changed(x, Transform("to", (wants,)), 3)
+    for other in clues.misfit.others:
+        if known_origin(other) is not None and other.dtype != x.dtype:
+            yield from clues.changed(other, Transform("to", (x.dtype,)), 6)
+
+
+# Views
+
+
+def _views(clues: Clues, x: Tensor) -> Moves:
+    misfit = clues.misfit
+    if misfit.noun == "inner":
+        if x.dim() > 1:
+            yield 5 if x is clues.operands[-1] else 5.5, Transform("transpose", (-2, -1))
+        return
+    for dim in range(x.dim()):
+        if _may_flatten(clues, x, dim):
+            yield 4, Transform("flatten", (dim,))
+    yield from _widened(clues, x)
+    yield from _ordered(clues, x)
+    yield from _images(clues, x)
+    for dim in range(x.dim()):
+        if x.shape[dim] == 1 and misfit.kind != "size":
+            yield 6, Transform("squeeze", (dim,))
+    if misfit.noun == "target" and x.dim() > 1 and 1 not in x.shape:
+        yield 7, Transform("flatten")
+
+
+def _may_flatten(clues: Clues, x: Tensor, start: int) -> bool:
+    """Return whether what stands from a dimension on can be features: all of it, but the batch."""
+    misfit = clues.misfit
+    if misfit.kind == "size":
+        meant = misfit.dim == x.dim() - 1
+    else:
+        meant = misfit.kind == "rank" and clues.channels is not None
+    inside = range(start, x.dim())
+    return meant and 0 < start < x.dim() - 1 and not any(clues.is_batch(x, i) for i in inside)
+
+
+def _widened(clues: Clues, x: Tensor) -> Moves:
+    """Yield new dimensions of size 1, those that keep the batch in front first."""
+    misfit = clues.misfit
+    between = misfit.kind == "rank" and clues.input_number(x) is None
+    for ndim in range(x.dim() + 1, _most_dims(clues, x) + 1):
+        found = list(combinations(range(ndim), x.dim()))
+        # Masks stand at the end, other tensors at the front.
+        found.sort(key=lambda at: (at[:1] != (0,), -sum(at) if x.dtype == torch.bool else sum(at)))
+        late = 0.0
+        for places in found:
+            leads = places[:1] != (0,)
+            if misfit.kind != "unequal":
+                if leads and x.dim() == 2 and not _is_picture(x):
+                    continue  # the rows of a batch are not one sample
+                if clues.channels is None and places != tuple(range(ndim))[-x.dim() :]:
+                    continue  # what the other dimensions are is not known
+            elif places == tuple(range(ndim))[-x.dim() :]:
+                continue  # as it is aligned already
+            view = _indexed(places, ndim)
+            cost = 4 + late + (8 if leads and between else 0)
+            late += 0.1
+            yield cost, view
+
+
+def _most_dims(clues: Clues, x: Tensor) -> int:
+    misfit = clues.misfit
+    if misfit.kind == "rank":
+        return max(misfit.wants)  # type: ignore[no-any-return]  # numbers of dimensions
+    if misfit.kind == "size":
+        return x.dim() + (misfit.noun == "channels" and misfit.dim == 0)
+    return max((t.dim() for t in clues.failure.tensors if t is not x), default=0)
+
+
+def _indexed(places: tuple[int, ...], ndim: int) -> Transform:
+    """Return the view that puts the dimensions at these places, with new ones between."""
+    items = tuple(FULL if at in places else None for at in range(ndim))
+    if ndim == len(places) + 1:
+        return Transform("unsqueeze", (items.index(None),))
+    leading = items[-len(places) :] == (FULL,) * len(places)
+    return Transform("index", items[: ndim - len(places)] if leading else items)
+
+
+def _is_picture(x: Tensor) -> bool:
+    """Return whether the last two dimensions look like the sides of one picture."""
+    low, high = sorted(x.shape[-2:])
+    return low > 4 and high <= 4 * low
+
+
+def _ordered(clues: Clues, x: Tensor) -> Moves:
+    """Yield other orders of the dimensions: one that moves, or two that change places."""
+    misfit = clues.misfit
+    target = misfit.dim if misfit.kind == "size" else None
+    if misfit.kind == "unequal":
+        others = [one for one in misfit.others if one is not x]
+        same = any(sorted(one.shape) == sorted(x.shape) for one in others)
+        if not {"": same, "mask": x is misfit.tensor}.get(misfit.noun, x is not misfit.tensor):
+            return
+    for order in permutations(range(x.dim())) if 1 < x.dim() <= 5 else ():
+        off = [i for i, at in enumerate(order) if i != at]
+        moved = [i for i in off if _without(order, i) == sorted(_without(order, i))]
+        if target is not None and not (
+            target in moved and _may_stand(clues, x, order[target], target)
+        ):
+            continue
+        if len(off) == 2 and (target is None or moved):
+            yield 5 if moved else 5.5, Transform("transpose", tuple(off))
+        elif moved:
+            yield 5.2, Transform("permute", order)
+
+
+def _without(order: tuple[int, ...], place: int) -> list[int]:
+    return [*order[:place], *order[place + 1 :]]
+
+
+def _may_stand(clues: Clues, x: Tensor, source: int, target: int) -> bool:
+    """Return whether a dimension can be the features: width and time are not, nor is the batch."""
+    own = dims_of(x)[source]
+    if source == target or clues.is_side(x, source) or clues.is_batch(x, source):
+        return False
+    if own.input is not None and own.input[1] == 0 and x.dim() > 1:
+        return False
+    if x.dim() <= 3:
+        return True
+    if target == 1 and source > 1 and len(set(x.shape[2:])) == 1:
+        return False  # a square image with its channels first: this is its width
+    return target < x.dim() - 1 or not origin_of(x).untouched or source == 1
+
+
+def _images(clues: Clues, x: Tensor) -> Moves:
+    """Yield the view that makes images of flat rows."""
+    channels = clues.channels
+    if channels is None or x.dim() != 2 or x.shape[1] % channels:
+        return
+    pixels = x.shape[1] // channels
+    for sides in (1, 2, 3):
+        side = round(pixels ** (1 / sides))
+        if side > 1 and side**sides == pixels and (channels, sides) != (1, 1):
+            yield 3, Transform("reshape", (-1, channels, *(side,) * sides))
+
+
+# Padding, cropping, projections
+
+
+def _fillings(clues: Clues, x: Tensor) -> Moves:
+    """Yield what gives ``x`` the sizes of a tensor that it meets."""
+    noun = clues.misfit.noun
+    if noun == "mask" or "attention" in clues.failure.step.op or not origin_of(x).depends:
+        return
+    for y in [one for one in clues.failure.tensors if one is not x]:
+        if noun == "target" and x.dim() > 3 and x.is_floating_point():
+            yield 15, Transform("interpolate", (tuple(y.shape[2 - x.dim() :]),))
+        elif x.dim() == y.dim():
+            yield from _filled(clues, x, y)
+
+
+def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
+    free = clues.misfit.dim
+    differ = [i for i, (p, q) in enumerate(zip(x.shape, y.shape, strict=True)) if p != q]
+    differ = [i for i in differ if i != free]
+    if not differ or (0 in differ and x.dim() > 1 and clues.is_batch(x, 0)):
+        return
+    ndim = x.dim() - 2
+    smaller = [y.shape[d] - x.shape[d] for d in differ]
+    shrinks = 3 if min(smaller) < 0 else 0
+    if 1 in differ and 1 <= ndim <= 3 and free != 1:
+        strides = tuple(-(-p // max(1, q)) for p, q in zip(x.shape[2:], y.shape[2:], strict=True))
+        known = ndim > 1 or dims_of(x)[1].step is not None
+        if known:
+            yield 17 + shrinks, Transform("conv", (x.shape[1], y.shape[1], strides))
+        return
+    if differ == [x.dim() - 1] and not clues.is_side(x, x.dim() - 1) and ndim < 2:
+        yield 17 + shrinks, Transform("linear", (x.shape[-1], y.shape[-1]))
+    if not all(clues.is_side(x, d) or clues.is_side(y, d) or d > 1 for d in differ):
+        return
+    if min(smaller) > 0:
+        pads: list[int] = []
+        for d in range(x.dim() - 1, min(differ) - 1, -1):
+            lack = y.shape[d] - x.shape[d] if d in differ else 0
+            pads += [lack // 2, lack - lack // 2]
+        yield 11 if max(smaller) <= 3 else 18, Transform("pad", (tuple(pads),))
+        if ndim > 0 and clues.is_side(x, x.dim() - 1):
+            yield 15, Transform("interpolate", (tuple(y.shape[2:]),))
+    elif max(smaller) < 0:
+        items = tuple((None, y.shape[d]) if d in differ else FULL for d in range(max(differ) + 1))
+        yield 16, Transform("index", items)

@@ -133,6 +133,23 @@ def test_a_trace_without_steps_has_a_table_with_a_header_alone():
     ]  # fmt: skip
 
 
+def test_a_step_shows_itself_in_one_line():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x):
+            return torch.split(torch.cat([self.conv(x), torch.zeros(1, 2, 6, 6)]), 1)
+
+    assert [str(step) for step in trace_shapes(Padded(), (1, 1, 8, 8))] == [
+        "conv: conv2d (1, 1, 8, 8) -> (1, 2, 6, 6), (8 - 3 + 2*0)/1 + 1 = 6",
+        "zeros -> (1, 2, 6, 6)",
+        "cat (1, 2, 6, 6), (1, 2, 6, 6) -> (2, 2, 6, 6), 1 + 1 = 2",
+        "split (2, 2, 6, 6) -> ((1, 2, 6, 6), (1, 2, 6, 6))",
+    ]
+
+
 def test_calls_inside_a_module_that_failed_are_not_shown_inside_the_one_before_it():
     model = nn.Sequential(
         nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(5, 5))

@@ -58,10 +58,10 @@ class ShapeStep(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        ins = ", ".join(map(shape_text, self.input_shapes))
-        where = f"{self.module}: " if self.module else ""
-        sums = "".join(f", {one}" for one in self.sums)
-        return f"{where}{self.op} {ins} -> {shape_text(self.output_shape)}{sums}".replace("  ", " ")
+        where = f"{self.module}:" if self.module else ""
+        given = ", ".join(map(shape_text, self.input_shapes))
+        made = ", ".join([shape_text(self.output_shape), *self.sums])
+        return " ".join(filter(None, [where, self.op, given, "->", made]))
 
     @property
     def sums(self) -> tuple[str, ...]:

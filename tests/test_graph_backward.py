@@ -1,5 +1,6 @@
 """`can_backward` against `backward()` itself, over what people do to a graph before it."""
 
+import contextlib
 import functools
 import re
 import weakref
@@ -291,7 +292,9 @@ def a_custom(*, saves, returns=lambda ctx, g: g, **attributes):
         saves(ctx, x, y)
         return y
 
-    members = {"forward": staticmethod(forward), "backward": staticmethod(returns), **attributes}
+    if not isinstance(returns, classmethod):
+        returns = staticmethod(returns)
+    members = {"forward": staticmethod(forward), "backward": returns, **attributes}
     return type("Custom", (Function,), members).apply
 
 
@@ -400,13 +403,90 @@ def wrapped(function):
     return wrapper
 
 
+def swallows(function):
+    @functools.wraps(function)
+    def wrapper(ctx, *gradients):
+        try:
+            return function(ctx, *gradients)
+        except RuntimeError:
+            return gradients[0]
+
+    return wrapper
+
+
+def asks_unless_it_fails(ctx, g):
+    x = 1
+    with contextlib.suppress(RuntimeError):
+        (x,) = ctx.saved_tensors
+    return g * x
+
+
+def asks_if_its_generator_runs(ctx, g):
+    yields(ctx)
+    return g
+
+
+def yields(ctx):
+    yield ctx.saved_tensors
+
+
+def calls_what_it_is_given(ctx, g):
+    return g * call(needs, ctx)
+
+
+def call(function, ctx):
+    return function(ctx)
+
+
+def calls_an_item(ctx, g):
+    return g * [unstash, needs][1](ctx)
+
+
+class Toolbox:
+    def unstash(self, ctx):
+        return unstash(ctx)
+
+    @classmethod
+    def stashed(cls, ctx):
+        return unstash(ctx)
+
+
+toolbox = Toolbox()
+
+
+def asks_through_a_method(ctx, g):
+    return g * toolbox.unstash(ctx)
+
+
+def asks_through_a_class_method(ctx, g):
+    return g * Toolbox.stashed(ctx)
+
+
+def asks_in_its_second_argument(ctx, g):
+    return multiplied(g, ctx)
+
+
+def multiplied(g, ctx):
+    return g * ctx.saved_tensors[0]
+
+
+def asks_by_position(*arguments):
+    return arguments[1] * unstash(*arguments[:1])
+
+
 ASKS = [
     asks, asks_within_a_block, asks_last, asks_in_both_branches, asks_through_a_helper,
     asks_through_a_class, asks_and_puts_back, once_differentiable(asks), wrapped(asks),
-    lambda ctx, g: 2 * ctx.saved_tensors[0] * g,
+    asks_through_a_method, asks_through_a_class_method, asks_in_its_second_argument,
+    classmethod(lambda cls, ctx, g: g * unstash(ctx)), asks_by_position,
+    once_differentiable(wrapped(asks)), lambda ctx, g: 2 * ctx.saved_tensors[0] * g,
 ]  # fmt: skip
 NEVER = [never_asks, never_asks_through_a_helper, wrapped(never_asks)]
-UNREADABLE = [catches, asks_at_times, functools.partial(asks)]
+UNREADABLE = [
+    catches, asks_at_times, functools.partial(asks), swallows(asks),
+    once_differentiable(swallows(asks)), asks_unless_it_fails, asks_if_its_generator_runs,
+    calls_what_it_is_given, calls_an_item,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("returns", ASKS)

@@ -7,22 +7,23 @@ Unlike source, bytecode also exists for generated code and code typed at a promp
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import inspect
-from collections.abc import Callable
-from types import CodeType, FunctionType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Container
+from types import FunctionType, MethodType, ModuleType
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch.autograd import Function
 
-_SAVED = frozenset(("saved_tensors", "saved_variables"))  # the second is the old name
+Asks: TypeAlias = Literal["always", "never", "perhaps"]
+
+_SAVED = ("saved_tensors", "saved_variables")  # the second is the old name
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _UNKNOWN = object()
 _MOST_HELPERS = 20  # the deepest nesting of helpers that is followed
 _PADDING = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"))
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
-
-
-Asks: TypeAlias = Literal["always", "never", "perhaps"]
 
 
 class BackwardCode(NamedTuple):
@@ -49,127 +50,114 @@ def read_backward(function: type[Function]) -> BackwardCode:
     code = _code_of(function.backward if defined else function.vjp)
     if code is None:
         return BackwardCode("perhaps", only_raises=False)
-    if code.always_asks():
-        return BackwardCode("always", code.only_raises())
-    return BackwardCode("never" if code.never_asks() else "perhaps", code.only_raises())
+    return BackwardCode(code.asks(is_first=True), only_raises=not code.can_return(0))
 
 
 def _code_of(function: object, depth: int = 0) -> _Code | None:
-    """Return the code of a function without its decorators; ``None`` if Python cannot read it."""
-    if isinstance(function, staticmethod | classmethod) or inspect.ismethod(function):
-        function = function.__func__
-    if callable(function):
-        function = inspect.unwrap(function)
+    """Return the code of a function; ``None`` if Python cannot read it."""
+    is_bound = isinstance(function, classmethod) or inspect.ismethod(function)
+    if is_bound or isinstance(function, staticmethod):
+        function = function.__func__  # type: ignore[attr-defined]  # all three have it
     if depth > _MOST_HELPERS or not isinstance(function, FunctionType):
         return None
-    return _Code(function, depth)
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        return None  # the call alone runs none of it
+    return _Code(function, depth, is_bound)
 
 
 class _Code:
     """The instructions of a function, and the possible successors of each."""
 
-    def __init__(self, function: FunctionType, depth: int) -> None:
-        self._function = function
+    def __init__(self, function: FunctionType, depth: int, is_bound: bool) -> None:
+        self._code = function.__code__
         self._depth = depth
+        self._is_bound = is_bound
         self._steps: list[dis.Instruction] = []
         self._place_of: dict[int, int] = {}  # keyed by offset; padding maps to the next instruction
         for step in dis.get_instructions(function):
             self._place_of[step.offset] = len(self._steps)
             if step.opname not in _PADDING:
                 self._steps.append(step)
-
-    def only_raises(self) -> bool:
-        return not self._can_return(0)
-
-    def always_asks(self) -> bool:
+        self._known: dict[int, tuple[object, int]] = {}
+        """For each place that loads a global or closure value: the value, the place after it."""
+        outside = _values_outside(function)
         for place, step in enumerate(self._steps):
-            # An exception handler that can return may swallow torch's error; a `with` does not.
-            if (
-                step.opname == "PUSH_EXC_INFO"
-                and self._steps[place + 1].opname != "WITH_EXCEPT_START"
-                and self._can_return(place)
-            ):
-                return False
-        return not self._can_return(0, but_for=self._asks_at)
+            if step.opname in ("LOAD_GLOBAL", "LOAD_DEREF") and step.argval in outside:
+                value, end = outside[step.argval], place + 1
+                while self._steps[end].opname in _ATTRIBUTE:
+                    value, end = _attribute(value, self._steps[end].argval), end + 1
+                self._known[place] = value, end
 
-    def never_asks(self, any_parameter: bool = False) -> bool:
-        code = self._function.__code__
-        if _SAVED & _words(code):
-            return False
-        contexts = set(code.co_varnames[: code.co_argcount if any_parameter else 1])
-        if contexts & set(code.co_cellvars):  # an inner function uses it
-            return False
-        return not any(self._passes_on(place, contexts) for place in range(len(self._steps)))
+    def asks(self, is_first: bool) -> Asks:
+        """Return whether it asks ``ctx``, its first or any argument, for the saved tensors."""
+        contexts = set(self._parameters(is_first))
+        found = [self._asks_at(place, contexts) for place in range(len(self._steps))]
+        asking = [place for place, asks in enumerate(found) if asks == "always"]
+        if not (self.can_return(0, avoiding=asking) or self._swallows_errors()):
+            return "always"
+        is_used_inside = contexts.intersection(self._code.co_cellvars)  # by an inner function
+        return "perhaps" if is_used_inside or set(found) != {"never"} else "never"
 
-    def _passes_on(self, place: int, contexts: set[str]) -> bool:
-        """Return whether ``ctx`` escapes here, beyond access to an attribute.
+    def _parameters(self, is_first: bool) -> tuple[str, ...]:
+        count, flags = self._code.co_argcount, self._code.co_flags
+        if is_first and self._is_bound < count:
+            return self._code.co_varnames[self._is_bound : self._is_bound + 1]
+        stars = bool(flags & inspect.CO_VARARGS) + bool(flags & inspect.CO_VARKEYWORDS)
+        return self._code.co_varnames[: count + self._code.co_kwonlyargcount + stars]
 
-        Passing it to a helper that never asks for saved tensors does not count.
+    def _asks_at(self, place: int, contexts: set[str]) -> Asks:
+        """Return whether this instruction asks for saved tensors, or may do so with ``ctx``."""
+        step = self._steps[place]
+        if step.opname in _ATTRIBUTE and step.argval in _SAVED:
+            return "always"
+        loaded = _loaded(step)
+        if not contexts.intersection(loaded):
+            return "never"
+        is_attribute = self._steps[place + 1].opname in (*_ATTRIBUTE, "STORE_ATTR")
+        if is_attribute and not contexts.intersection(loaded[:-1]):
+            return "never"
+        value, end = self._callee(place)
+        helper = _code_of(value, self._depth + 1)
+        if helper is None:
+            return "perhaps"
+        return helper.asks(is_first=end == place and loaded[0] in contexts)
+
+    def _callee(self, place: int) -> tuple[object, int]:
+        """Return what is called with the value loaded here, and the place after its own load.
+
+        A call and its callee begin at the same position in the source.
         """
-        loaded = _loaded(self._steps[place])
-        if not contexts & set(loaded):
-            return False
-        attribute = self._steps[place + 1].opname.startswith(
-            ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR")
-        )
-        if attribute and loaded[-1] in contexts and not contexts & set(loaded[:-1]):
-            return False
-        for earlier in range(place - 1, -1, -1):
-            if self._steps[earlier].opname.startswith("CALL"):
-                return True
-            value, end = self._resolved(earlier)
-            if value is not _UNKNOWN and end <= place:
-                helper = _code_of(value, self._depth + 1)
-                is_first = end == place and loaded[0] in contexts
-                return helper is None or not helper.never_asks(any_parameter=not is_first)
-        return True
+        start, _ = _span(self._steps[place])
+        for step in self._steps[place:]:
+            begin, end = _span(step)
+            if step.opname.startswith("CALL") and begin <= start < end:
+                callees = (at for at in self._known if _span(self._steps[at])[0] == begin)
+                return self._known.get(next(callees, -1), (None, place))
+        return None, place
 
-    def _asks_at(self, place: int) -> bool:
-        """Return whether this instruction asks for saved tensors, or calls a helper that does."""
-        step = self._steps[place]
-        if step.argval in _SAVED and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            return True
-        value, end = self._resolved(place)
-        if value is _UNKNOWN:
-            return False
-        for later in self._steps[end:]:
-            if later.opname.startswith("CALL"):
-                return False
-            if set(_loaded(later)) & set(self._function.__code__.co_varnames):
-                helper = _code_of(value, self._depth + 1)
-                return helper is not None and helper.always_asks()
-        return False
-
-    def _resolved(self, place: int) -> tuple[Any, int]:
-        """Return the global or closure value loaded from here on, and the place after it."""
-        step = self._steps[place]
-        value = _UNKNOWN
-        if step.opname.startswith("LOAD_GLOBAL"):
-            name = step.argval
-            value = self._function.__globals__.get(name, getattr(builtins, name, _UNKNOWN))
-        elif step.opname.startswith("LOAD_DEREF"):
-            value = _enclosed(self._function, step.argval)
-        place += 1
-        while value is not _UNKNOWN and self._steps[place].opname.startswith(
-            ("LOAD_ATTR", "LOAD_METHOD")
-        ):
-            # Looked up statically, since a property would run code.
-            value = inspect.getattr_static(value, self._steps[place].argval, _UNKNOWN)
-            place += 1
-        return value, place
-
-    def _can_return(self, start: int, but_for: Callable[[int], bool] = lambda _: False) -> bool:
-        """Return whether some path from here returns without passing such a place."""
+    def can_return(self, start: int, avoiding: Container[int] = ()) -> bool:
+        """Return whether some path from here returns, ``avoiding`` these places."""
         todo, seen = [start], set[int]()
         while todo:
             place = todo.pop()
-            if place in seen or but_for(place):
+            if place in seen or place in avoiding:
                 continue
             seen.add(place)
             if self._steps[place].opname in ("RETURN_VALUE", "RETURN_CONST"):
                 return True
             todo += self._next(place)
         return False
+
+    def _swallows_errors(self) -> bool:
+        """Return whether some exception handler may swallow torch's error and return."""
+        suppresses = any(value is contextlib.suppress for value, _ in self._known.values())
+        return any(
+            step.opname == "PUSH_EXC_INFO"
+            # A `with` has a handler too, which does not swallow the error.
+            and (suppresses or self._steps[place + 1].opname != "WITH_EXCEPT_START")
+            and self.can_return(place)
+            for place, step in enumerate(self._steps)
+        )
 
     def _next(self, place: int) -> list[int]:
         step = self._steps[place]
@@ -180,31 +168,34 @@ class _Code:
         target = self._place_of[step.argval]
         if step.opname.startswith(("JUMP_FORWARD", "JUMP_BACKWARD")):
             return [target]
-        taken = self._is_taken(place)
-        return [way for way, cannot in ((target, False), (place + 1, True)) if taken is not cannot]
-
-    def _is_taken(self, place: int) -> bool | None:
-        """Return whether a jump that tests for a function is taken; ``None`` if unknown."""
-        before = place - (self._steps[place - 1].opname == "TO_BOOL")
-        for start in range(before - 1, -1, -1):
-            value, end = self._resolved(start)
-            if value is not _UNKNOWN or not self._steps[start].opname.startswith("LOAD_ATTR"):
-                break
-        if end != before or not (value is None or isinstance(value, FunctionType)):
-            return None
-        _, _, condition = self._steps[place].opname.partition("_IF_")
-        return {
-            "FALSE": value is None, "NONE": value is None,
-            "TRUE": value is not None, "NOT_NONE": value is not None,
-        }.get(condition)  # fmt: skip
+        if step.opname.endswith(("IF_NONE", "IF_FALSE", "IF_NOT_NONE", "IF_TRUE")):
+            # Code that torch generates tests whether there is a function to call.
+            before = place - (self._steps[place - 1].opname == "TO_BOOL")
+            for value, end in self._known.values():
+                if end == before and (value is None or isinstance(value, FunctionType)):
+                    jumps = (value is None) == step.opname.endswith(("IF_NONE", "IF_FALSE"))
+                    return [target if jumps else place + 1]
+        return [target, place + 1]
 
 
-def _enclosed(function: FunctionType, name: str) -> Any:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    try:
-        return dict(cells)[name].cell_contents
-    except (KeyError, ValueError):  # a local variable, or one without a value yet
-        return _UNKNOWN
+def _values_outside(function: FunctionType) -> dict[str, object]:
+    """Return the values of the names that a function takes from around it."""
+    values = {**vars(builtins), **function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        values.pop(name, None)
+        with contextlib.suppress(ValueError):  # it has no value yet
+            values[name] = cell.cell_contents
+    return values
+
+
+def _attribute(value: object, name: str) -> object:
+    """Return an attribute, looked up statically, since a property would run code."""
+    if isinstance(value, ModuleType | type):
+        return inspect.getattr_static(value, name, _UNKNOWN)
+    own = getattr(value, "__dict__", {})
+    found = own[name] if name in own else inspect.getattr_static(type(value), name, _UNKNOWN)
+    is_method = isinstance(found, FunctionType) and name not in own
+    return MethodType(found, value) if is_method else found
 
 
 def _loaded(step: dis.Instruction) -> tuple[str, ...]:
@@ -215,8 +206,7 @@ def _loaded(step: dis.Instruction) -> tuple[str, ...]:
     return names[1:] if step.opname.startswith("STORE") else names
 
 
-def _words(code: CodeType) -> set[str]:
-    """Return the names and strings in some code, including its inner functions."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    texts = (constant for constant in code.co_consts if isinstance(constant, str))
-    return set(code.co_names).union(texts, *map(_words, inner))
+def _span(step: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the lines and columns in the source where an instruction begins and ends."""
+    line, end_line, column, end_column = (at or 0 for at in step.positions or (0, 0, 0, 0))
+    return (line, column), (end_line, end_column)

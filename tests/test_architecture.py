@@ -73,7 +73,7 @@ def imported_rooms(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_what_stands_below_it(path):
+def test_a_module_imports_only_rooms_below_it(path):
     assert imported_rooms(path) <= MAY_IMPORT[room(path)]
 
 

@@ -119,7 +119,7 @@ def test_the_window_steps_on_by_itself_to_the_end(window):
     window.root.get_by_role("button", name="Play").wait_for()
 
 
-def test_settings_change_by_keyboard_and_what_does_not_fit_says_why(window):
+def test_settings_change_by_keyboard_and_a_window_that_does_not_fit_says_why(window):
     window.root.get_by_role("slider", name="stride").focus()
     window.press("ArrowRight")
     window.wait(stride=2)

@@ -127,7 +127,7 @@ def brought_by(page):
 
 
 @every_exercise
-def test_code_that_a_learner_copies_uses_what_the_page_has_brought(ask, page, name):
+def test_code_that_a_learner_copies_uses_names_of_the_page(ask, page, name):
     each = ask(page, name)
     to_mend = re.findall(r"```python\n(.*?def .*?)```", each.question, re.DOTALL)
     for code in [each._solution, *to_mend]:
@@ -145,7 +145,7 @@ def test_three_wrong_answers_and_a_second_right_one_are_tried(page, name):
 
 
 @every_exercise
-def test_three_dots_are_no_attempt(ask, page, name):
+def test_three_dots_do_not_count_as_an_attempt(ask, page, name):
     each = ask(page, name)
     for reply in (each.check(...), each.check()):
         assert reply.right is None
@@ -239,7 +239,7 @@ def make(judge, wants=FunctionType):
     return exercise(wants, "Question?", ("One.", "Two."), "answer = 1", "Because.")(judge)
 
 
-def test_an_error_is_shown_with_the_learners_own_line_and_what_was_tried():
+def test_an_error_is_shown_with_the_learners_own_line_and_the_case_tried():
     def broken(x):
         return x.reshape(7)
 

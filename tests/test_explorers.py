@@ -169,7 +169,7 @@ def test_a_window_that_cannot_be_drawn_is_refused(settings, message):
     assert explorer.state == WindowState()
 
 
-def test_what_does_not_fit_says_why_and_what_would():
+def test_a_window_that_does_not_fit_says_why_and_which_would():
     view = window_view(WindowState(size=2, kernel_size=5, row=1))
     assert "kernel_size=5 does not fit an input of 2" in view.problem
     assert "Use padding=2, or an input of 5 or more." in view.problem
@@ -455,7 +455,7 @@ def test_a_size_out_of_range_is_refused(size):
         explore_digit(Network(), size=size)
 
 
-def test_what_is_no_model_is_refused():
+def test_anything_but_a_model_is_refused():
     with pytest.raises(TypeError, match=r"must be an nn\.Module, not a type. Use Network\(\)"):
         explore_digit(Network)
 

@@ -56,7 +56,7 @@ def test_a_package_that_lacks_something_itself_says_so_itself(monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize("extra", ["", "plotting", "data", "training", "tracking", "explorers"])
-def test_with_one_extra_alone_what_does_not_work_says_what_it_needs(extra):
+def test_with_one_extra_alone_the_others_are_named_where_they_are_needed(extra):
     run = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("one_extra.py")), *extra.split()],
         capture_output=True,

@@ -50,7 +50,7 @@ def test_random_backward_gives_the_gradient_of_the_weighted_sum(generator):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_random_backward_draws_what_randn_draws():
+def test_random_backward_draws_the_same_numbers_as_randn():
     def seeded():
         return torch.Generator().manual_seed(3)
 
@@ -182,7 +182,7 @@ def test_a_nan_shows_in_whichever_piece_it_lies():
         assert row.zero_fraction == 0
 
 
-def test_numbers_are_none_where_there_is_no_gradient():
+def test_numbers_are_none_without_a_gradient():
     row = gradient_report(nn.Linear(2, 1))[0]
     assert (row.shape, row.norm, row.mean, row.weight_ratio) == ((1, 2), None, None, None)
 
@@ -364,7 +364,7 @@ def test_no_indices_ask_for_nothing():
         ((0, slice(None)), "must point at one entry"),
     ],
 )
-def test_an_index_that_is_no_entry_is_an_error(index, message):
+def test_an_index_outside_the_parameter_is_an_error(index, message):
     w = torch.ones(2, 3, dtype=torch.float64)
     with pytest.raises(IndexError, match=message):
         numerical_gradient(lambda: w.sum(), w, indices=[index])

@@ -112,7 +112,7 @@ def test_slots_find_relu_where_everybody_prints_a_bias(net, loss):
     assert slots[1].op == "relu"
 
 
-def test_none_is_no_edge_and_keeps_its_slot(loss):
+def test_an_input_without_a_gradient_has_no_edge_but_keeps_its_slot(loss):
     graph = autograd_graph(loss)
     assert graph.root.inputs == (1, None)
     first_convolution = max(
@@ -281,7 +281,7 @@ def test_a_tensor_changed_in_place_is_named():
         output.backward()
 
 
-def test_a_change_before_saving_is_no_change():
+def test_a_change_before_saving_does_not_count():
     hidden = (weight() * 1.0).add_(1)
     graph = autograd_graph(F.relu(hidden, inplace=True).sin().sum())
     assert graph.can_backward
@@ -333,7 +333,7 @@ def test_a_graph_keeps_no_tensor_alive(net):
     assert len(graph.nodes) == 27
 
 
-def test_looking_changes_nothing_in_what_backward_does(net, loss):
+def test_looking_does_not_change_the_backward(net, loss):
     expected = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
     autograd_graph(loss, net)
     loss.backward()
@@ -396,7 +396,7 @@ def test_parameters_are_named_through_views_and_expansion():
     assert {node.module for node in graph.nodes} == {"inner"}
 
 
-def test_a_leaf_that_is_no_parameter_has_no_name(net):
+def test_a_leaf_that_is_not_a_parameter_has_no_name(net):
     x = torch.ones(1, 1, 32, 32, requires_grad=True)
     graph = autograd_graph(net(x), net)
     assert [leaf.shape for leaf in graph.leaves if leaf.parameter is None] == [(1, 1, 32, 32)]
@@ -758,7 +758,7 @@ def test_text_has_a_row_for_each_node(net, loss):
     assert rows[-1].startswith("26 nodes, 25 edges, 10 leaves. Saved: ")
 
 
-def test_html_escapes_what_a_name_may_hold():
+def test_html_escapes_names():
     model = nn.ModuleDict({"<b>": nn.Linear(2, 2)})
     html = autograd_graph(model["<b>"](torch.ones(1, 2)), model)._repr_html_()
     assert "&lt;b&gt;.weight" in html
@@ -774,7 +774,7 @@ def test_mermaid_has_every_node_and_every_slot(net, loss):
     assert source._repr_mimebundle_()["text/vnd.mermaid"] == source
 
 
-def test_mermaid_and_dot_escape_what_a_name_may_hold():
+def test_mermaid_and_dot_escape_names():
     model = nn.ModuleDict({'a"b]<': nn.Linear(2, 2)})
     graph = autograd_graph(model['a"b]<'](torch.ones(1, 2)), model)
     assert "a#34;b#93;#60;.weight" in graph.to_mermaid()
@@ -865,7 +865,7 @@ def test_an_integer_tensor_has_a_message_of_its_own():
 
 
 @pytest.mark.parametrize("output", [None, 3.0, "loss", [weight().sum(), 2]])
-def test_what_is_no_tensor_is_refused(output):
+def test_anything_but_tensors_is_refused(output):
     with pytest.raises(TypeError, match="expected a tensor"):
         autograd_graph(output)
 
@@ -894,7 +894,7 @@ def test_an_empty_model_is_refused(loss):
         autograd_graph(loss, nn.Sequential())
 
 
-def test_a_model_that_is_no_module_is_refused(net, loss):
+def test_a_model_that_is_not_a_module_is_refused(net, loss):
     with pytest.raises(TypeError, match=r"model is a dict; expected a torch\.nn\.Module"):
         autograd_graph(loss, dict(net.named_parameters()))
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"), label_modules(3):

@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_that_torch_keeps(w):
     ],
     ids=["several", "complex", "meta"],
 )
-def test_what_is_not_one_real_number_has_a_name_and_no_value(tensor):
+def test_a_tensor_that_is_not_one_real_number_has_a_name_and_no_value(tensor):
     graph = autograd_graph(tensor * 2, tensors={"here": tensor})
     assert graph.tensors == (NamedTensor(1, "here", None, None),)
 
@@ -73,6 +73,6 @@ def test_a_models_own_names_come_first_and_the_rest_of_the_leaves_have_the_calle
     ],
     ids=["no tensor", "no gradient", "another graph"],
 )
-def test_what_is_not_in_the_graph_is_refused_by_name(stranger, error, message, w):
+def test_a_tensor_outside_the_graph_is_refused_by_name(stranger, error, message, w):
     with pytest.raises(error, match=message):
         autograd_graph(w * 3, tensors={"x": stranger})

@@ -35,7 +35,7 @@ def test_network_fits_the_input_that_it_was_made_for(input_size, kernel_size):
     assert net(torch.zeros(2, 3, input_size, input_size)).shape == (2, 7)
 
 
-def test_forward_computes_what_torch_modules_in_a_row_compute(generator):
+def test_forward_agrees_with_torchs_modules_in_a_row(generator):
     torch.manual_seed(0)
     net = Network()
     in_a_row = nn.Sequential(
@@ -67,7 +67,7 @@ def test_images_of_another_size_fail_instead_of_mixing_the_batch():
         ({"kernel_size": (3, 3)}, r"kernel_size=\(3, 3\): use"),
     ],
 )
-def test_what_cannot_work_is_an_error_that_says_what_would(arguments, message):
+def test_an_impossible_network_raises_an_error_that_says_what_works(arguments, message):
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match=message):
         Network(**arguments)

@@ -152,7 +152,7 @@ def test_cells_that_nbval_does_not_compare_are_few_and_say_why():
         ("a figure without words", r"<Figure size"),
     ],
 )
-def test_no_output_holds_what_differs_from_run_to_run(path, what, pattern):
+def test_no_output_differs_from_run_to_run(path, what, pattern):
     found = [
         match[0]
         for cell in code_cells(path)
@@ -293,7 +293,7 @@ def test_it_closes_with_three_questions_and_a_link_onward(path):
 
 
 @every_notebook
-def test_links_lead_to_what_is_there(path):
+def test_links_lead_somewhere(path):
     for source in markdown(path):
         for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", source):
             address = urlparse(target[0] or target[1])

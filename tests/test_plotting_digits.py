@@ -113,7 +113,7 @@ def test_given_axes_are_drawn_on():
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32), (2, 3, 32, 32), (0, 1, 32, 32)])
-def test_what_is_not_a_batch_of_grey_images_is_refused(shape):
+def test_anything_but_a_batch_of_grey_images_is_refused(shape):
     with pytest.raises(ValueError, match=r"\(N, 1, H, W\) is expected"):
         plot_digits(torch.ones(shape))
 

@@ -73,7 +73,7 @@ def test_given_axes_are_drawn_on():
     assert plot_filters(torch.ones(1, 1, 3, 3), ax=ax) is ax
 
 
-def test_what_is_not_a_set_of_filters_is_refused():
+def test_anything_but_a_set_of_filters_is_refused():
     with pytest.raises(ValueError, match=r"\(6, 3, 3\) cannot be drawn"):
         plot_filters(torch.ones(6, 3, 3))
     with pytest.raises(ValueError, match=r"do not fit 6 filters: \(6, H, W\)"):

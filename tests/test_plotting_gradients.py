@@ -87,7 +87,7 @@ def test_the_numbers_below_the_axis_keep_apart_whatever_the_range(decades):
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
-def test_the_alt_text_names_the_extremes_the_zeros_and_what_has_no_norm():
+def test_the_alt_text_names_the_extremes_the_zeros_and_the_rows_without_a_norm():
     alt = show(plot_gradient_report(gradient_report(model_in_every_status()))).alt
     assert alt == (
         "The gradients of 6 parameters. a has the largest norm, 5, and b the smallest, 0.002. "

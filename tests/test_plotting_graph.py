@@ -309,7 +309,7 @@ def test_the_svg_is_the_picture_that_matplotlib_draws(backward, generator):
     assert source._repr_svg_() == source
 
 
-def test_the_svg_escapes_what_a_name_may_hold():
+def test_the_svg_escapes_names():
     model = nn.ModuleDict({'<&">': nn.Linear(2, 2)})
     source = graph_svg(autograd_graph(model['<&">'](torch.ones(1, 2)), model))
     assert '<&">.weight' in [word.text for word in svg_elements(source, "text")]

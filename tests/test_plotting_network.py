@@ -269,7 +269,7 @@ class MixesImages(Network):
         (nn.Identity(), (1, 4), "no convolution, pooling or linear step"),
     ],
 )
-def test_what_is_no_chain_is_refused(model, shape, message):
+def test_a_model_that_is_not_a_chain_is_refused(model, shape, message):
     trace = trace_shapes(model, shape)
     with pytest.raises(ValueError, match=message):
         plot_network(trace)

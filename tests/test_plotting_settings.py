@@ -117,7 +117,7 @@ def test_every_plot_draws_under_settings_of_its_own(name):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_picture_does_not_depend_on_what_the_user_has_set(name, settings, usual):
+def test_a_picture_does_not_depend_on_the_users_settings(name, settings, usual):
     with mpl.rc_context():
         mpl.style.use(SETTINGS[settings])
         before = dict(mpl.rcParams)

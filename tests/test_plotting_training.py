@@ -106,7 +106,7 @@ def test_losses_below_zero_lie_within_the_axes(losses):
 
 
 @pytest.mark.parametrize("curve", [np.ones((3, 2)), torch.ones(3, 2), torch.tensor(1.0)])
-def test_what_is_not_a_number_a_step_is_refused(curve):
+def test_a_curve_needs_one_number_per_step(curve):
     with pytest.raises(ValueError, match=r"losses\['a'\] has the shape .*; \(steps,\) is expected"):
         plot_losses({"a": curve})
 

@@ -144,7 +144,7 @@ def test_labelling_and_tracing_can_begin_while_another_thread_is_in_a_forward_pa
     assert labels == ["", "second.0"]
 
 
-def test_a_forward_pass_in_another_thread_is_no_part_of_a_trace():
+def test_a_trace_leaves_out_a_forward_pass_in_another_thread():
     inside, done = threading.Event(), threading.Event()
     model = Meeting(inside, done)
 

@@ -118,7 +118,7 @@ def test_convolution_has_the_size_that_torch_gives(arguments):
 @given(
     drawn("kernel_size", "stride", "dilation", padding=st.sampled_from(["same", "valid", "full"]))
 )
-def test_named_padding_is_what_torch_makes_of_it(arguments):
+def test_named_padding_agrees_with_torch(arguments):
     assert_agrees(conv_output_size, conv_arithmetic, CONVS, arguments)
 
 
@@ -304,7 +304,7 @@ def test_the_advice_for_a_transposed_convolution_works():
 @pytest.mark.parametrize("value", [True, 3.0, 2.5, "3", None, torch.tensor(3.0)])
 @pytest.mark.parametrize("name", ["size", "kernel_size", "stride", "padding", "dilation"])
 @pytest.mark.parametrize("output_size", [conv_output_size, pool_output_size])
-def test_what_is_not_a_whole_number_is_an_error(output_size, name, value):
+def test_a_setting_that_is_not_a_whole_number_is_an_error(output_size, name, value):
     if (output_size, name, value) == (pool_output_size, "stride", None):
         return  # the kernel size
     arguments = {"size": 9, "kernel_size": 3} | {name: value}

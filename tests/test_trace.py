@@ -174,7 +174,7 @@ def test_a_shape_that_is_none_is_refused(shape, match):
         trace_shapes(Digits(), shape)
 
 
-def test_a_class_is_no_model():
+def test_a_class_in_place_of_a_model_is_refused():
     with pytest.raises(TypeError, match="Pass an instance"):
         trace_shapes(Digits, (1, 1, 32, 32))
 

@@ -88,7 +88,7 @@ by_key, by_name, by_place = (lambda d: d["x"]), (lambda d: d.x), (lambda d: d[0]
         (lambda x: [{"inner": Named(x, [x])}], lambda d: d[0]["inner"].y[0]),
     ],
 )
-def test_containers_of_tensors_arrive_as_what_they_are(make, find):
+def test_containers_of_tensors_keep_their_type(make, find):
     value = make(torch.ones(2, 8))
     model = Call(lambda given: find(given) if type(given) is type(value) else None)
     assert trace_shapes(model, value).output_shape == (2, 4)
@@ -157,7 +157,7 @@ def test_nested_tensors_run_for_real_and_have_the_shapes_of_their_parts(layout, 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 @pytest.mark.parametrize("sparse", ["to_sparse", "to_sparse_csr"])
-def test_sparse_tensors_run_for_real_and_multiply_what_they_hold(sparse):
+def test_sparse_tensors_run_for_real_and_multiply_their_entries_alone(sparse):
     adjacency = getattr(torch.eye(8), sparse)()
     trace = trace_shapes(Call(lambda a, x: a @ x), adjacency, torch.ones(8, 8))
     assert trace.output_shape == (8, 4)

@@ -37,7 +37,7 @@ def test_the_output_shape_is_the_one_of_a_real_forward(hard):
 
 
 @each_model
-def test_only_what_depends_on_values_runs_for_real(hard):
+def test_only_models_that_depend_on_values_run_for_real(hard):
     args, kwargs = hard.make_inputs()
     reason = trace_shapes(build(hard), *args, **kwargs).ran_for_real
     if hard.asks_for is None:

@@ -226,7 +226,7 @@ def test_swapped_keywords_are_told_apart():
     assert "linear got 8 features, wants 9" in str(error_of(model, (2, 8)))
 
 
-def test_a_bug_in_what_is_known_of_an_operation_is_raised(monkeypatch):
+def test_a_bug_in_the_class_of_an_operation_is_raised(monkeypatch):
     from blitz_helpers.trace.ops.products import Linear
 
     monkeypatch.setattr(Linear, "output", lambda self: len(None))

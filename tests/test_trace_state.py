@@ -248,7 +248,7 @@ def test_a_cached_tensor_does_not_disturb_the_next_trace():
     scale_of.cache_clear()
 
 
-def test_values_that_a_forward_pass_would_cache_too_are_no_survivors():
+def test_values_that_a_forward_pass_would_cache_too_do_not_count_as_survivors():
     positions = functools.lru_cache(torch.arange)
     model = nn.Linear(8, 8)
     model.register_forward_pre_hook(lambda *_: [positions(8)].clear())

@@ -82,7 +82,7 @@ def test_the_run_directory_has_a_name_that_git_ignores():
     assert "wandb/" in ignored
 
 
-def test_nothing_is_recorded_but_what_was_logged():
+def test_only_logged_values_are_recorded():
     with start_run() as run:
         print("a line on the console")
         run.log({"train/loss": 1.0})
@@ -141,7 +141,7 @@ def test_hooks_of_watch_are_gone_after_the_run_and_gradients_are_in_it():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a crash"), KeyboardInterrupt()])
-def test_after_a_crash_what_was_logged_can_be_read_back(error):
+def test_after_a_crash_the_logged_values_can_be_read_back(error):
     model = nn.Linear(2, 1)
     runs = []
 
@@ -194,7 +194,7 @@ def test_an_unknown_mode_is_refused(monkeypatch):
         pass
 
 
-def test_what_is_no_run_is_named(tmp_path):
+def test_a_path_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
         read_run(tmp_path / "nowhere")
     (tmp_path / "run-1.wandb").write_bytes(b"something else")
@@ -275,7 +275,7 @@ def test_any_changed_byte_is_found_or_changes_nothing(long_run):
     assert found > 50
 
 
-def test_the_file_of_a_killed_run_gives_what_it_holds_and_a_warning(long_run):
+def test_the_file_of_a_killed_run_gives_its_values_and_a_warning(long_run):
     file, rows = long_run
     file.write_bytes(file.read_bytes()[:50_000])
     with pytest.warns(UserWarning, match="ends in the middle of a record: the run was killed"):

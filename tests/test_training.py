@@ -391,7 +391,7 @@ def test_training_stops_at_the_step_where_a_parameter_went_bad_and_names_it(
     assert all(w.isfinite().all() for w in kept["model"].values())
 
 
-def test_a_divergence_says_what_there_is_to_go_on_from(dataset, tmp_path):
+def test_a_divergence_names_the_checkpoint_to_go_on_from(dataset, tmp_path):
     def step(params):
         for w in params:
             if len(seen) == 6:
@@ -493,7 +493,7 @@ def test_a_refused_call_leaves_buffers_gradients_and_random_states_as_they_were(
 
 
 @pytest.mark.parametrize("label", [-100, -1, NUM_CLASSES, 255])
-def test_a_label_that_is_no_class_is_refused_before_its_step(dataset, label):
+def test_a_label_outside_the_classes_is_refused_before_its_step(dataset, label):
     batches = [(torch.ones(2, 4), torch.tensor([0, label]))]
     model = make_model()
     before = weights(model)
@@ -531,7 +531,7 @@ def test_a_confusion_matrix_counts_right_whatever_type_its_numbers_have(dtype):
 
 
 @pytest.mark.parametrize(("answer", "label"), [(3, 0), (0, 3), (-1, 1)])
-def test_a_confusion_matrix_counts_nothing_that_is_no_class(answer, label):
+def test_a_confusion_matrix_refuses_a_label_outside_the_classes(answer, label):
     with pytest.raises(ValueError, match="where classes from 0 to 2 are expected"):
         _ = Evaluation(1.0, torch.tensor([answer]), torch.tensor([label]), 3).confusion_matrix
 
@@ -614,7 +614,7 @@ def test_a_loader_that_gives_nothing_is_an_error_whatever_it_promises():
 
 
 @pytest.mark.parametrize("batch", [torch.ones(2, 4), [torch.ones(2, 4)], {"x": 1}, ("ab", [0, 1])])
-def test_a_batch_that_is_no_pair_is_refused(batch):
+def test_a_batch_that_is_not_a_pair_is_refused(batch):
     with pytest.raises(TypeError, match=r"A batch must be a pair of tensors, \(inputs, labels\)"):
         evaluate(make_model(), [batch])
 

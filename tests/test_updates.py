@@ -152,7 +152,7 @@ def test_adam_counts_a_complex_number_as_two_weights(rule, generator):
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam", "adamw"])
-def test_what_a_rule_remembers_is_what_torch_optim_remembers(rule, generator):
+def test_a_rule_remembers_the_same_as_torch_optim(rule, generator):
     mine = tensors(torch.float32, generator)
     theirs = copy.deepcopy(mine)
     step, memory = bind(rule, TYPICAL[rule])
@@ -311,7 +311,7 @@ def back(model, generator):
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam", "adamw"])
-def test_a_rule_goes_on_from_what_torch_optim_remembers_to_the_same_bits(rule, generator):
+def test_a_rule_goes_on_from_the_state_of_torch_optim_to_the_same_bits(rule, generator):
     theirs = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 3))
     optimizer = RULES[rule][1](theirs.parameters(), **TYPICAL[rule])
     for _ in range(30):

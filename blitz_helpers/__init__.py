@@ -53,9 +53,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
         plot_digits as plot_digits,
         plot_scores as plot_scores,
     )
-    from blitz_helpers.plotting.filters import (
-        plot_filters as plot_filters,
-    )
     from blitz_helpers.plotting.gradients import (
         plot_gradient_report as plot_gradient_report,
         plot_image_gradient as plot_image_gradient,
@@ -66,6 +63,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
     )
     from blitz_helpers.plotting.maps import (
         plot_feature_map as plot_feature_map,
+        plot_filters as plot_filters,
         plot_receptive_field as plot_receptive_field,
     )
     from blitz_helpers.plotting.network import (
@@ -159,10 +157,9 @@ _MODULE_OF = {
         "notebook": ["short_errors"],
         "plotting": ["Picture", "show"],
         "plotting.digits": ["plot_digits", "plot_scores"],
-        "plotting.filters": ["plot_filters"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
         "plotting.graph": ["graph_svg", "plot_graph"],
-        "plotting.maps": ["plot_feature_map", "plot_receptive_field"],
+        "plotting.maps": ["plot_feature_map", "plot_filters", "plot_receptive_field"],
         "plotting.network": ["plot_network"],
         "plotting.ranks": ["plot_ranks"],
         "plotting.training": ["plot_confusion", "plot_history", "plot_losses", "plot_lr_sweep"],

@@ -36,3 +36,11 @@ def test_words_keep_no_axes_alive():
     del ax
     gc.collect()
     assert gone() is None
+
+
+def test_a_page_gets_the_words_in_every_form_of_a_picture():
+    _, ax = plt.subplots()
+    bundle = show(ax, alt='w < 0 & "b"')._repr_mimebundle_()
+    assert bundle["text/plain"] == 'Picture: w < 0 & "b"'
+    assert 'alt="w &lt; 0 &amp; &quot;b&quot;"' in bundle["text/html"]
+    assert bundle["image/png"] in bundle["text/html"]

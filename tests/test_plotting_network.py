@@ -248,9 +248,19 @@ class MixesImages(Network):
         return self.fc1(x.view(-1, 576))
 
 
+class Halves(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).chunk(2, 1)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
+        (
+            Halves(4, 4),
+            (1, 4),
+            r"chunk gives \(\(1, 2\), \(1, 2\)\), and .* steps that give one tensor",
+        ),
         (Residual(), (1, 4, 8, 8), r"add takes .* and .*In a chain it would take .*one by one"),
         (TwoHeads(), (1, 4), r"The model returns .*its last step gave.*draws a chain"),
         (

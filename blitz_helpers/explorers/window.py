@@ -11,9 +11,8 @@ from torch import Tensor
 
 from blitz_helpers.explorers._explorer import Explorer
 from blitz_helpers.plotting._canvas import Picture, show
-from blitz_helpers.plotting._grids import Side
 from blitz_helpers.plotting._words import by
-from blitz_helpers.plotting.windows import plot_transposed_window, plot_window
+from blitz_helpers.plotting.windows import Side, plot_transposed_window, plot_window
 from blitz_helpers.shapes import conv_arithmetic, conv_transpose_arithmetic, pool_arithmetic
 
 OPS = {

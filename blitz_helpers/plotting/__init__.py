@@ -1,7 +1,8 @@
 """Everything drawn with matplotlib: records and numbers in, ``Axes`` out.
 
-Each ``plot_*`` function takes an optional ``ax`` and returns the ``Axes`` it drew on;
-:func:`show` puts such a picture on a notebook's page, together with its alt text.
+Each ``plot_*`` function draws on ``ax``, or on a new figure, and returns the ``Axes``; :func:`show`
+puts such a picture on a notebook's page, together with its alt text. Where matplotlib is not
+installed, they raise an ImportError that names what to install.
 """
 
 from blitz_helpers.plotting._canvas import Picture, show

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from blitz_helpers.plotting._settings import same_for_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Distinct with every common kind of colour blindness.
@@ -32,7 +30,6 @@ _CSS_PIXELS_PER_INCH = 96
 CARD = "#F7F6F2"  # the background of every picture
 _PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
-MOST_NUMBERED = 20  # with more classes than this, only some get a number
 
 
 def figure_class() -> type[Figure]:
@@ -137,16 +134,3 @@ def _with_fewer_colours(png: io.BytesIO) -> bytes:
     whole = image.open(png).convert("RGB")
     whole.quantize(256, dither=image.Dither.NONE).save(smaller, format="png", optimize=True)
     return smaller.getvalue()
-
-
-def number_classes(axis: Axis, num_classes: int) -> None:
-    """Label each class with its number, or only some if the labels would overlap."""
-    every = 1 if num_classes <= MOST_NUMBERED else math.ceil(num_classes / 10)
-    axis.set_ticks(range(0, num_classes, every))
-
-
-def finish_axes(ax: Axes, xlabel: str, ylabel: str, **legend: Any) -> None:
-    """Name the axes, add a legend, and leave out the frame above and to the right."""
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(**{"frameon": False, **legend})

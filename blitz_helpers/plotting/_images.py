@@ -11,7 +11,6 @@ from blitz_helpers.plotting._canvas import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colorbar import Colorbar
     from matplotlib.image import AxesImage
     from numpy.typing import ArrayLike
 
@@ -68,10 +67,3 @@ def draw_image(
     sides = ([left, right, right, left, left], [top, top, bottom, bottom, top])
     ax.plot(*sides, color=GREY, linewidth=0.5, clip_on=False)
     return drawn
-
-
-def colour_bar(image: AxesImage, **look: Any) -> Colorbar:
-    """Draw the scale of the image's colours beside it."""
-    bar = image.axes.figure.colorbar(image, ax=image.axes, **look)
-    bar.outline.set_visible(False)
-    return bar

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    MOST_NUMBERED,
-    SKY,
-    canvas,
-    describe,
-    number_classes,
-)
+from blitz_helpers.plotting._axes import MOST_NUMBERED, number_classes
+from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas, describe
 from blitz_helpers.plotting._images import INK, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import counted, minus
@@ -40,7 +33,6 @@ def plot_digits(
 
     Raises:
         ValueError: the images have another shape, or there is not one caption for each.
-        ImportError: matplotlib is not installed.
 
     >>> plot_digits(torch.rand(12, 1, 32, 32), captions=range(12)).get_title()
     ''
@@ -100,7 +92,6 @@ def plot_scores(
 
     Raises:
         ValueError: ``scores`` or ``image`` has another shape.
-        ImportError: matplotlib is not installed.
 
     >>> plot_scores(torch.tensor([0.1, -0.2, 0.4])).get_ylabel()
     'logit'

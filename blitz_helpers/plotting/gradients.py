@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blitz_helpers.plotting._axes import colour_bar
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
-from blitz_helpers.plotting._images import around_zero, checked, colour_bar, draw_image
+from blitz_helpers.plotting._images import around_zero, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import by
 
@@ -33,9 +34,6 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
 
     The dot is the norm of the gradient, the stroke its largest absolute value. The column on the
     right gives the fraction of exact zeros. Without a norm to draw, the status is written out.
-
-    Raises:
-        ImportError: matplotlib is not installed.
 
     >>> import torch
     >>> from blitz_helpers import gradient_report
@@ -95,7 +93,6 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
 
     Raises:
         ValueError: the shapes of ``image`` and ``gradient`` are different or not as above.
-        ImportError: matplotlib is not installed.
 
     >>> import torch
     >>> image = torch.rand(1, 8, 8, requires_grad=True)

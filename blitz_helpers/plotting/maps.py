@@ -1,26 +1,30 @@
-"""Draws feature maps, and the receptive fields of layers on an image."""
+"""Draws filters, feature maps, and the receptive fields of layers on an image."""
 
 from __future__ import annotations
 
+import math
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from blitz_helpers._extras import require
+from blitz_helpers.plotting._axes import MOST_NUMBERED, colour_bar
 from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe
-from blitz_helpers.plotting._images import INK, around_zero, checked, colour_bar, draw_image
+from blitz_helpers.plotting._images import INK, around_zero, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
-from blitz_helpers.plotting._words import by, short
+from blitz_helpers.plotting._words import by, minus, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
-    from torch import Tensor
 
 _KERNEL_SIDE = 0.5  # the longest side of the image is 1
 _GAP = 0.25  # between the pictures
 _INCHES, _DIGIT = 2.4, 0.08  # longest side of an image, width of a digit
+_PITCH = 1.15  # distance between filters, as a multiple of their side
 _TOLD = 7  # the alt text gives the numbers of kernels up to this size
 
 
@@ -36,7 +40,6 @@ def plot_feature_map(
 
     Raises:
         ValueError: one of the three is empty, or does not have two dimensions.
-        ImportError: matplotlib is not installed.
 
     >>> image, kernel = [[0.0, 1.0, 1.0]], [[-1.0, 1.0]]
     >>> plot_feature_map(image, kernel, [[1.0, 0.0]]).get_title()
@@ -72,6 +75,77 @@ def plot_feature_map(
 
 
 @same_for_all
+def plot_filters(
+    filters: torch.Tensor,
+    responses: torch.Tensor | None = None,
+    before: torch.Tensor | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw filters ``(N, 1, h, w)`` in a row: blue where a weight is negative, red where positive.
+
+    Each filter is labelled with its index in the tensor.
+
+    Args:
+        filters: the weights of a first layer.
+        responses: ``(N, H, W)``, the response of each filter to an image, drawn below the
+            filter: white where it is zero or less, black at the largest of all responses.
+        before: the same filters before training, drawn in a row above.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ValueError: an argument has another shape.
+
+    >>> plot_filters(torch.rand(6, 1, 3, 3)).get_title()
+    ''
+    """
+    filters = checked("filters", filters, "(N, 1, h, w)")
+    count = len(filters)
+    if before is not None and before.shape != filters.shape:
+        raise ValueError(
+            f"before of shape {tuple(before.shape)} does not fit filters of shape "
+            f"{tuple(filters.shape)}: give the same filters, as they were before training."
+        )
+    weights = {"weights": filters}
+    if before is not None:
+        weights = {"before": checked("before", before, "(N, 1, h, w)"), "after": filters}
+    shown = torch.stack(list(weights.values()))
+    look = around_zero(shown)
+    rows: list[tuple[str, torch.Tensor, dict[str, Any]]]  # name, images and look
+    rows = [(name, kernels[:, 0], look) for name, kernels in weights.items()]
+    if responses is not None:
+        problem = f"do not fit {count} filters"
+        answers = checked("responses", responses, f"({count}, H, W)", problem=problem).clamp(min=0)
+        rows.append(("answers", answers, {**INK, "vmax": answers.max().item() or 1.0}))
+
+    inches = min(1.1, 7.0 / (_PITCH * count))
+    ax = canvas(ax, inches * _PITCH * count + 1.4, inches * _PITCH * len(rows) + 0.3)
+    for row, (name, images, look) in enumerate(rows):
+        ax.text(-0.12, row * _PITCH + 0.5, name, ha="right", va="center", color=BLACK)
+        for index, image in enumerate(images):
+            draw_image(ax, image, index * _PITCH, row * _PITCH, 1, 1, **look)
+    if count <= MOST_NUMBERED:
+        for index in range(count):
+            ax.text(index * _PITCH + 0.5, -0.08, str(index), ha="center", va="bottom", color=BLACK)
+    ax.set_xlim(-0.05, (count - 1) * _PITCH + 1.05)
+    ax.set_ylim((len(rows) - 1) * _PITCH + 1.05, -0.05)
+    ax.set_axis_off()
+    colour_bar(ax.images[0], shrink=0.8, aspect=12, label="weight")
+    return describe(ax, _filter_words(shown, responses))
+
+
+def _filter_words(weights: torch.Tensor, responses: torch.Tensor | None) -> str:
+    _, count, _, height, width = weights.shape
+    drawn = ", before and after training" if len(weights) == 2 else ""
+    low, high = (minus(f"{end:.2f}") for end in weights.aminmax())
+    words = f"{count} filters of {by(height, width)} weights{drawn}, from {low} to {high}."
+    if responses is None:
+        return words
+    silent = [str(index) for index, each in enumerate(responses) if each.max() <= 0]
+    which = f"; {', '.join(silent)} answer nothing" if silent else ""
+    return f"{words} Below each its answers to an image{which}."
+
+
+@same_for_all
 def plot_receptive_field(
     image: ArrayLike,
     fields: Mapping[str, tuple[int, int]],
@@ -87,7 +161,6 @@ def plot_receptive_field(
     Raises:
         ValueError: the image does not have two dimensions, ``fields`` is empty, or a field does
             not lie inside the image.
-        ImportError: matplotlib is not installed.
 
     >>> fields = {"conv1": (3, 3), "pool1": (4, 4)}
     >>> plot_receptive_field([[0.0] * 8] * 8, fields, corner=(2, 3)).get_title()
@@ -115,8 +188,8 @@ def plot_receptive_field(
         label = f"{name}: {by(rows, columns)}"
         ax.add_patch(rectangle((left, top), columns, rows, label=label, gid=name, **look))
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
-    ax.set_xticks(range(0, width + 1, 4))
-    ax.set_yticks(range(0, height + 1, 4))
+    every = 4 * math.ceil(max(height, width) / 40)
+    ax.set(xticks=range(0, width + 1, every), yticks=range(0, height + 1, every))
     told = ", ".join(f"{name} {by(*size)}" for name, size in fields.items())
     words = (
         f"An image of {by(height, width)}, and on it what one number of each layer sees, from row "
@@ -125,11 +198,11 @@ def plot_receptive_field(
     return describe(ax, words)
 
 
-def _grid(name: str, numbers: ArrayLike) -> Tensor:
+def _grid(name: str, numbers: ArrayLike) -> torch.Tensor:
     return checked(name, numbers, "(height, width)", f"Use {name}[0] for the first channel.")
 
 
-def _write_numbers(ax: Axes, kernel: Tensor, left: float, cell: float) -> None:
+def _write_numbers(ax: Axes, kernel: torch.Tensor, left: float, cell: float) -> None:
     """Write each number of a kernel into its cell, if all of them fit."""
     rows = [[short(number) for number in row] for row in kernel.tolist()]
     if max(len(text) for row in rows for text in row) * _DIGIT > cell * _INCHES:
@@ -142,7 +215,7 @@ def _write_numbers(ax: Axes, kernel: Tensor, left: float, cell: float) -> None:
             ax.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
 
 
-def _rows(kernel: Tensor) -> str:
+def _rows(kernel: torch.Tensor) -> str:
     if max(kernel.shape) > _TOLD:
         return ""
     rows = (" ".join(map(short, row)) for row in kernel.tolist())

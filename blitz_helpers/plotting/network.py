@@ -43,7 +43,6 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: the model is not a single chain of convolution, pooling, reshaping, linear and
             elementwise steps.
-        ImportError: matplotlib is not installed.
 
     >>> from blitz_helpers import Network, trace_shapes
     >>> ax = plot_network(trace_shapes(Network(), (1, 1, 32, 32)))
@@ -96,7 +95,7 @@ class _Stage:
     def shown(self) -> int:
         """The number of maps or units drawn: all if there are few, a shrinking share of many."""
         all_of = _MAPS if self.has_maps else _UNITS
-        more = max(0.0, math.log2(self.shape[0] / all_of))
+        more = math.log2(max(self.shape[0], all_of) / all_of)
         return min(self.shape[0], all_of + round(2 * more))
 
     @property

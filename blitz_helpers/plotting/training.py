@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    MOST_NUMBERED,
-    SERIES,
-    SKY,
-    VERMILION,
-    canvas,
-    describe,
-    finish_axes,
-    number_classes,
-)
-from blitz_helpers.plotting._images import colour_bar
+from blitz_helpers.plotting._axes import MOST_NUMBERED, colour_bar, finish_axes, number_classes
+from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, SKY, VERMILION, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import counted, listed
 
@@ -51,7 +40,6 @@ def plot_losses(
 
     Raises:
         ValueError: there is no curve or more than four, a curve is empty, or ``window`` is below 1.
-        ImportError: matplotlib is not installed.
 
     >>> plot_losses({"sgd": [2.3, 1.1, 0.4]}).get_ylabel()
     'loss'
@@ -117,7 +105,6 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: the history has no steps.
-        ImportError: matplotlib is not installed.
 
     >>> from blitz_helpers import History
     >>> plot_history(History((2.3, 1.1), steps_per_epoch=1, val_losses=(2.0, 1.5))).get_xlabel()
@@ -153,13 +140,10 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
 def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None = None) -> Axes:
     """Draw the accuracies reached with each learning rate: dots, and a line through their means.
 
-    Args:
-        accuracies: the accuracies reached with each ``lr``, such as one for each seed.
-        ax: where to draw; a new figure by default.
+    ``accuracies`` maps each ``lr`` to those that it reached, such as one for each seed.
 
     Raises:
         ValueError: there is no learning rate, or one is not above 0 or has no accuracy.
-        ImportError: matplotlib is not installed.
 
     >>> plot_lr_sweep({0.1: [0.8, 0.7], 1.0: [0.9, 0.1]}).get_xscale()
     'log'
@@ -187,18 +171,10 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
 def plot_confusion(
     evaluation: Evaluation, class_name: str = "class", ax: Axes | None = None
 ) -> Axes:
-    """Draw the confusion matrix: rows are the labels, columns the answers.
+    """Draw the confusion matrix of what ``evaluate`` returned: rows are labels, columns answers.
 
     Only mistakes are shaded, since the right answers on the diagonal would outshine them. The
-    counts of up to 20 classes are written out.
-
-    Args:
-        evaluation: what ``evaluate`` returned.
-        class_name: the name of a class in the labels, such as "digit".
-        ax: where to draw; a new figure by default.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    counts of up to 20 classes are written out. ``class_name`` is the label of the vertical axis.
 
     >>> from blitz_helpers import Evaluation
     >>> answers, digits = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])

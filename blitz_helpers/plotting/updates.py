@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    CARD,
-    GREY,
-    SERIES,
-    VERMILION,
-    YELLOW,
-    canvas,
-    describe,
-    finish_axes,
-)
+from blitz_helpers.plotting._axes import BOXED, finish_axes
+from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, VERMILION, YELLOW, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import counted, listed, short
 
@@ -30,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = 200  # grid points per side where the loss is evaluated
-_LEGEND = {"frameon": True, "framealpha": 0.9, "facecolor": CARD, "edgecolor": "none"}
 
 
 @same_for_all
@@ -56,7 +45,6 @@ def plot_foretold_losses(
     Raises:
         ValueError: ``lrs``, ``losses`` and ``foretold`` are empty or differ in length, or a
             foretold loss is not below ``loss``.
-        ImportError: matplotlib is not installed.
 
     >>> plot_foretold_losses(1.0, lrs=[0.1, 1], losses=[0.92, 0.7], foretold=[0.9, 0]).get_xscale()
     'log'
@@ -125,7 +113,6 @@ def plot_descent(
     Raises:
         ValueError: there is no path, a path has another shape or values that are not finite, or
             ``loss_fn`` does not give one loss for each point.
-        ImportError: matplotlib is not installed.
 
     >>> path = torch.tensor([[2.0, 1.0], [1.0, 0.5], [0.5, 0.25]])
     >>> ax = plot_descent(lambda w: w[0] ** 2 + w[1] ** 2, {"SGD": path})
@@ -166,7 +153,7 @@ def plot_descent(
     if bottom < top and min(row, column) > 0 and max(row, column) < _GRID - 1:
         (star,) = ax.plot(sides[0][column], sides[1][row], "*", color=BLACK, label="lowest point")
         star.set(markersize=13, markerfacecolor=YELLOW, zorder=3)
-    finish_axes(ax, "$w_0$", "$w_1$", **_LEGEND)
+    finish_axes(ax, "$w_0$", "$w_1$", **BOXED)
     return describe(ax, " ".join(words))
 
 
@@ -190,7 +177,6 @@ def plot_descent_losses(
 
     Raises:
         ValueError: as for :func:`plot_descent`; or ``below`` is not above 0, or a loss is negative.
-        ImportError: matplotlib is not installed.
 
     >>> path = torch.tensor([[2.0, 0.0], [0.2, 0.0], [-1.0, 0.0], [0.1, 0.0]])
     >>> ax = plot_descent_losses(lambda w: w[0] ** 2 + w[1] ** 2, {"SGD": path}, below=0.5)
@@ -208,7 +194,7 @@ def plot_descent_losses(
             )
     ax = canvas(ax, 6.5, 3.0)
     ax.set_yscale("log")
-    ax.axhline(below, color=GREY, linewidth=1, linestyle="--")
+    ax.axhline(below, color=BLACK, linewidth=1, linestyle="--")
     words = ["The loss against the step, on a log axis."]
     for (name, curve), color in zip(curves.items(), cycle(SERIES), strict=False):
         too_high = (~(curve < below)).nonzero().flatten().tolist()
@@ -224,7 +210,7 @@ def plot_descent_losses(
         else:
             steps = counted(len(curve) - 1, "step")
             words.append(f"{name} does not stay below {below:g} in {steps}.")
-    finish_axes(ax, "step", "loss, log axis", **_LEGEND)
+    finish_axes(ax, "step", "loss, log axis", **BOXED)
     return describe(ax, " ".join(words))
 
 

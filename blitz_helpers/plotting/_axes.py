@@ -1,0 +1,37 @@
+"""The names, legends and scales that several plots have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from blitz_helpers.plotting._canvas import CARD
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.image import AxesImage
+
+MOST_NUMBERED = 20  # with more classes than this, only some get a number
+BOXED = {"frameon": True, "framealpha": 0.9, "facecolor": CARD, "edgecolor": "none"}
+
+
+def number_classes(axis: Axis, num_classes: int) -> None:
+    """Label each class with its number, or only some if the labels would overlap."""
+    every = 1 if num_classes <= MOST_NUMBERED else math.ceil(num_classes / 10)
+    axis.set_ticks(range(0, num_classes, every))
+
+
+def finish_axes(ax: Axes, xlabel: str, ylabel: str, **legend: Any) -> None:
+    """Name the axes, add a legend, and leave out the frame above and to the right."""
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(**{"frameon": False, **legend})
+
+
+def colour_bar(image: AxesImage, **look: Any) -> Colorbar:
+    """Draw the scale of the image's colours beside it."""
+    bar = image.axes.figure.colorbar(image, ax=image.axes, **look)
+    bar.outline.set_visible(False)
+    return bar

@@ -16,7 +16,7 @@ from blitz_helpers.trace._changes import CodeChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, step_of
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._field import dims_of, known_origin
-from blitz_helpers.trace._layers import makes, sets, takes
+from blitz_helpers.trace._layers import makes, remade, sets, takes
 from blitz_helpers.trace._moves import moves
 from blitz_helpers.trace._records import shape_text
 from blitz_helpers.trace._sizes import input_sizes
@@ -107,8 +107,7 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
         case "size" if x is not None and dim is not None and known_origin(x) is not None:
             if clues.is_features(x, dim):
                 change = takes(path, module, misfit.got, misfit.noun)
-                if change is not None:
-                    yield Candidate(TAKES, change, doubtful=elsewhere)
+                yield from _if_any(TAKES, change, elsewhere)
             if misfit.wants is not None:
                 yield from _maker(clues, x, dim, misfit.wants)
         case "window" if x is not None and dim is not None:
@@ -123,10 +122,8 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
             yield from _conversion(clues, x)
         case "table":
             if isinstance(module, nn.Embedding | nn.EmbeddingBag) and misfit.got >= 0:
-                rows = misfit.got + 1
-                weight = (f"{path}.weight".lstrip("."), (rows, module.embedding_dim))
-                settings = ((path, "num_embeddings", rows),)
-                yield Candidate(TABLE, ModelChange(settings, (weight,), f"num_embeddings={rows}"))
+                longer = remade(path, module, {"num_embeddings": misfit.got + 1})
+                yield from _if_any(TABLE, longer)
             elif misfit.noun == "classes" and misfit.got > 0:
                 yield from _maker(clues, misfit.others[0], 1, misfit.got + 1)
         case "average":
@@ -156,9 +153,13 @@ def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
                 change = clues.resized(number, ((1, channels),), words)
                 yield Candidate(MAKES, change)
     path = clues.failure.maker(own)
-    made = makes(path, clues.part(path), size, clues.name_of(path)) if path and size else None
-    if made is not None:
-        yield Candidate(MAKES, made)
+    if path and size:
+        yield from _if_any(MAKES, makes(path, clues.part(path), size, clues.name_of(path)))
+
+
+def _if_any(cost: float, change: ModelChange | None, doubtful: bool = False) -> Found:
+    if change is not None:
+        yield Candidate(cost, change, doubtful=doubtful)
 
 
 def _padding(path: str, module: Any, lack: int) -> Found:

@@ -45,11 +45,11 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
 
 
 def scroll_box(html: str, name: str) -> str:
-    """Return HTML in a box that scrolls sideways where the page is narrow, also by keyboard.
+    """Return HTML in a box that scrolls sideways on a narrow page, also by keyboard.
 
-    ``name`` is what a screen reader says when the box has the focus.
+    A screen reader says ``name`` when the box has the focus.
     """
-    # JupyterLab moves between cells on arrow keys, unless what has the focus suppresses shortcuts.
+    # JupyterLab moves between cells on arrow keys, unless the focused element suppresses shortcuts.
     # After a click it does not, so that Shift+Enter still runs the cell.
     keys = (
         'data-lm-suppress-shortcuts onmousedown="delete this.dataset.lmSuppressShortcuts" '

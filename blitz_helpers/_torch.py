@@ -49,19 +49,19 @@ COMPILER = "torch._dynamo"
 # Attributes of torch's objects, under their own names.
 ATTRIBUTES = {
     "_base": "the tensor behind a view, which owns the memory that is written to",
-    "_buffers": "of a module: see `_parameters`",
+    "_buffers": "see `_parameters`",
     "_c": "the C++ object inside a scripted module",
     "_compiled_call_impl": "the compiled call of a module that was compiled in place",
     "_flat_weights": "the weights of a recurrent layer, where a new weight must be put too",
-    "_flat_weights_names": "their names",
+    "_flat_weights_names": "the names of the weights in `_flat_weights`",
     "_forward_cls": "the custom `Function` of a node",
     "_get_method": "a method of a scripted module, to run it on a copy",
     "_input_metadata": "shape and dtype of the tensor made at a node in the forward pass",
-    "_modules": "of a module: see `_parameters`",
+    "_modules": "see `_parameters`",
     "_nnz": "the number of stored entries of a sparse tensor, which is the number of products",
     "_orig_mod": "the module inside a compiled one",
-    "_parameters": "of a module itself, without those of the modules inside it",
-    "_qkv_same_embed_dim": "whether attention keeps its three weights in one",
+    "_parameters": "a module's own parameters, without those of the modules inside it",
+    "_qkv_same_embed_dim": "whether attention stores its three weights as one tensor",
     "_raw_saved_": "begins the name of each saved tensor of a node, read without running hooks",
     "_raw_saved_mask": "see `_raw_saved_`",
     "_raw_saved_tensors": "see `_raw_saved_`: the saved tensors of a custom `Function`",
@@ -72,6 +72,6 @@ ATTRIBUTES = {
 
 # Private operations that have a class in `trace/ops`, since public ones call them.
 OPERATIONS = {
-    "_grouped_mm": "what `F.grouped_mm` calls, and its name before it was public",
+    "_grouped_mm": "`F.grouped_mm` calls it, and it was the only name in earlier releases",
     "_nested_tensor_from_mask_left_aligned": "asks `nn.TransformerEncoder` about the padding mask",
 }

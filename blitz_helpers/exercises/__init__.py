@@ -1,4 +1,4 @@
-"""Exercises that answer back: a module a page, named as the page without its number.
+"""Exercises that check your answers: one module per page, named like the page without its number.
 
 >>> from blitz_helpers.exercises import shape_arithmetic as ex
 >>> ex.pooled_size.check(...)

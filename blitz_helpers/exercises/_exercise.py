@@ -27,12 +27,12 @@ _NOT_ATTEMPTED = "Not attempted yet: put your answer in place of the three dots.
 
 
 class Wrong(Exception):  # noqa: N818, it is a verdict and not an error
-    """Raised by a check: what is wrong with the answer, said to the learner."""
+    """Raised by a check; its text tells the learner what is wrong with the answer."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What an exercise says. ``right`` is ``None`` where there was nothing to judge."""
+    """The reply to an answer. ``right`` is ``None`` if there was nothing to judge."""
 
     right: bool | None
     text: str
@@ -43,7 +43,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Text:
-    """A question, hint or solution: Markdown in a notebook, the same as text elsewhere."""
+    """A question, hint or solution: Markdown in a notebook, plain text elsewhere."""
 
     markdown: str
 
@@ -55,7 +55,7 @@ class Text:
 
 
 class Exercise:
-    """One exercise. Show it to read the question; then ``check``, ``hint`` and ``solution``."""
+    """One exercise. Show it to read the question; then use ``check``, ``hint``, ``solution``."""
 
     def __init__(
         self,
@@ -137,30 +137,30 @@ def exercise(
 ) -> Callable[[Callable[[Any], str | None]], Exercise]:
     """Make an exercise of a function that raises :class:`Wrong` on a wrong answer.
 
-    What it returns, if anything, is said after a right answer in place of ``why``.
+    If the function returns a text, that is said after a right answer instead of ``why``.
 
     Args:
-        wants: what an answer is: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``, ``Tensor``
-            (in float32, also from a list), or ``FunctionType`` for anything that can be called.
+        wants: the type of an answer: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``,
+            ``Tensor`` (in float32, also from a list), or ``FunctionType`` for any callable.
         question: Markdown, shown where the exercise is shown.
-        hints: one after the other, each says a little more.
+        hints: shown one after the other; each says a little more.
         solution: code that leaves a right answer in ``answer``.
-        why: what makes it right, said after a right answer and below the solution.
+        why: the reason, said after a right answer and below the solution.
     """
     return lambda judge: Exercise(judge, wants, question, hints, solution, why)
 
 
 def attempt(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Return what the learner's code makes of the inputs, which it gets as copies.
+    """Call the learner's code with copies of the inputs, and return its result.
 
     Raises:
-        Wrong: it raised an error; says which, on which line, and what it was called with.
+        Wrong: the code raised an error. The text names the error, the line and the inputs.
     """
     return attempt_in_place(function, *_copies(inputs))
 
 
 def attempt_in_place(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Do as :func:`attempt` does, with the inputs themselves: the code is meant to change them."""
+    """Like :func:`attempt`, but with the inputs themselves, which the code is meant to change."""
     tried = ", ".join(map(shown, inputs))
     try:
         return function(*inputs)
@@ -184,7 +184,7 @@ def _leaves(inputs: tuple[Any, ...]) -> list[Tensor]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a reply shows it: few numbers as they are, many by their shape."""
+    """Return a value as a reply shows it: a few numbers in full, many by their shape."""
     if isinstance(value, Tensor):
         if value.numel() <= _MOST_SHOWN:
             leaf = value.requires_grad and value.is_leaf
@@ -226,7 +226,7 @@ def _one_answer(wants: type, given: tuple[Any, ...]) -> str:
 
 
 def _accepted(answer: Any, wants: type) -> Any:
-    """Return the answer as a check takes it, or say what was expected in its place."""
+    """Return the answer in the type that the check takes, or say what was expected."""
     if isinstance(answer, type) and wants is FunctionType:
         raise Wrong("This is a class, but a function is wanted. Pass its name alone.")
     if isinstance(answer, type):
@@ -288,7 +288,7 @@ _NAMES = {
 
 
 class Page(ModuleType):
-    """A module of exercises, which shows how far you are."""
+    """A module of exercises, which shows your progress."""
 
     def __repr__(self) -> str:
         exercises = [value for value in vars(self).values() if isinstance(value, Exercise)]
@@ -302,5 +302,5 @@ _MARKS = {"done": "●", "tried": "◐", "open": "○"}
 
 
 def page(name: str) -> None:
-    """Make a module show how far the learner is: the last line of each page's file."""
+    """Make a module show the learner's progress; called in the last line of each page's file."""
     sys.modules[name].__class__ = Page

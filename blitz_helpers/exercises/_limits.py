@@ -1,4 +1,4 @@
-"""Run a learner's code for a bounded time, with bounded output, and put the random state back."""
+"""Runs a learner's code for a limited time, with limited output, and restores the random state."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Printed(io.StringIO):
     cut = False
 
     def write(self, text: str) -> int:
-        """Keep the text as far as there is room for it."""
+        """Keep as much of the text as fits."""
         room = max(0, _MOST_PRINTED - self.tell())
         self.cut |= len(text) > room
         super().write(text[:room])
         return len(text)
 
     def told(self) -> str:
-        """Return the first lines, with a mark where something was cut."""
+        """Return the first lines, with a mark if something was cut."""
         lines = self.getvalue().rstrip().splitlines()
         cut = self.cut or len(lines) > _MOST_LINES
         return "\n".join([*lines[:_MOST_LINES], *["... (cut here)"] * cut])
@@ -44,7 +44,7 @@ class Printed(io.StringIO):
 
 @contextmanager
 def bounded_output() -> Iterator[Printed]:
-    """Collect what is printed in place of showing it."""
+    """Collect printed text instead of showing it."""
     printed = Printed()
     with redirect_stdout(printed), redirect_stderr(printed):
         yield printed
@@ -52,7 +52,7 @@ def bounded_output() -> Iterator[Printed]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put the random state of torch, Python and numpy back on leaving, and torch's two modes.
+    """Restore the random states of torch, Python and numpy afterwards, and torch's settings.
 
     Inside, gradients are recorded and numbers are float32, whatever was set before.
     """
@@ -75,12 +75,12 @@ def random_state_kept() -> Iterator[None]:
 def within(seconds: float, function: Callable[[], Any]) -> Any:
     """Return what ``function`` returns, or stop it after ``seconds``.
 
-    It runs in the thread that called, where a second thread raises :class:`TookTooLongError`, again
-    and again until the code has ended. Its verdict stands, whatever the code made of it. A call
-    that hangs inside C cannot be stopped.
+    It runs in the caller's thread, in which a second thread raises :class:`TookTooLongError` until
+    the code has ended. The error is raised here even if the code has swallowed it. A call that
+    hangs inside C cannot be stopped.
 
     Raises:
-        TookTooLongError: the time was over.
+        TookTooLongError: the time was up.
     """
     thread = ctypes.c_ulong(threading.get_ident())
     stop = ctypes.py_object(TookTooLongError)

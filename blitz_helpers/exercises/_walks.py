@@ -1,4 +1,4 @@
-"""Walk with an update rule from fixed starts, along fixed gradients, and judge the way taken."""
+"""Runs a learner's update rule from fixed weights along fixed gradients, and judges the result."""
 
 from collections.abc import Callable
 from types import FunctionType
@@ -14,7 +14,7 @@ Gradients = list[list[Tensor | None]]
 
 
 def draw_walk(dtype: torch.dtype, steps: int) -> tuple[list[Tensor], Gradients]:
-    """Draw two parameters and their gradients in each step; the first has none in the third."""
+    """Draw two parameters and their gradients at each step; at the third, the first has none."""
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> list[Tensor]:
@@ -47,7 +47,7 @@ def walk_twice(
     starts: list[Tensor],
     gradients: Gradients,
 ) -> list[Tensor]:
-    """Walk with the learner's rule, and see that the same walk with a new dict is the same."""
+    """Walk with the learner's rule, after checking that a second walk with a new dict is equal."""
     memory, kept = names
     params = [start.clone().requires_grad_() for start in starts]
     first = walk(_asked(answer, kept, *settings), starts, gradients, params)
@@ -82,7 +82,7 @@ def walk(
 
 
 def alike(path: list[Tensor], other: list[Tensor]) -> bool:
-    """Say whether two walks are the same but for roundings."""
+    """Return whether two walks are equal up to rounding."""
     return all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
         for a, b in zip(path, other, strict=True)
@@ -92,7 +92,7 @@ def alike(path: list[Tensor], other: list[Tensor]) -> bool:
 def expect_going_on(
     path: list[Tensor], rule: Rule, starts: list[Tensor], gradients: Gradients
 ) -> None:
-    """Raise :class:`Wrong` if the way is that of a rule which stops at a missing gradient."""
+    """Raise :class:`Wrong` if the walk is that of a rule that stops at a missing gradient."""
     stopped: Gradients = [
         [None, None] if any(g is None for g in drawn) else drawn for drawn in gradients
     ]
@@ -109,7 +109,7 @@ def expect_movement(path: list[Tensor], starts: list[Tensor]) -> None:
 
 
 def first_difference(got: list[Tensor], wanted: list[Tensor]) -> str:
-    """Return a reply that names the first number on which two walks differ."""
+    """Return a reply that names the first number where two walks differ."""
     for number, (a, b) in enumerate(zip(got, wanted, strict=True), start=1):
         if not torch.allclose(a, b, rtol=1e-4, atol=1e-6):
             first = int((~torch.isclose(a, b, rtol=1e-4, atol=1e-6)).nonzero()[0])

@@ -79,7 +79,7 @@ while image.grad[0, 0, 31 - answer].abs().sum() == 0:
     "nothing. So it is with the last two columns.",
 )
 def rows_that_count_for_nothing(answer: int) -> None:
-    """Name the reasons for which people expect none, one or four."""
+    """Name the mistake behind each wrong answer that people give: none, one or four."""
     if answer == 0:
         raise Wrong("Every pixel lies under a square of `conv1`. But does anybody read that map?")
     if answer == 1:
@@ -111,7 +111,7 @@ def answer(parameter):
     "changes anything.",
 )
 def status(answer: FunctionType) -> None:
-    """Try gradients of all three kinds, with the entries that mislead."""
+    """Try gradients of all three kinds, including entries that are easily misjudged."""
     cases: list[tuple[str, str, list[float] | None]] = [
         ("ok", "of [1.0, 2.0]", [1.0, 2.0]),
         ("none", "None", None),
@@ -157,7 +157,7 @@ def answer(f, w):
     "is why networks go back instead.",
 )
 def by_nudging(answer: FunctionType) -> None:
-    """Compare with the rates by formula, and look at what the learner's code asks the function."""
+    """Compare with the rates by formula, and check the arguments that the code passes."""
     generator = torch.Generator().manual_seed(0)
     left_nudged = False
     for length in (1, 2, 5):
@@ -194,7 +194,7 @@ _NO_BACKWARD = "No `backward()` here: find the rates by calling `f` on nudged co
 def _noting(
     weights: Tensor, asked: list[Tensor], recorded: list[bool]
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function that notes what it is asked, and whose result has no graph."""
+    """Return a function that notes its arguments, and whose result has no graph."""
 
     def f(w: Tensor) -> Tensor:
         recorded.append(w.requires_grad)
@@ -257,7 +257,7 @@ def answer(layer, images, v, size):
     "the *whole* batch, so that a smaller last part counts for no more than its images.",
 )
 def in_parts(answer: FunctionType) -> None:
-    """Compare with the whole batch, where something was left over and parts differ in size."""
+    """Compare with the whole batch, also if the last part is smaller than the others."""
     generator = torch.Generator().manual_seed(0)
     for count, size in ((4, 4), (6, 3), (10, 4), (7, 2)):
         layer = nn.Linear(3, 2)
@@ -296,7 +296,7 @@ def in_parts(answer: FunctionType) -> None:
 
 
 def _images_seen_by(layer: nn.Linear) -> list[int]:
-    """Return a list that gets the number of images in each call of the layer, or of its copies."""
+    """Return a list that collects the number of images in each call of the layer or its copies."""
     seen: list[int] = []
 
     def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:

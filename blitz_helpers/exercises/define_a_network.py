@@ -67,7 +67,7 @@ edge it should give zero.""",
     "each column adds up to zero and there is more weight below than above.",
 )
 def lying_edges(answer: Tensor) -> None:
-    """Lay the square on edges of all kinds and on none."""
+    """Lay the square on every kind of edge, and away from all edges."""
     if answer.shape != (3, 3):
         raise Wrong(f"A square of 3x3 is wanted, but this has the shape {tuple(answer.shape)}.")
     if not _is_zero(inside := answer.sum()):
@@ -179,7 +179,7 @@ answer = Reader()""",
     "a plain tensor or a list. (`nn.ModuleList` is a list into which it does look.)",
 )
 def unlisted(answer: nn.Module) -> None:
-    """Count what the module lists, then see that all of it takes part."""
+    """Count the parameters that the module lists, then check that each one is used."""
     parameters = list(answer.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     if count == 0:

@@ -73,7 +73,7 @@ def answer(gradient, size, all_reduce):
     "sums over the processes.",
 )
 def whole_gradient(answer: FunctionType) -> None:
-    """Play the exchange between ranks of several sizes."""
+    """Simulate the exchange between ranks whose batches differ in size."""
     generator = torch.Generator().manual_seed(0)
     for sizes in ((6, 2), (4, 4), (5, 1, 3), (7,)):
         shards = [torch.randn(3, generator=generator) for _ in sizes]
@@ -119,7 +119,7 @@ def answer(weights, rank, all_reduce):
     "(`dist.broadcast(tensor, src=0)` does the same with less to send.)",
 )
 def same_weights(answer: FunctionType) -> None:
-    """Play the exchange between ranks whose weights differ."""
+    """Simulate the exchange between ranks whose weights differ."""
     generator = torch.Generator().manual_seed(0)
     for world_size in (2, 1, 3):
         weights = [torch.randn(4, generator=generator) for _ in range(world_size)]
@@ -175,7 +175,7 @@ _MOST_CALLS = 10
 
 
 class _Sums:
-    """An ``all_reduce`` that fills in the sums that are known, and notes what it was given."""
+    """An ``all_reduce`` that fills in the known sums, and notes its arguments."""
 
     def __init__(self, sums: list[Tensor], calls: list[Tensor]) -> None:
         self._sums, self._calls = sums, calls
@@ -237,7 +237,7 @@ def answer(digits, rank, world_size, batch_size, epochs):
     "(`fit` calls `set_epoch` for you.)",
 )
 def mended_deal(answer: FunctionType) -> None:
-    """Collect the batches of all ranks, and see who got which digits when."""
+    """Collect the batches of all ranks, and check which digits each rank got, and when."""
     for count, world_size, batch_size in ((24, 2, 8), (24, 3, 6), (12, 1, 4)):
         digits, epochs = list(range(count)), 3
         tried = f"With {count} digits, {world_size} processes and batches of {batch_size}"

@@ -70,7 +70,7 @@ def answer(rows):
     "its step.",
 )
 def best_step(answer: FunctionType) -> None:
-    """Ask for the best step of runs with few and many rows, and of one without any."""
+    """Ask for the best step of runs with few rows, many, and none."""
     for losses, steps, first in _RUNS:
         rows = _rows(losses, steps, first)
         got = attempt(answer, rows)
@@ -154,7 +154,7 @@ def answer(run, train_step):
     why="What is read from the run is what ran, and what belongs to one step is in one row.",
 )
 def mended_record(answer: FunctionType) -> None:
-    """Train with several settings, and compare what ran with what was kept."""
+    """Train with several settings, and compare the settings used with those recorded."""
     for lr, steps in ((0.1, 4), (0.2, 3), (1.0, 10)):
         run, used, given = Run(lr, steps), list[float](), {"lr": lr, "steps": steps}
 
@@ -198,7 +198,7 @@ def _close(got: list[float], wanted: list[float]) -> bool:
 
 
 class _Config(dict[str, float]):
-    """Settings, by ``config.lr`` and ``config["lr"]`` as those of a run."""
+    """Settings that can be read as ``config.lr`` and as ``config["lr"]``, like those of a run."""
 
     def __getattr__(self, name: str) -> float:
         if name in self:

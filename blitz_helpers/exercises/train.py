@@ -81,7 +81,7 @@ def answer(net, batches):
     "as it was. `evaluate` of the package does the same.",
 )
 def accuracy(answer: FunctionType) -> None:
-    """Ask a network that answers otherwise in training, in both modes, on batches of any size."""
+    """Try a network that answers differently in training, in both modes, on batches of any size."""
     generator = torch.Generator().manual_seed(0)
     for sizes in ((40,), (40, 8, 6), (30, 30, 3)):
         batches = [_batch(size, generator) for size in sizes]
@@ -97,10 +97,10 @@ def accuracy(answer: FunctionType) -> None:
 
 
 class Reader(nn.Module):
-    """A network that answers otherwise in training, as one with dropout does."""
+    """A network that answers differently in training, as one with dropout does."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the image's numbers as logits; in training, the other way round."""
+        """Return the image's numbers as logits; in training, in reverse order."""
         logits = images.flatten(1)
         return -logits if self.training else logits
 
@@ -292,7 +292,7 @@ fit(answer, loader, rule, epochs=2, lr_schedule=lambda done: 0.05 * (1 - done))"
     "harder to learn by heart.",
 )
 def digit_reader(answer: nn.Module) -> str:
-    """Score the digits held out, see that they were; then the test digits, once."""
+    """Check that digits were held out, and the scores on them and, once, on the test digits."""
     answer = answer.cpu()
     halves = [_score(answer, "train", slice(first, first + 500)) for first in (3000, 3500)]
     known = _score(answer, "train", slice(0, 500))
@@ -345,7 +345,7 @@ def _digits(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
 
 
 def _margin(accuracy: float) -> float:
-    """Return how far the score on other thousand digits may lie, in 95 of 100 cases."""
+    """Return how far the score on another thousand digits may differ, in 95 of 100 cases."""
     return 1.96 * math.sqrt(accuracy * (1 - accuracy) / 1000)
 
 

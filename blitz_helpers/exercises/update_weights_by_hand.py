@@ -96,7 +96,7 @@ def answer(params, velocities, lr, momentum):
     "package has it as `momentum_step(..., nesterov=True)`.",
 )
 def nesterov(answer: FunctionType) -> None:
-    """Compare six steps with the rule, and the wrong ones with rules that people write."""
+    """Compare six steps with the rule, and wrong ones with the rules that people write instead."""
     slips = {
         "That is plain momentum. Look ahead with the new velocity: `g + momentum * v`, where `v` "
         "already holds this step's gradient.": lambda g, v, lr, m: lr * v,
@@ -274,7 +274,7 @@ def answer(params, state, lr, weight_decay):
     "rounding fall alike. `adamw_step` of the package is tested in the same way.",
 )
 def adamw(answer: FunctionType) -> None:
-    """Compare with the package's rule, which is torch's to the last bit; then name the slip."""
+    """Compare with the package's rule, which equals torch's to the last bit; then name the slip."""
     lr, weight_decay = 0.01, 0.1
     starts, gradients = draw_walk(torch.float32, steps=200)
     got = walk_twice(answer, ("state", "averages"), (lr, weight_decay), starts, gradients)
@@ -323,7 +323,7 @@ def _adamw(
     decay: str = "weight",
     root: bool = True,
 ) -> Rule:
-    """Return AdamW, or what it becomes with one of the usual slips."""
+    """Return AdamW, or the rule that one of the usual slips makes of it."""
     state: dict[Tensor, tuple[int, Any, Any]] = {}
 
     def step(params: list[Tensor]) -> None:

@@ -186,7 +186,7 @@ def answer(loss):
     "this time, and a leaf must add it. In the network no two ways meet, so there it did not show.",
 )
 def meeting_ways(answer: FunctionType) -> None:
-    """Compare with autograd on a tree, and where ways meet at a leaf and before it."""
+    """Compare with autograd on a tree, and on graphs whose paths meet, at a leaf or before it."""
     for name, loss, leaves, slips in _graphs():
         wanted = torch.autograd.grad(loss, leaves, retain_graph=True)
         with torch.no_grad():
@@ -248,7 +248,7 @@ def answer(grad, x):
     "at all. That is why the node of a pooling keeps the places of the maxima.",
 )
 def max_pool_backward(answer: FunctionType) -> None:
-    """Compare with autograd: even sides, odd ones, and windows whose numbers are the same."""
+    """Compare with autograd: on even sides, odd sides, and windows of equal numbers."""
     generator = torch.Generator().manual_seed(0)
     for rows, columns, ties in ((2, 2, 0), (4, 6, 0), (5, 7, 0), (3, 4, 0), (6, 6, 1)):
         x = torch.randn(rows, columns, generator=generator)

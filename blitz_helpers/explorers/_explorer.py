@@ -1,4 +1,4 @@
-"""What moves on a page: a state, the view that Python makes of it, and a script that draws it."""
+"""An interactive picture: a state, the view that Python computes from it, and a drawing script."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _State = TypeVar("_State", covariant=True)
 
 
 class View(Protocol[_State]):
-    """A dataclass of all that is drawn for one state: plain values, and bytes for images."""
+    """A dataclass with everything drawn for one state: plain values, and bytes for images."""
 
     @property
     def state(self) -> _State:
-        """Return the state that is drawn, with what had to give way put right."""
+        """Return the state that is drawn, in which impossible values have been adjusted."""
 
 
 class Explorer(Generic[State]):
-    """Something to move. Leave it on the last line of a cell to see it.
+    """An interactive picture. Leave it on the last line of a cell to see it.
 
-    Without a kernel, and wherever widgets are unknown, a picture with alt text takes its place.
+    Without a kernel, or where widgets are not supported, a still picture takes its place.
 
     >>> from dataclasses import replace
     >>> from blitz_helpers import explore_window
@@ -47,7 +47,7 @@ class Explorer(Generic[State]):
         picture: Callable[[State], Picture],
         script: str,
     ) -> None:
-        widget_class = _widget_class()  # first: without anywidget, that is what the error is about
+        widget_class = _widget_class()  # first, so that without anywidget the error names it
         self._view, self._picture = view, picture
         first = view(start)
         self._state = first.state
@@ -60,10 +60,10 @@ class Explorer(Generic[State]):
 
     @property
     def state(self) -> State:
-        """What is seen at present. Set it, and the page follows.
+        """The state shown on the page. Set it, and the page follows.
 
         Raises:
-            TypeError: this is not a state of this explorer.
+            TypeError: the new state belongs to another kind of explorer.
             ValueError: the state cannot be drawn; the page stays as it was.
         """
         return self._state
@@ -87,7 +87,7 @@ class Explorer(Generic[State]):
         answers = str(message.get("number", ""))
         try:
             self._show(type(self._state)(**message["state"]), answers)
-        except Exception as error:  # shown on the page, where it would be lost in a log otherwise
+        except Exception as error:  # shown on the page, since the reader sees no log
             self._widget.view = {
                 **self._widget.view,
                 "problem": str(error) or type(error).__name__,
@@ -98,7 +98,7 @@ class Explorer(Generic[State]):
         return f"Explorer: {self._state}"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        # A front end takes the widget, and what stores a page or knows no widgets the picture.
+        # A live front end shows the widget; stored pages and other viewers show the picture.
         data, metadata = self._widget._repr_mimebundle_()
         bundle = self._picture(self._state)._repr_mimebundle_()
         bundle["text/html"] += f'<p style="font-size: 90%; opacity: 0.8">{escape(_NOTE)}</p>'
@@ -106,13 +106,13 @@ class Explorer(Generic[State]):
 
 
 def _sent(view: Any, answers: str = "") -> dict[str, Any]:
-    """Return a view as it is sent, with the number of the question that it answers."""
+    """Return a view as it is sent to the page, with the number of the request it answers."""
     return {**asdict(view), "answers": answers}
 
 
 @cache
 def _widget_class() -> Any:
-    """Return the class of the widgets, made when the first is needed: anywidget takes a while."""
+    """Return the widget class. It is made on first use, since anywidget takes a while to load."""
     anywidget = require("anywidget", extra="explorers")
     traitlets = require("traitlets", extra="explorers")
     return type(

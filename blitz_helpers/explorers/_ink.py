@@ -1,4 +1,4 @@
-"""Strokes of a pen, turned into the pixels of a picture."""
+"""Turns the strokes of a pen into the pixels of a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model makes of one picture: its scores, each layer's maps, and the picture's gradient."""
+"""Reads from a model, for one picture, its scores, the maps of each layer, and a gradient."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from blitz_helpers.trace import ShapeError, trace_shapes
 
 @dataclass(frozen=True)
 class Maps:
-    """What one operation gave: ``values`` of shape (channels, height, width)."""
+    """The output of one operation: ``values`` of shape (channels, height, width)."""
 
-    name: str  # the module's, and the operation's
+    name: str  # of the module and the operation
     values: Tensor
 
 
@@ -28,15 +28,15 @@ class Reading:
     """The scores ``(K,)``, the gradient ``(H, W)`` of one of them, and the maps on the way."""
 
     scores: Tensor
-    answer: int  # whose score the gradient is of
-    gradient: Tensor | None  # none where the score does not depend on the picture by sums
+    answer: int  # the class whose score the gradient is of
+    gradient: Tensor | None  # `None` if the score has no graph back to the picture
     maps: tuple[Maps, ...]
 
 
 def read(model: nn.Module, picture: Tensor, answer: int | None = None) -> Reading:
     """Run the model in eval mode on a picture ``(H, W)``, and leave it as it was.
 
-    The gradient is that of the score of ``answer``, or else of the highest.
+    The gradient is that of the score of ``answer``, by default of the highest score.
 
     Raises:
         ValueError: the model does not take the picture, or gives no scores ``(1, K)`` for it.
@@ -79,7 +79,7 @@ def _reason(model: nn.Module, shape: tuple[int, ...], error: Exception) -> Excep
     except ShapeError as explained:
         return explained
     except Exception:
-        return error  # the trace cannot tell: the model's own words are all there is
+        return error  # the trace failed too, so report the model's own error
     return error
 
 
@@ -106,7 +106,7 @@ def _gradient(score: Tensor, image: Tensor) -> Tensor | None:
 
 
 class _Nobody:
-    """Follows modules only so that torch tells which one is running."""
+    """A follower that ignores all it is told; following makes `running_modules` work."""
 
     def entered(self, module: nn.Module) -> None:
         pass

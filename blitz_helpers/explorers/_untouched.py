@@ -1,4 +1,4 @@
-"""A model that runs for real, and is afterwards as it was."""
+"""Runs a model for real, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Run what is inside in eval mode. Put back what it changed in the model, and random numbers.
+    """Run the ``with`` block in eval mode, then restore the model and the random state.
 
-    Put back are the attributes of each module, its mode and hooks among them, what its lists,
-    dicts and sets hold, and the values of its buffers.
+    Restored are the attributes of each module, including its mode and hooks, the contents of its
+    lists, dicts and sets, and the values of its buffers.
 
     >>> model = nn.Dropout()
     >>> with untouched(model):
@@ -47,7 +47,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _refill(holder: Any, held: Any) -> None:
-    """Let a list, dict or set hold what it held."""
+    """Give a list, dict or set its earlier contents."""
     if isinstance(holder, list):
         holder[:] = held
     else:

@@ -1,4 +1,4 @@
-"""A digit to draw, and what a model makes of it while it is drawn."""
+"""A sheet to draw a digit on, and a model's answers while it is drawn."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _SEVEN = ((0.30, 0.28), (0.70, 0.28), (0.46, 0.76))
 
 @dataclass(frozen=True)
 class DigitState:
-    """What is drawn, and which answer's gradient is shown.
+    """The drawn strokes, and the answer whose gradient is shown.
 
     Raises:
-        ValueError: a stroke is not a sequence of points, or a number is not a whole one.
+        ValueError: a stroke is not a sequence of points, or a number is not a whole number.
 
     >>> DigitState(strokes=[[(3, 4), (5, 6)]]).strokes
     (((3.0, 4.0), (5.0, 6.0)),)
@@ -40,7 +40,7 @@ class DigitState:
 
     strokes: tuple[Stroke, ...] = ()  # in pixels of the picture: x to the right, y down
     index: int | None = None  # the digit of the test data under the strokes
-    answer: int | None = None  # the highest where it is None
+    answer: int | None = None  # by default the one with the highest score
 
     def __post_init__(self) -> None:
         try:
@@ -87,31 +87,32 @@ class Layer:
 
 @dataclass(frozen=True)
 class DigitView:
-    """All that is drawn for a state."""
+    """Everything drawn for a state."""
 
     state: DigitState
-    problem: str  # why there are no answers; "" where there are
+    problem: str  # why there are no answers; "" if there are
     height: int
     width: int
-    frame: tuple[float, float, float, float]  # left, top, width, height of where a digit goes
+    frame: tuple[float, float, float, float]  # left, top, width, height of the place for a digit
     num_digits: int  # in the test data
-    picture: bytes  # one a pixel, 0 to 127
+    picture: bytes  # one per pixel, 0 to 127
     told: str = ""
-    gradient: bytes = b""  # one a pixel, signed; empty where there is none
-    answer: int | None = None  # whose gradient it is
+    gradient: bytes = b""  # one per pixel, signed; empty if there is no gradient
+    answer: int | None = None  # the class that the gradient belongs to
     rows: tuple[Row, ...] = ()
     layers: tuple[Layer, ...] = ()
     left_out: str = ""
 
 
 def explore_digit(model: nn.Module, size: int | tuple[int, int] = 32) -> Explorer[DigitState]:
-    """Return a sheet to draw a digit on, with what the model makes of it.
+    """Return a sheet to draw a digit on, which shows how a model reads it.
 
-    Shown are the model's answers, the gradient of one answer's score on the picture, and the maps
-    of each layer. The model runs in eval mode and is afterwards as it was.
+    It shows the model's answers, the gradient of one answer's score on the picture, and the maps
+    of each layer. The model runs in eval mode and is restored afterwards.
 
     Args:
-        model: from ``(1, 1, H, W)``, values 0 (paper) to 1 (ink), to scores ``(1, K)``.
+        model: maps pictures ``(1, 1, H, W)``, with values from 0 (paper) to 1 (ink), to scores
+            ``(1, K)``.
         size: H and W, or one number for both.
 
     Raises:
@@ -142,7 +143,7 @@ def explore_digit(model: nn.Module, size: int | tuple[int, int] = 32) -> Explore
 
 
 def digit_view(model: nn.Module, size: tuple[int, int], state: DigitState) -> DigitView:
-    """Return all that is drawn for a state; every number comes from the model itself."""
+    """Return everything drawn for a state; every number comes from the model itself."""
     height, width = size
     picture = _drawn(state, size)
     side = 20 / 32 * min(height, width)  # where MNIST puts its digits, in a picture of 32
@@ -203,7 +204,7 @@ def _digits() -> tuple[Tensor, list[int]]:
 
 
 def _drawn(state: DigitState, size: tuple[int, int]) -> Tensor:
-    """Return the picture ``(H, W)``: a test digit, and the strokes over it."""
+    """Return the picture ``(H, W)``: the strokes, over a test digit if there is one."""
     drawn = ink(state.strokes, *size)
     if state.index is None:
         return drawn
@@ -218,7 +219,7 @@ def _drawn(state: DigitState, size: tuple[int, int]) -> Tensor:
 
 
 def _rows(reading: Reading) -> tuple[Row, ...]:
-    """Return all answers, or of many the highest, in their own order."""
+    """Return the answers in order; of many, only those with the highest scores."""
     probabilities = reading.scores.softmax(0)
     chosen = reading.scores.topk(min(_MOST_ROWS, len(reading.scores))).indices.tolist()
     return tuple(
@@ -228,7 +229,7 @@ def _rows(reading: Reading) -> tuple[Row, ...]:
 
 
 def _some(things: tuple[Any, ...], most: int) -> tuple[Any, ...]:
-    """Return as many as may be shown, evenly spread from the first to the last.
+    """Return at most ``most`` of them, evenly spread from the first to the last.
 
     >>> _some(tuple(range(10)), most=4)
     (0, 3, 6, 9)
@@ -250,6 +251,6 @@ def _layers(steps: tuple[Maps, ...]) -> tuple[Layer, ...]:
 
 
 def _signed_bytes(values: Tensor, largest: float | None = None) -> bytes:
-    """Return a byte a number, -127 to 127; 127 is the largest size there is, or that given."""
+    """Scale the values to bytes from -127 to 127; 127 stands for ``largest``, or the maximum."""
     limit = largest or values.abs().max().item() or 1.0
     return (values / limit * 127).round().to(torch.int8).numpy().tobytes()

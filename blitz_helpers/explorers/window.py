@@ -1,4 +1,4 @@
-"""A window to move over a grid, as convolution, pooling or transposed convolution move it."""
+"""A window to move over a grid, as convolution, pooling and transposed convolution do."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class WindowState:
-    """What is set: the operation, its numbers for both directions, and the window's place.
+    """The operation, its settings in both directions, and the position of the window.
 
-    ``row`` and ``column`` count the numbers of the output, and for a transposed convolution those
-    of the input. Where there are fewer of them, the window stands on the last.
+    ``row`` and ``column`` are a place in the output, or in the input of a transposed convolution.
+    A place past the end stands for the last one.
 
     Raises:
         ValueError: an unknown operation, or a number out of its range.
@@ -74,26 +74,26 @@ class WindowState:
 
 @dataclass(frozen=True)
 class Grid:
-    """A square of numbers as it is drawn. Rows and columns count from its border on."""
+    """A square of numbers as it is drawn, with rows and columns counted from its border."""
 
     title: str
     values: tuple[tuple[str, ...], ...]  # row by row; "" is an empty cell
     border: int = 0  # how many cells of padding there are on each side
-    cells: tuple[int, ...] = ()  # rows and columns that are marked, from the corner `at` on
-    span: int = 1  # how many cells a place covers
-    at: tuple[int, int] | None = None  # the row and column on which the place begins
-    places: tuple[int, ...] = ()  # the rows, and the columns, on which a place can begin
-    unread: tuple[int, ...] = ()  # the rows, and the columns, that no place covers
+    cells: tuple[int, ...] = ()  # the marked rows and columns, counted from the corner `at`
+    span: int = 1  # the rows and columns that the window covers
+    at: tuple[int, int] | None = None  # the row and column of the window's corner
+    places: tuple[int, ...] = ()  # the rows and columns where the corner can stand
+    unread: tuple[int, ...] = ()  # the rows and columns that no window covers
 
 
 @dataclass(frozen=True)
 class WindowView:
-    """All that is drawn for a state."""
+    """Everything drawn for a state."""
 
     state: WindowState
-    problem: str  # why the window does not fit; "" where it does
-    sum: str  # how many places there are along a side, written out
-    told: str  # what happens in this place
+    problem: str  # why the window does not fit; "" if it fits
+    sum: str  # the size of the output, written out
+    told: str  # what happens at this place, in words
     left: Grid
     kernel: Grid | None
     right: Grid | None
@@ -111,7 +111,7 @@ def explore_window(
 ) -> Explorer[WindowState]:
     """Return a window to move over a grid of numbers, and settings to change.
 
-    The arguments are what it begins with. Leave it on the last line of a cell.
+    The arguments are the first state. Leave it on the last line of a cell.
 
     Args:
         op: ``"conv2d"``, ``"max_pool2d"`` or ``"conv_transpose2d"``.
@@ -133,7 +133,7 @@ def explore_window(
 
 
 def window_view(state: WindowState) -> WindowView:
-    """Return all that is drawn for a state; every number comes from ``shapes`` or torch.
+    """Return everything drawn for a state; every number comes from ``shapes`` or torch.
 
     >>> window_view(WindowState(stride=2)).sum
     'floor((6 - 3 + 2*0)/2) + 1 = 2'
@@ -161,7 +161,7 @@ def window_view(state: WindowState) -> WindowView:
 
 
 def window_picture(state: WindowState) -> Picture:
-    """Return a still picture of a state, of its input alone where the window does not fit."""
+    """Return a still picture of a state; if the window does not fit, of the input alone."""
     settings = (state.size, state.kernel_size, state.stride, state.padding)
     problem = window_view(state).problem
     if problem:
@@ -173,7 +173,7 @@ def window_picture(state: WindowState) -> Picture:
 
 
 def _numbers(state: WindowState) -> Tensor:
-    """Return the input, the same numbers for every size as far as it reaches."""
+    """Return the input; a larger one continues the numbers of a smaller one."""
     drawn = torch.randint(0, 10, (_LARGEST[0],) * 2, generator=torch.Generator().manual_seed(1))
     return drawn[: state.size, : state.size].double()
 
@@ -184,7 +184,7 @@ def _weights(state: WindowState) -> Tensor:
 
 
 def _input_grid(state: WindowState) -> Grid:
-    """Return the input, with its border of padding where the operation adds one."""
+    """Return the input, with a border of padding if the operation adds one."""
     numbers, border = _numbers(state), state.padding
     if state.op == "conv_transpose2d":
         return Grid(_named("input", state.size), _texts(numbers))
@@ -195,7 +195,7 @@ def _input_grid(state: WindowState) -> Grid:
 
 
 def _read(state: WindowState) -> tuple[str, Grid, Grid]:
-    """Return words, input and output for a window that reads the input."""
+    """Return the words, input and output of an operation whose window reads the input."""
     side = Side(state.size, state.kernel_size, state.stride, state.padding, state.dilation)
     row, column, border = state.row, state.column, state.padding
     numbers = _numbers(state)
@@ -234,7 +234,7 @@ def _read(state: WindowState) -> tuple[str, Grid, Grid]:
 
 
 def _told(state: WindowState, lines: list[list[str]]) -> str:
-    """Say what is done with the numbers under the window, but not what comes out."""
+    """Say what the operation does with the numbers under the window, without the result."""
     under = [text for line in lines for text in line]
     if state.op == "max_pool2d":
         if len(under) > _WRITTEN_OUT:
@@ -250,7 +250,7 @@ def _told(state: WindowState, lines: list[list[str]]) -> str:
 
 
 def _laid_down(state: WindowState) -> tuple[str, Grid, Grid]:
-    """Return words, input and output for a window that lays numbers down on the output."""
+    """Return the words, input and output of an operation whose window writes to the output."""
     row, column = state.row, state.column
     numbers = _numbers(state)
     done = torch.arange(numbers.numel()).view_as(numbers) <= row * state.size + column
@@ -283,7 +283,7 @@ def _laid_down(state: WindowState) -> tuple[str, Grid, Grid]:
 
 
 def _spread(numbers: Tensor, weights: Tensor, state: WindowState) -> Tensor:
-    """Return a transposed convolution, with what the padding would cut off."""
+    """Return the transposed convolution without padding, which would cut a border off."""
     return F.conv_transpose2d(
         numbers[None, None], weights[None, None], stride=state.stride, dilation=state.dilation
     )[0, 0]

@@ -17,7 +17,7 @@ PACKAGE = Path(blitz_helpers.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "_torch.py")
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
 # Python's own, and those of named tuples.
-PYTHONS = {"_getframe", "_lru_cache_wrapper", "_make", "_replace"}
+PYTHONS = {"_fields", "_getframe", "_lru_cache_wrapper", "_make", "_replace"}
 
 
 def private(name: str) -> bool:

@@ -49,9 +49,7 @@ def read(model: nn.Module, picture: Tensor, answer: int | None = None) -> Readin
     noting = _NoteMaps({module: name for name, module in model.named_modules()}, image)
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
         image = image.clone().requires_grad_()
-        with follow_modules(_Nobody()), noting:
-            output = _output(model, image)
-        scores = _scores(output, shape)
+        scores = _scores(_output(model, image, noting), shape)
         chosen = int(scores.argmax()) if answer is None else answer
         if not 0 <= chosen < len(scores):
             raise ValueError(
@@ -61,9 +59,10 @@ def read(model: nn.Module, picture: Tensor, answer: int | None = None) -> Readin
     return Reading(scores.detach().double().cpu(), chosen, gradient, tuple(noting.maps))
 
 
-def _output(model: nn.Module, image: Tensor) -> Any:
+def _output(model: nn.Module, image: Tensor, noting: _NoteMaps) -> Any:
     try:
-        return model(image)
+        with follow_modules(_Nobody()), noting:
+            return model(image)
     except Exception as error:
         shape = tuple(image.shape)
         raise ValueError(

@@ -41,19 +41,19 @@ class Link(NamedTuple):
     slots: tuple[int, ...]
 
 
-class Way(NamedTuple):
-    """The route of an arrow through all its bends, and the slots it starts from."""
+class Route(NamedTuple):
+    """An arrow: the points that it passes through, and the slots it starts from."""
 
     points: tuple[Point, ...]
     slots: tuple[int, ...]
     sideways: bool
 
 
-def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], list[Way]]:
+def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], list[Route]]:
     """Place the boxes, with the longest path at x = 0 and the root at y = 0; route the arrows."""
     boxes, links = folded.boxes, _links(folded)
     depths = _depths(len(boxes), links)
-    main = _main_way(boxes, links, depths)
+    main = _longest_path(boxes, links, depths)
     sides = {
         host: (chains[::2], chains[1::2]) if len(chains) > 1 else ([], chains)
         for host, chains in _chains(boxes, links, main)
@@ -62,11 +62,14 @@ def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], 
     trunk = [link for link in links if link.source not in beside]
     places = [Place(0.0, 0.0, width) for width in widths]
     bends = _place_layers(places, trunk, depths, main, sides)
-    ways = [Way(_down(places, link, bends[link]), link.slots, sideways=False) for link in trunk]
+    routes = [
+        Route(_downward_route(places, link, bends[link]), link.slots, sideways=False)
+        for link in trunk
+    ]
     for link in links:
         if link.source in beside:
-            ways.append(Way(_across(places, link), link.slots, sideways=True))
-    return places, ways
+            routes.append(Route(_sideways_route(places, link), link.slots, sideways=True))
+    return places, routes
 
 
 def _links(folded: FoldedGraph) -> list[Link]:
@@ -84,16 +87,16 @@ def _depths(count: int, links: Sequence[Link]) -> list[int]:
     return depths
 
 
-def _main_way(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
+def _longest_path(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
     """Return the longest path, from a root to the deepest operation and its input, if only one."""
     inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
-    way = [max(inner, key=depths.__getitem__)]
-    while depths[way[-1]]:
-        above = (link.target for link in links if link.source == way[-1])
-        way.append(next(box for box in above if depths[box] == depths[way[-1]] - 1))
-    way.reverse()
-    inputs = [link.source for link in links if link.target == way[-1]]
-    return way + inputs if len(inputs) == 1 else way
+    path = [max(inner, key=depths.__getitem__)]
+    while depths[path[-1]]:
+        above = (link.target for link in links if link.source == path[-1])
+        path.append(next(box for box in above if depths[box] == depths[path[-1]] - 1))
+    path.reverse()
+    inputs = [link.source for link in links if link.target == path[-1]]
+    return path + inputs if len(inputs) == 1 else path
 
 
 def _chains(
@@ -141,13 +144,13 @@ def _place_layers(
     bends: dict[Link, list[Place]] = {}
     for link in trunk:
         passed = []
-        way = [number[link.target]]
+        line = [number[link.target]]
         for layer in range(depths[link.target] + 1, depths[link.source]):
             passed.append(Place(0.0, 0.0, 0.0))
-            way.append(len(vertices))
+            line.append(len(vertices))
             vertices.append(passed[-1])
             layers.append(layer)
-        edges += pairwise([*way, number[link.source]])
+        edges += pairwise([*line, number[link.source]])
         bends[link] = passed
     graph = require("igraph", extra="plotting").Graph(len(vertices), edges, directed=True)
     columns = [x for x, _ in graph.layout_sugiyama(layers=layers).coords]
@@ -188,23 +191,25 @@ def _place_layers(
     return {link: [(bend.x, bend.y) for bend in passed] for link, passed in bends.items()}
 
 
-def _down(places: Sequence[Place], link: Link, bends: Sequence[Point]) -> tuple[Point, ...]:
+def _downward_route(
+    places: Sequence[Place], link: Link, bends: Sequence[Point]
+) -> tuple[Point, ...]:
     """Return the points of an arrow from the bottom of its target to the top of its source."""
     above, below = places[link.target], places[link.source]
     half = BOX_HEIGHT / 2
     middles = [(above.x, above.y), *bends, (below.x, below.y)]
-    start = above.x + _towards(middles[1][0] - above.x, above.width)
-    end = below.x + _towards(middles[-2][0] - below.x, below.width)
+    start = above.x + _offset_towards(middles[1][0] - above.x, above.width)
+    end = below.x + _offset_towards(middles[-2][0] - below.x, below.width)
     through = [point for x, y in bends for point in ((x, y + half), (x, y - half))]
     return ((start, above.y - half), *through, (end, below.y + half))
 
 
-def _towards(distance: float, width: float) -> float:
+def _offset_towards(distance: float, width: float) -> float:
     """Return the offset from the centre of a box at which an arrow to a distant point starts."""
     return max(-width / 3, min(width / 3, distance))
 
 
-def _across(places: Sequence[Place], link: Link) -> tuple[Point, ...]:
+def _sideways_route(places: Sequence[Place], link: Link) -> tuple[Point, ...]:
     """Return the ends of an arrow from the side of its target to the near side of its source."""
     host, box = places[link.target], places[link.source]
     sign = 1 if box.x > host.x else -1

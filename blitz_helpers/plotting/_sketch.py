@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE
-from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Way, arrange
+from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Route, arrange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,11 +108,11 @@ def sketch(graph: AutogradGraph) -> Sketch:
         2 * _PADDING + max(_width("title", title), _width("detail", detail), _width("title", "..."))
         for title, detail in texts
     ]
-    places, ways = arrange(folded, widths)
+    places, routes = arrange(folded, widths)
     page = Sketch(_description(graph, folded, texts))
-    for way in ways:
-        _add_way(page, way)
-        _add_slots(page, way, ways)
+    for route in routes:
+        _add_route(page, route)
+        _add_slots(page, route, routes)
     for box, (title, detail), place in zip(folded.boxes, texts, places, strict=True):
         corner = place.x - place.width / 2, place.y - BOX_HEIGHT / 2
         rectangle = Rectangle(box.kind, *corner, place.width, BOX_HEIGHT)
@@ -164,10 +164,10 @@ def _description(
     if len(boxes) <= _FEW_BOXES:
         titles = [title for title, _ in texts]
         told = [f"{title} ({detail})" if detail else title for title, detail in texts]
-        ways = Counter((titles[arrow.target], titles[arrow.source]) for arrow in folded.arrows)
+        counts = Counter((titles[arrow.target], titles[arrow.source]) for arrow in folded.arrows)
         arrows = [
             f"{target} to {source}{f' by {count} slots' * (count > 1)}"
-            for (target, source), count in ways.items()
+            for (target, source), count in counts.items()
         ]
         words = [f"The graph from the top down: {', '.join(told)}."]
         words += [f"Gradients go from {', from '.join(arrows)}."] if arrows else []
@@ -192,40 +192,40 @@ def _ends(word: Word) -> tuple[float, float]:
     return left, left + width
 
 
-def _add_way(page: Sketch, way: Way) -> None:
+def _add_route(page: Sketch, route: Route) -> None:
     """Add a curve that leaves and arrives vertically, or horizontally."""
-    *before, (x1, y1) = way.points
+    *before, (x1, y1) = route.points
     (x0, y0) = before[-1]
     length, half = _HEAD
-    if way.sideways:
+    if route.sideways:
         base = (x1 - length if x1 > x0 else x1 + length, y1)
         page.heads.append(((x1, y1), (base[0], y1 - half), (base[0], y1 + half)))
     else:
         base = (x1, y1 + length)
         page.heads.append(((x1, y1), (x1 - half, base[1]), (x1 + half, base[1])))
-    curve = [way.points[0]]
+    curve = [route.points[0]]
     for (x0, y0), (x1, y1) in pairwise([*before, base]):
-        if way.sideways:
+        if route.sideways:
             curve += [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), (x1, y1)]
         else:
             curve += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
     page.curves.append(curve)
 
 
-def _add_slots(page: Sketch, way: Way, ways: Sequence[Way]) -> None:
-    """Write the slots of ``way`` beside it, clear of the other ``ways``."""
-    if not way.slots:
+def _add_slots(page: Sketch, route: Route, routes: Sequence[Route]) -> None:
+    """Write the slots of ``route`` beside it, clear of the other ``routes``."""
+    if not route.slots:
         return
-    (x0, y0), (x1, y1) = way.points[:2]
-    text = "".join(f"[{slot}]" for slot in way.slots)
-    if way.sideways:
+    (x0, y0), (x1, y1) = route.points[:2]
+    text = "".join(f"[{slot}]" for slot in route.slots)
+    if route.sideways:
         above_or_below = 0.035 if y1 == y0 else -0.125  # on the side away from the curve
         page.words.append(Word(text, "slot", (x0 + x1) / 2, y1 + above_or_below))
         return
     # Label the straight part: a curve that swings far out would run through its label.
-    x, y = (x0, y0 - 0.135) if len(way.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
+    x, y = (x0, y0 - 0.135) if len(route.points) == 2 else (x1, y1 - BOX_HEIGHT / 2)
     if x1 == x0:
-        ends = [end for other in ways for end in (other.points[0], other.points[-1])]
+        ends = [end for other in routes for end in (other.points[0], other.points[-1])]
         aside = [end_x - x0 for end_x, end_y in ends if end_y in (y0, y1) and end_x != x0]
         near = 0.14 + _width("slot", text)
         right_is_taken = any(0 < distance < near for distance in aside)
@@ -249,6 +249,6 @@ def _add_legend(page: Sketch) -> None:
         if number < len(kinds):
             page.blanks.append(Rectangle(kinds[number], x, y - height / 2, width, height))
         else:
-            _add_way(page, Way(((x, y), (x + width, y)), (), sideways=True))
+            _add_route(page, Route(((x, y), (x + width, y)), (), sideways=True))
         page.words.append(Word(meaning, "legend", x + width + before, y - 0.043, "left"))
         x += step

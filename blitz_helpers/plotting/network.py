@@ -135,8 +135,8 @@ class _Stage:
 
 def _words(stages: Sequence[_Stage]) -> str:
     first, *others = (stage.label.replace("@", " of ") for stage in stages)
-    ways = (" and ".join(stage.names) for stage in stages[1:])
-    chain = "; ".join(f"{way}: {size}" for way, size in zip(ways, others, strict=True))
+    names = (" and ".join(stage.names) for stage in stages[1:])
+    chain = "; ".join(f"{name}: {size}" for name, size in zip(names, others, strict=True))
     return f"A network from left to right. Input: {first}; {chain}."
 
 

@@ -103,7 +103,7 @@ def fit(
             loop = Loop(model, step, lr_schedule, record, log, progress)
             if source is not None and found is not None:
                 if len(record.steps) < epochs:
-                    _start_lasting_workers(loader, val_loader)
+                    _start_persistent_workers(loader, val_loader)
                 checkpoints.restore(found)
                 loop.checkpoint = source, len(record.steps)
             with mode(model, training=True), progress:
@@ -165,7 +165,7 @@ def _check_alike(num_batches: int, epochs: int) -> None:
         )
 
 
-def _start_lasting_workers(*loaders: Loader | None) -> None:
+def _start_persistent_workers(*loaders: Loader | None) -> None:
     """Start persistent workers before random states are restored.
 
     Starting them draws a random number, which the interrupted training had already drawn.

@@ -56,19 +56,11 @@ def plot_digits(
     ax.set_xlim(-_MARGIN / 2, columns * width - _MARGIN / 2)
     ax.set_ylim((rows - 1) * height + 1 + _MARGIN / 2, -_MARGIN / 2 - above)
     ax.set_axis_off()
-    return describe(ax, _words(len(images), told))
-
-
-def _words(count: int, captions: list[str]) -> str:
-    """Return the alt text: the number of images, and the captions of the first ones.
-
-    >>> _words(2, ["a 3", "a 5"])
-    '2 images: a 3; a 5.'
-    """
-    told = captions[:_TOLD]
-    if len(captions) > _TOLD:
-        told.append(f"and {len(captions) - _TOLD} more")
-    return f"{counted(count, 'image')}{': ' * bool(told)}{'; '.join(told)}."
+    words = counted(len(images), "image")
+    if told:
+        rest = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+        words += f": {'; '.join(told[:_TOLD] + rest)}"
+    return describe(ax, f"{words}.")
 
 
 @same_for_all

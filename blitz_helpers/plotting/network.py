@@ -79,13 +79,17 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
 
 @dataclass
 class _Stage:
-    """The output of a step for one sample, and its drawing, which is centred on a height of 0."""
+    """The output of a step for one sample, and its drawing, centred on a height of 0."""
 
     shape: tuple[int, ...]
     colour: str
     names: list[str]  # of the steps that led to it
-    x: float = 0.0  # the left edge
-    scale: float = 0.0  # inches a pixel
+    # Set by `_lay_out`: the left edge; the size of the whole drawing; the part of the size by
+    # which the last map is shifted to the right and up.
+    x: float = 0.0
+    width: float = 0.0
+    height: float = 0.0
+    depth: float = 0.0
 
     @property
     def has_maps(self) -> bool:
@@ -104,29 +108,12 @@ class _Stage:
         return f"{count}@{'x'.join(map(str, size))}" if size else str(count)
 
     @property
-    def front(self) -> tuple[float, float]:
-        """The width and height of the first map, or of the column."""
-        if not self.has_maps:
-            return _UNIT, self.shown * _PITCH
-        height = self.shape[-2] * self.scale if len(self.shape) > 2 else _STRIP
-        return self.shape[-1] * self.scale, height
-
-    @property
-    def depth(self) -> float:
-        """The shift of the last map, to the right and up."""
-        return (self.shown - 1) * _SHIFT if self.has_maps else 0.0
-
-    @property
     def right(self) -> float:
-        return self.x + self.front[0] + self.depth
-
-    @property
-    def height(self) -> float:
-        return self.front[1] + self.depth
+        return self.x + self.width
 
     @property
     def middle(self) -> float:
-        return (self.x + self.right) / 2
+        return self.x + self.width / 2
 
     @property
     def bottom(self) -> float:
@@ -250,15 +237,20 @@ def _width_of(text: str) -> float:
 def _lay_out(stages: Sequence[_Stage]) -> None:
     """Place the stages from left to right, with room for their labels and names."""
     longest = max((max(stage.shape[1:][-2:]) for stage in stages if stage.has_maps), default=1)
-    names_end = -math.inf
     for stage in stages:
-        stage.scale = _LONGEST_SIDE / longest
+        stage.width, stage.height = _UNIT, stage.shown * _PITCH
+        if stage.has_maps:
+            width, *height = (_LONGEST_SIDE / longest * side for side in stage.shape[:0:-1])
+            stage.depth = (stage.shown - 1) * _SHIFT
+            stage.width = width + stage.depth
+            stage.height = (height[0] if height else _STRIP) + stage.depth
+    names_end = -math.inf
     for before, stage in pairwise(stages):
         labels = (_width_of(before.label) + _width_of(stage.label)) / 2 + _SPACE
         names = max(map(_width_of, stage.names))
         # The names stand in the middle of the gap.
         gap = max(_GAP, 2 * (names_end + names / 2 - before.right))
-        stage.x = max(before.right + gap, before.middle + labels - stage.middle)
+        stage.x = max(before.right + gap, before.middle + labels - stage.width / 2)
         names_end = (before.right + stage.x + names) / 2 + _SPACE
 
 
@@ -272,9 +264,10 @@ def _tint(colour: str, strength: float) -> tuple[float, float, float]:
 def _draw_maps(ax: Axes, stage: _Stage) -> None:
     rectangle = require("matplotlib.patches", extra="plotting").Rectangle
     look = {"facecolor": _tint(stage.colour, 0.22), "edgecolor": stage.colour, "linewidth": 0.7}
+    width, height = stage.width - stage.depth, stage.height - stage.depth
     for back in reversed(range(stage.shown)):
         corner = (stage.x + back * _SHIFT, stage.bottom + back * _SHIFT)
-        ax.add_patch(rectangle(corner, *stage.front, **look))
+        ax.add_patch(rectangle(corner, width, height, **look))
 
 
 def _unit_heights(stage: _Stage) -> list[float]:
@@ -301,7 +294,7 @@ def _connect(ax: Axes, before: _Stage, after: _Stage) -> None:
     if before.has_maps or after.has_maps:
         xs = [before.right, before.right, after.x, after.x]
         low = before.bottom + before.depth
-        ys = [low, before.height / 2, after.bottom + after.front[1], after.bottom]
+        ys = [low, before.height / 2, after.height / 2 - after.depth, after.bottom]
         ax.fill(xs, ys, facecolor=_tint(GREY, 0.15), edgecolor="none", zorder=0)
         return
     # One line with gaps, so that crossings do not add up to a dark blot.

@@ -207,17 +207,12 @@ def _confused(counts: torch.Tensor) -> str:
     >>> _confused(torch.tensor([[5, 2], [1, 4]]))
     '12 answers, 9 of them right. Most often 0 was taken for 1 (2 times) and 1 for 0 (1 time).'
     """
-    pairs = sorted(
-        (-count, label, answer)
-        for label, row in enumerate(counts.tolist())
-        for answer, count in enumerate(row)
-        if count and label != answer
-    )
+    mistakes = (counts - counts.diag().diag()).flatten()
+    told: list[str] = []
+    for index in mistakes.argsort(descending=True, stable=True)[:_TOLD].tolist():
+        if mistakes[index]:
+            label, answer = divmod(index, len(counts))
+            times = counted(int(mistakes[index]), "time")
+            told.append(f"{label} {'' if told else 'was taken '}for {answer} ({times})")
     words = f"{int(counts.sum()):,} answers, {int(counts.diag().sum()):,} of them right."
-    if not pairs:
-        return words
-    told = [
-        f"{label} {'was taken ' * (number == 0)}for {answer} ({counted(-count, 'time')})"
-        for number, (count, label, answer) in enumerate(pairs[:_TOLD])
-    ]
-    return f"{words} Most often {listed(told)}."
+    return f"{words} Most often {listed(told)}." if told else words

@@ -59,10 +59,9 @@ def plot_window(
                 f"input of {side.size} with padding={side.padding}: use a larger size or padding."
             )
     grids = _Grids(ax, rows, columns, left=-columns.padding)
-    out_left = columns.size + columns.padding + grids.gap
     grids.windows(left=0, gid="input", border="0")
-    grids.numbers(left=out_left, gid="output")
-    grids.arrow(columns.size + columns.padding, out_left)
+    right = grids.arrow(columns.size + columns.padding)
+    grids.numbers(left=right, gid="output")
     given, out = by(rows.size, columns.size), by(len(rows.starts), len(columns.starts))
     grids.finish(f"{given} to {out}")
 
@@ -113,10 +112,9 @@ def plot_transposed_window(
             f"padding={padding} cuts off all that the windows lay down: use a smaller padding."
         )
     grids = _Grids(ax, rows, columns, left=0)
-    out_left = inputs[1].size + grids.gap + columns.padding
     grids.numbers(left=0, gid="input")
-    grids.windows(left=out_left, gid="output", border="")
-    grids.arrow(inputs[1].size, out_left - columns.padding)
+    right = grids.arrow(inputs[1].size)
+    grids.windows(left=right + columns.padding, gid="output", border="")
     given, out = by(inputs[0].size, inputs[1].size), by(rows.size, columns.size)
     grids.finish(f"{given} to {out}")
 
@@ -250,12 +248,13 @@ class _Grids:
         names = ("result", "outline", "last result")
         self._draw(rows, columns, left, self.numbers_top, gid, names)
 
-    def arrow(self, start: float, end: float) -> None:
-        """Draw an arrow between the grids, from one edge to the other."""
+    def arrow(self, edge: int) -> int:
+        """Draw an arrow from the right edge of one grid, and return the left edge of the next."""
         arrow = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.2}
         middle = self.rows.size / 2
-        tip = end - 2 * self.aside - 0.1
-        self.ax.annotate("", (tip, middle), (start + 0.4, middle), arrowprops=arrow)
+        tip = edge + self.gap - 2 * self.aside - 0.1
+        self.ax.annotate("", (tip, middle), (edge + 0.4, middle), arrowprops=arrow)
+        return edge + self.gap
 
     def finish(self, title: str) -> None:
         """Add the title and the legend."""

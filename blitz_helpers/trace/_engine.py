@@ -266,6 +266,8 @@ class _Tracer(Answers):
                 call.output()
             except Misfit as misfit:
                 error = misfit
+            except RuntimeError:  # torch's own words, once more
+                pass
         raise self.shape_error(name, args, kwargs, tensors, error) from error
 
     # Records

@@ -164,6 +164,11 @@ def upsampling(axis: Axis, factor: int, before: Number, after: Number, formula: 
     )
 
 
+def fixed(output_size: int, _: int) -> int:
+    """Return the size of an output that is the same for every input."""
+    return output_size
+
+
 def spatial(tensor: Tensor, count: int) -> list[Axis] | None:
     """Return the last ``count`` axes of a tensor, if they are known."""
     origin = origin_of(tensor)
@@ -178,17 +183,26 @@ def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim 
 
     ``channels`` replaces the dimension before them; with ``None`` it stays.
     """
-    origin = origin_of(tensor)
-    dims = dims_of(tensor)
+    origin, dims = origin_of(tensor), dims_of(tensor)
     split = len(dims) - count
-    lead = list(map(_without_axis, dims[:split]))
+    lead, last = [*map(_without_axis, dims[:split])], dims[split:]
     if channels is not None and lead:
         lead[-1] = channels
     if axes is None:
-        last = map(_without_axis, dims[split:])
-        return Origin(origin.device, origin.depends, (*lead, *last))
-    sides = [Dim(axis, dim.input, dim.step, dim.parts) for axis, dim in zip(axes, dims[split:])]  # noqa: B905  # both are `count` long
+        return without_trail(origin, (*lead, *last))
+    sides = [Dim(axis, dim.input, dim.step, dim.parts) for axis, dim in zip(axes, last)]  # noqa: B905  # both are `count` long
     return Origin(origin.device, True, (*lead, *sides), traced=True)
+
+
+def last_made(tensor: Tensor, output: Tensor, step: int) -> Origin:
+    """Return the origin of an output with the dimensions of ``tensor``, but for the last.
+
+    The last is made by this step; so are all where the others have other sizes.
+    """
+    kept = output.dim() - 1
+    dims = dims_of(tensor)[:kept] if output.shape[:kept] == tensor.shape[:kept] else ()
+    made = (Dim(step=step),) * (output.dim() - len(dims))
+    return without_trail(origin_of(tensor), (*dims, *made))
 
 
 def without_trail(origin: Origin, dims: Dims) -> Origin:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,16 +74,6 @@ def wrong_dtype(
     return Misfit("dtype", text, tensor, None, tensor.dtype, wants, noun, others)
 
 
-def check_norm_dtypes(x: Tensor, *parameters: Any) -> None:
-    """Refuse, as torch does, parameters of another dtype than the input that they scale."""
-    allowed = {x.dtype}
-    if x.dtype in (torch.bfloat16, torch.float16):
-        allowed.add(torch.float32)
-    for parameter in parameters:
-        if isinstance(parameter, Tensor) and parameter.dtype not in allowed:
-            compute_dtype(x, parameter)
-
-
 def check_size(tensor: Tensor, dim: int, wants: int, noun: str, *others: Tensor) -> None:
     """Refuse a tensor whose dimension ``dim`` has another size than ``wants``."""
     got = tensor.shape[dim]
@@ -96,8 +85,13 @@ def check_size(tensor: Tensor, dim: int, wants: int, noun: str, *others: Tensor)
 def check_rank(tensor: Tensor, allowed: Sequence[int], noun: str = "dimensions") -> None:
     """Refuse a tensor that has another number of dimensions than those allowed."""
     if tensor.dim() not in allowed:
-        text = f"got {tuple(tensor.shape)}, wants {' or '.join(map(str, allowed))} {noun}"
-        raise Misfit("rank", text, tensor, None, tensor.dim(), tuple(allowed), noun)
+        wants = f"{' or '.join(map(str, allowed))} {noun}"
+        raise wrong_rank(tensor, f"got {tuple(tensor.shape)}, wants {wants}", *allowed)
+
+
+def wrong_rank(tensor: Tensor, text: str, *allowed: int, channels: int | None = None) -> Misfit:
+    """Return the error of a tensor that does not have one of these numbers of dimensions."""
+    return Misfit("rank", text, tensor, None, tensor.dim(), allowed, "dimensions", (), channels)
 
 
 def wrap(dim: int, tensor: Tensor, extra: int = 0) -> int:
@@ -109,48 +103,8 @@ def wrap(dim: int, tensor: Tensor, extra: int = 0) -> int:
     span = tensor.dim() + extra or 1
     if not -span <= dim < span:
         text = f"got {tuple(tensor.shape)}, which has no dimension {dim}: {-span} to {span - 1} are"
-        wanted = (dim + 1 if dim >= 0 else -dim,)
-        raise Misfit("rank", text, tensor, None, tensor.dim(), wanted, "dimensions")
+        raise wrong_rank(tensor, text, dim + 1 if dim >= 0 else -dim)
     return dim % span
-
-
-def _dense_order(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> list[int]:
-    """Return the dimensions from the innermost out, as an element-wise operation lays them out.
-
-    The operands are (shape, strides) pairs. Source: torch's ``TensorIterator::reorder_dimensions``.
-    """
-    strides = []
-    for own, steps in operands:
-        lead = len(shape) - len(own)
-        strides.append(
-            [0] * lead
-            + [
-                0 if size == 1 and shape[lead + i] != 1 else step
-                for i, (size, step) in enumerate(zip(own, steps, strict=True))
-            ]
-        )
-
-    def compare(a: int, b: int) -> int:
-        for steps in strides:
-            if steps[a] == 0 or steps[b] == 0:
-                continue
-            if steps[a] != steps[b]:
-                return 1 if steps[a] > steps[b] else -1
-            if shape[a] > shape[b]:
-                return 1
-        return 0
-
-    order = list(range(len(shape) - 1, -1, -1))
-    for i in range(1, len(order)):
-        moving = i
-        for other in range(i - 1, -1, -1):
-            outcome = compare(order[other], order[moving])
-            if outcome > 0:
-                order[other], order[moving] = order[moving], order[other]
-                moving = other
-            elif outcome < 0:
-                break
-    return order
 
 
 def broadcast(tensors: Sequence[Tensor], drop: int = 0) -> Shape:
@@ -159,7 +113,7 @@ def broadcast(tensors: Sequence[Tensor], drop: int = 0) -> Shape:
     Raises:
         Misfit: they do not.
     """
-    shapes = [tensor.shape[: tensor.dim() - drop] for tensor in tensors]
+    shapes = [tuple(tensor.shape[: tensor.dim() - drop]) for tensor in tensors]
     out = list(max(shapes, key=lambda shape: len(tuple(shape))))
     for shape in shapes:
         for i in range(1, len(shape) + 1):
@@ -180,21 +134,52 @@ def unequal(tensors: Sequence[Tensor], why: str) -> Misfit:
 def elementwise(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return a new tensor as an element-wise operation over these makes it."""
     first = tensors[0].shape
-    shape: Sequence[int] = first
+    shape: Shape = first
     for other in tensors[1:]:
         if other.shape != first:
             shape = broadcast(tensors)
             break
     for tensor in tensors:
         if not tensor.is_contiguous():
-            break
-    else:
-        return torch.empty(shape, dtype=dtype, device=META)
-    shape = tuple(shape)
-    order = _dense_order(shape, [(tuple(t.shape), t.stride()) for t in tensors])
-    strides = [1] * len(shape)
-    step = 1
-    for dimension in order:
-        strides[dimension] = step
-        step *= shape[dimension] or 1
-    return torch.empty_strided(shape, strides, dtype=dtype, device=META)
+            return torch.empty_strided(shape, _strides(shape, tensors), dtype=dtype, device=META)
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def _strides(shape: Shape, tensors: Sequence[Tensor]) -> list[int]:
+    """Return the strides of what an element-wise operation makes of these.
+
+    Source: torch's ``TensorIterator::reorder_dimensions``.
+    """
+    steps = []  # the strides of each, 0 where a dimension is broadcast
+    for tensor in tensors:
+        lead = len(shape) - tensor.dim()
+        sizes = zip(tensor.shape, tensor.stride(), shape[lead:], strict=True)
+        steps.append(
+            [0] * lead + [0 if size == 1 and out != 1 else step for size, step, out in sizes]
+        )
+
+    def order(a: int, b: int) -> int:
+        """Return 1 if dimension ``a`` lies outside ``b``, -1 if inside, 0 if either will do."""
+        for step in steps:
+            if step[a] and step[b]:
+                if step[a] != step[b]:
+                    return 1 if step[a] > step[b] else -1
+                if shape[a] > shape[b]:
+                    return 1
+        return 0
+
+    inside_out = list(range(len(shape) - 1, -1, -1))
+    for i in range(1, len(inside_out)):
+        moving = i
+        for other in range(i - 1, -1, -1):
+            outcome = order(inside_out[other], inside_out[moving])
+            if outcome > 0:
+                inside_out[other], inside_out[moving] = inside_out[moving], inside_out[other]
+                moving = other
+            elif outcome < 0:
+                break
+    strides, step = [1] * len(shape), 1
+    for dim in inside_out:
+        strides[dim] = step
+        step *= shape[dim] or 1
+    return strides

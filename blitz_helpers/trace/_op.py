@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,37 +13,29 @@ from torch import Tensor
 from blitz_helpers._torch import functorch
 from blitz_helpers.trace._field import Origin
 
+# fmt: off
 Kind = Literal[
-    "size",
-    "rank",
-    "window",
-    "numbers",
-    "unequal",
-    "dtype",
-    "table",
-    "average",
-    "batch",
-    "guard",
+    "size", "rank", "window", "numbers", "unequal", "dtype", "table", "average", "batch", "guard",
     "other",
 ]
+# fmt: on
 
 
 class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users never see it
     """Sizes, dimensions or dtypes that torch refuses, as data.
 
     Attributes:
-        kind: ``"size"``: a dimension is not the one size that fits. ``"rank"``: the tensor has too
-            many or too few dimensions. ``"window"``: a side is too small. ``"numbers"``: a view
-            holds another count of numbers. ``"unequal"``: tensors that meet differ. ``"dtype"``.
-            ``"table"``: an index is past the end. ``"average"``: one value alone is normalised.
-            ``"batch"``: the batches of two tensors differ. ``"guard"``: an exported program is for
-            another size. ``"other"``: none of these.
+        kind: what does not fit. ``"size"``: a dimension. ``"rank"``: the number of dimensions.
+            ``"window"``: a side is too small. ``"numbers"``: a view holds another count of numbers.
+            ``"unequal"``: tensors that meet differ. ``"table"``: an index is past the end.
+            ``"average"``: one value alone is normalised. ``"batch"``: the batches of two tensors
+            differ. ``"guard"``: an exported program is for another size.
         tensor: the operand that does not fit.
         dim: which of its dimensions does not, from 0.
-        got: what there is: a size, a count of dimensions, a dtype.
-        wants: what would fit: the same, or a tuple of the numbers of dimensions that are allowed.
-        noun: what is counted, ``"features"`` for one.
-        others: the operands that it was held against.
+        got: the size, number of dimensions or dtype that it has.
+        wants: what would fit: the same, or a tuple of the allowed numbers of dimensions.
+        noun: what is counted, such as ``"features"``.
+        others: the operands that it does not fit.
         channels: how many channels are wanted, where the number of dimensions is wrong.
     """
 
@@ -77,10 +70,41 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
 
 
 class Op:
-    """One call of an operation. Subclasses take the arguments that torch takes.
+    """One call of an operation. A subclass declares torch's signature as fields, in torch's order.
 
+    Its fields are the names that it annotates, or else those of its base; a class attribute is the
+    default. All other arguments come in ``args`` and ``kwargs``, where these are annotated too.
     Each method has a default for operations of which there is nothing to say.
     """
+
+    _fields: tuple[str, ...] = ()
+    _required: frozenset[str] = frozenset()
+    _takes_more = False
+    func: Any = None  # the function that was called
+
+    def __init_subclass__(cls) -> None:
+        notes = inspect.get_annotations(cls)
+        names = [name for name, note in notes.items() if not note.startswith("ClassVar")]
+        if names:
+            cls._takes_more = "args" in names
+            cls._fields = tuple([name for name in names if name not in ("args", "kwargs")])
+            cls._required = frozenset([name for name in cls._fields if not hasattr(cls, name)])
+
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        fields = self._fields
+        values = dict(zip(fields, args, strict=False))
+        more: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            field = name if name in fields else ALIASES.get(name, name)
+            if field in values:
+                raise TypeError(f"{name} is given twice")
+            (values if field in fields else more)[field] = value
+        rest = args[len(fields) :]
+        if ((rest or more) and not self._takes_more) or not self._required <= values.keys():
+            raise TypeError(f"the arguments must be {', '.join(fields)}")
+        self.__dict__ = values
+        if self._takes_more:
+            values["args"], values["kwargs"] = rest, more
 
     def output(self) -> Any:
         """Return the output without data; ``NotImplemented``: torch's own kernel knows better.
@@ -109,42 +133,52 @@ class Op:
         return None
 
 
-OPS: dict[Any, type[Op]] = {}
-BY_NAME: dict[str, type[Op]] = {}
-EVERYWHERE: tuple[Any, ...] = (torch, Tensor, F)
+# Other names that torch takes for an argument, most of them numpy's.
+ALIASES = {
+    **{"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"},
+    **{"mat2": "other", "vec": "other", "vec2": "other", "tensor": "other", "self": "input"},
+}
+Family = TypeVar("Family", bound=Callable[..., Op])
+OPS: dict[Any, Callable[..., Op]] = {}
+BY_NAME: dict[str, Callable[..., Op]] = {}
+EVERYWHERE: tuple[Any, ...] = (torch, Tensor, F, torch.linalg, torch.special)
 
 
-def op(names: str, *namespaces: Any) -> Callable[[type[Op]], type[Op]]:
-    """Let the decorated class stand for the functions of these names, wherever torch keeps them."""
+def op(names: str, *namespaces: Any, **settings: Any) -> Callable[[Family], Family]:
+    """Let the decorated class stand for the functions of these names, by default everywhere.
 
-    def decorate(kind: type[Op]) -> type[Op]:
+    With ``settings``, a subclass that has them as class attributes stands for these functions.
+    """
+
+    def decorate(family: Family) -> Family:
+        kind: Any = type(family.__name__, (family,), settings) if settings else family  # type: ignore[arg-type]  # only classes have settings
         for name in names.split():
             for namespace in namespaces or EVERYWHERE:
                 function = getattr(namespace, name, None)
-                if function is not None:
+                if callable(function):
                     OPS[function] = kind
             BY_NAME.setdefault(name.strip("_") if name.startswith("__") else name, kind)
-        return kind
+        return family
 
     return decorate
 
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     """Return the call of an operation, or ``None`` where nothing is known of it."""
-    kind = OPS.get(func)
+    kind = OPS.get(func) or _by_name(func, name)
     if kind is None:
-        if func in OPS:
-            return None
-        kind = _by_name(func, name)
-        if kind is None:
-            return None
+        return None
+    if "out" in kwargs:
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
     try:
-        return kind(*args, **kwargs)
+        call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
         return None
+    call.func = func
+    return call
 
 
-def _by_name(func: Any, name: str) -> type[Op] | None:
+def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
     """Return the class of a function that torch keeps elsewhere: in place, or in a program."""
     namespace = getattr(func, "namespace", "aten")
     base = name.partition(".")[0]

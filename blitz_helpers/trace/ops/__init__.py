@@ -1,6 +1,6 @@
 """What is known of torch's operations, one file a family; importing them fills the registry."""
 
-from blitz_helpers.trace.ops import (
+from blitz_helpers.trace.ops import (  # noqa: F401  # imported for what they register
     attention,
     joins,
     lookups,
@@ -8,22 +8,7 @@ from blitz_helpers.trace.ops import (
     pointwise,
     pools,
     products,
-    recurrent,
     resizing,
     views,
     windows,
 )
-
-__all__ = [
-    "attention",
-    "joins",
-    "lookups",
-    "norms",
-    "pointwise",
-    "pools",
-    "products",
-    "recurrent",
-    "resizing",
-    "views",
-    "windows",
-]

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from blitz_helpers.trace._field import Dim, Origin, dims_of, origin_of, without_trail
+from blitz_helpers.trace._field import Origin, dims_of, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import check_rank, check_size, compute_dtype, new, unequal
 from blitz_helpers.trace._op import Misfit, Op, op
 
 
-def _check_mask(mask: Tensor, shape: tuple[int, ...], tensors: tuple[Tensor, ...]) -> None:
-    """Refuse a mask that does not broadcast to the scores."""
-    dim = None
-    for place, (size, wants) in enumerate(zip(reversed(mask.shape), reversed(shape), strict=False)):
-        if size not in (1, wants) and dim is None:
-            dim = mask.dim() - 1 - place
-    if dim is None and mask.dim() <= len(shape):
-        return
-    text = f"got a mask of {tuple(mask.shape)} for scores of {shape}"
-    raise Misfit("unequal", text, mask, dim, noun="mask", others=tensors)
+def _wrong_mask(mask: Tensor, text: str, dim: int | None, *others: Tensor) -> Misfit:
+    return Misfit("unequal", text, mask, dim, noun="mask", others=others)
 
 
-@op("scaled_dot_product_attention", F)
+@op("scaled_dot_product_attention")
 class ScaledDotProduct(Op):
     """Scores of each query with each key, and the sum of the values that they weight."""
 
-    def __init__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> None:
-        self.query, self.key, self.value, self.mask = query, key, value, attn_mask
-        self.grouped = enable_gqa
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
 
     def output(self) -> Any:
-        query = self.query
-        self.check()
-        if query.dim() != 4 or self.key.dim() != 4:
+        query, key = self.query, self.key
+        if query.dim() != 4 or query.shape[:2] != key.shape[:2] or key.dim() != 4 or self.dropout_p:
             return NotImplemented
         # The fused kernel of the CPU works on (N, L, heads, E) and hands back a transposed view.
         n, heads, length, _ = query.shape
@@ -61,15 +46,21 @@ class ScaledDotProduct(Op):
         compute_dtype(query, key, value)
         check_size(key, -1, query.shape[-1], "features in key", query)
         check_size(value, -2, key.shape[-2], "values", key)
-        lead = [tuple(t.shape[:-2]) for t in (query, key, value)]
-        if not self.grouped:
-            for other, shape in zip((key, value), lead[1:], strict=True):
-                sizes = zip(reversed(lead[0]), reversed(shape), strict=False)
-                if any(a != b and 1 not in (a, b) for a, b in sizes):
-                    raise unequal((query, other), "whose batches and heads differ")
-        if self.mask is not None:
-            shape = (*lead[0], query.shape[-2], key.shape[-2])
-            _check_mask(self.mask, shape, (query, key))
+        for other in () if self.enable_gqa else (key, value):
+            sizes = zip(reversed(query.shape[:-2]), reversed(other.shape[:-2]), strict=False)
+            if any(a != b and 1 not in (a, b) for a, b in sizes):
+                raise unequal((query, other), "whose batches and heads differ")
+        if self.attn_mask is not None:
+            self._check_mask(self.attn_mask)
+
+    def _check_mask(self, mask: Tensor) -> None:
+        """Refuse a mask that does not broadcast to the scores."""
+        shape = (*self.query.shape[:-1], self.key.shape[-2])
+        sizes = enumerate(zip(reversed(mask.shape), reversed(shape), strict=False), start=1)
+        dim = next((mask.dim() - i for i, (size, wants) in sizes if size not in (1, wants)), None)
+        if dim is not None or mask.dim() > len(shape):
+            text = f"got a mask of {tuple(mask.shape)} for scores of {shape}"
+            raise _wrong_mask(mask, text, dim, self.query, self.key)
 
     def macs(self, output: Tensor) -> int:
         rows = output.numel() // self.value.shape[-1]
@@ -80,92 +71,85 @@ class ScaledDotProduct(Op):
         return without_trail(origin_of(self.query), dims)
 
 
-@op("multi_head_attention_forward", F)
+@op("multi_head_attention_forward")
 class MultiHead(Op):
     """Four projections, then scores and their weighted sum over every head."""
 
-    def __init__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        embed_dim: int,
-        num_heads: int,
-        in_proj_weight: Tensor | None,
-        in_proj_bias: Tensor | None,
-        bias_k: Tensor | None,
-        bias_v: Tensor | None,
-        add_zero_attn: bool,
-        dropout_p: float,
-        out_proj_weight: Tensor,
-        out_proj_bias: Tensor | None,
-        training: bool = True,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = True,
-        attn_mask: Tensor | None = None,
-        use_separate_proj_weight: bool = False,
-        q_proj_weight: Tensor | None = None,
-        k_proj_weight: Tensor | None = None,
-        v_proj_weight: Tensor | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.query, self.key, self.value = query, key, value
-        self.embed_dim, self.num_heads = embed_dim, num_heads
-        self.extra = (bias_k is not None) + bool(add_zero_attn)
-        self.weight = out_proj_weight
-        self.padding, self.mask = key_padding_mask, attn_mask
-        self.separate = (k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    embed_dim_to_check: int
+    num_heads: int
+    in_proj_weight: Tensor | None
+    in_proj_bias: Tensor | None
+    bias_k: Tensor | None
+    bias_v: Tensor | None
+    add_zero_attn: bool
+    dropout_p: float
+    out_proj_weight: Tensor
+    out_proj_bias: Tensor | None
+    training: bool = True
+    key_padding_mask: Tensor | None = None
+    need_weights: bool = True
+    attn_mask: Tensor | None = None
+    use_separate_proj_weight: bool = False
+    q_proj_weight: Tensor | None = None
+    k_proj_weight: Tensor | None = None
+    v_proj_weight: Tensor | None = None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def check(self) -> None:
         query, key, value = self.query, self.key, self.value
-        for tensor in (query, key, value):
-            check_rank(tensor, (2, 3) if tensor is query else (query.dim(),))
-        compute_dtype(query, self.weight)
-        check_size(query, -1, self.embed_dim, "features in query", self.weight)
-        for name, tensor, place in (("key", key, 0), ("value", value, 1)):
-            weight = self.separate[place] if self.separate else None
-            wants = self.embed_dim if weight is None else weight.shape[1]
-            check_size(tensor, -1, wants, f"features in {name}", self.weight)
-        if self.embed_dim % self.num_heads:
-            text = f"got {self.embed_dim} features, which {self.num_heads} heads do not divide"
+        check_rank(query, (2, 3))
+        weight, embed_dim = self.out_proj_weight, self.embed_dim_to_check
+        compute_dtype(query, weight)
+        check_size(query, -1, embed_dim, "features in query", weight)
+        projected = (("key", key, self.k_proj_weight), ("value", value, self.v_proj_weight))
+        for name, tensor, own in projected:
+            check_rank(tensor, (query.dim(),))
+            wants = own.shape[1] if self.use_separate_proj_weight and own is not None else embed_dim
+            check_size(tensor, -1, wants, f"features in {name}", weight)
+        if embed_dim % self.num_heads:
+            text = f"got {embed_dim} features, which {self.num_heads} heads do not divide"
             raise Misfit("other", text, query)
         check_size(value, 0, key.shape[0], "values", key)
-        batched = query.dim() == 3
-        if batched and not key.shape[1] == value.shape[1] == query.shape[1]:
+        if not key.shape[1:-1] == value.shape[1:-1] == query.shape[1:-1]:
             raise unequal((query, key, value), "whose batches differ")
-        length, keys = query.shape[0], key.shape[0]
-        batch = query.shape[1] if batched else 1
-        if self.mask is not None:
-            shape = (batch * self.num_heads, length, keys)
-            allowed = ((length, keys), shape)
-            if tuple(self.mask.shape) not in allowed:
-                text = f"got a mask of {tuple(self.mask.shape)}, wants {allowed[0]} or {shape}"
-                raise Misfit("unequal", text, self.mask, None, noun="mask", others=(query, key))
-        if self.padding is not None:
-            fits = (batch, keys) if batched else (keys,)
-            if tuple(self.padding.shape) != fits:
-                text = f"got a key_padding_mask of {tuple(self.padding.shape)}, wants {fits}"
-                raise Misfit("unequal", text, self.padding, None, noun="mask", others=(query, key))
+        self._check_masks()
+
+    def _check_masks(self) -> None:
+        mask, padding, others = self.attn_mask, self.key_padding_mask, (self.query, self.key)
+        length, *batch = self.query.shape[:-1]
+        keys = self.key.shape[0]
+        each = (prod(batch) * self.num_heads, length, keys)
+        if mask is not None and tuple(mask.shape) not in ((length, keys), each):
+            text = f"got a mask of {tuple(mask.shape)}, wants {(length, keys)} or {each}"
+            raise _wrong_mask(mask, text, None, *others)
+        if padding is not None and tuple(padding.shape) != (*batch, keys):
+            text = f"got a key_padding_mask of {tuple(padding.shape)}, wants {(*batch, keys)}"
+            raise _wrong_mask(padding, text, None, *others)
 
     def macs(self, output: Tensor) -> int:
         query, key, value = self.query, self.key, self.value
+        embed_dim = self.embed_dim_to_check
         rows = query.numel() // query.shape[-1]
-        inside = query.numel() + key.numel() + value.numel() + rows * self.embed_dim
-        scores = 2 * rows * (key.shape[0] + self.extra) * self.embed_dim
-        return self.embed_dim * inside + scores
+        inside = query.numel() + key.numel() + value.numel() + rows * embed_dim
+        extra = (self.bias_k is not None) + bool(self.add_zero_attn)
+        return embed_dim * inside + 2 * rows * (key.shape[0] + extra) * embed_dim
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         if output.dim() != self.query.dim() or output.shape[0] != self.query.shape[0]:
             return None
-        return without_trail(origin_of(self.query), (*dims_of(self.query)[:-1], Dim(step=step)))
+        return last_made(self.query, output, step)
 
 
-@op("_nested_tensor_from_mask_left_aligned", torch)
+@op("_nested_tensor_from_mask_left_aligned")
 class NestedFromMask(Op):
     """Whether the encoder may go by nested tensors: it may not, and ends in the same shape."""
 
-    def __init__(self, input: Tensor, mask: Tensor) -> None:
-        pass
+    input: Tensor
+    mask: Tensor
 
     def output(self) -> Any:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -14,36 +14,33 @@ from blitz_helpers.trace._layout import in_channels_last, like_format, new, uneq
 from blitz_helpers.trace._op import Op, op
 
 
-@op("cat concat concatenate", torch)
+@op("cat concat concatenate")
 class Cat(Op):
     """Tensors one after the other along a dimension."""
 
-    def __init__(self, tensors: Sequence[Tensor], dim: int = 0, **kwargs: Any) -> None:
-        self.tensors, self.dim = tensors, kwargs.pop("axis", dim)
-        self.others = kwargs
+    tensors: Sequence[Tensor]
+    dim: int = 0
 
-    @property
+    @cached_property
     def parts(self) -> list[Tensor]:
         """The tensors without the empty ones that torch leaves out."""
         return [one for one in self.tensors if tuple(one.shape) != (0,)] or list(self.tensors)
 
     def output(self) -> Any:
         parts = self.parts
-        if self.others or not parts:
+        if not parts:
             return NotImplemented
-        first = parts[0].shape
+        shape = list(parts[0].shape)
         dim = wrap(self.dim, parts[0])
         for tensor in parts:
-            shape = tensor.shape
-            if len(shape) != len(first) or any(
-                a != b for i, (a, b) in enumerate(zip(first, shape, strict=True)) if i != dim
-            ):
+            if [*tensor.shape[:dim], *tensor.shape[dim + 1 :]] != [*shape[:dim], *shape[dim + 1 :]]:
                 refused = unequal(parts, f"which must agree in all dimensions but {dim}")
                 refused.dim = dim
                 raise refused
-        out = (*first[:dim], sum([tensor.shape[dim] for tensor in parts]), *first[dim + 1 :])
-        dtype = reduce(torch.promote_types, [tensor.dtype for tensor in parts])
-        return like_format(out, dtype, *(parts if all(map(in_channels_last, parts)) else ()))
+        shape[dim] = sum([tensor.shape[dim] for tensor in parts])
+        dtype = reduce(torch.promote_types, [tensor.dtype for tensor in self.tensors])
+        models = parts if all(map(in_channels_last, parts)) else ()
+        return like_format(tuple(shape), dtype, *models)
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
         dim = self.dim % (output.dim() or 1)
@@ -55,21 +52,21 @@ class Cat(Op):
         origin = merged(parts, output.dim())
         if len(parts) == 1 or len(origin.dims) != output.dim():
             return origin
-        joined = origin.dims[dim]
+        joined = origin.dims[dim].axis
         summed = tuple([(part.shape[dim], dims_of(part)[dim]) for part in parts])
-        made = Dim(joined.axis, step=step, summed=summed)
-        if joined.axis is not None and not origin.untouched:
-            # Joined along the sides that the windows slide over.
-            return without_trail(origin, (*origin.dims[:dim], made, *origin.dims[dim + 1 :]))
-        return origin._replace(dims=(*origin.dims[:dim], made, *origin.dims[dim + 1 :]))
+        made = Dim(joined, step=step, summed=summed)
+        dims = (*origin.dims[:dim], made, *origin.dims[dim + 1 :])
+        if joined is not None and not origin.untouched:
+            return without_trail(origin, dims)  # joined along a side that windows slide over
+        return origin._replace(dims=dims)
 
 
-@op("stack", torch)
+@op("stack")
 class Stack(Op):
     """Tensors side by side along a new dimension."""
 
-    def __init__(self, tensors: Sequence[Tensor], dim: int = 0) -> None:
-        self.tensors, self.dim = tensors, dim
+    tensors: Sequence[Tensor]
+    dim: int = 0
 
     def output(self) -> Tensor:
         first = self.tensors[0]
@@ -87,44 +84,29 @@ class Stack(Op):
         return without_trail(origin, tuple(dims))
 
 
-@op("sum mean amax amin var std logsumexp prod")
-class Reduction(Op):
-    """One number for all those along some dimensions."""
+@op("max min argmax argmin median any all")
+class Extremum(Op):
+    """The largest or smallest along a dimension, of all, or of two tensors."""
 
-    def __init__(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input, self.args, self.kwargs = input, args, kwargs
+    input: Tensor
+    dim: Any = None
+    keepdim: Any = False
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # a default, which nothing writes to
 
-    def _dims(self) -> Any:
-        return self.kwargs.get("dim", self.args[0] if self.args else None)
-
-    def _reduced(self) -> set[int]:
-        dim = self._dims()
+    def reduced(self) -> set[int] | None:
+        """Return the dimensions that the numbers run over; ``None``: not known."""
+        dim = self.kwargs.get("other", self.dim)
         if dim is None or (isinstance(dim, Sequence) and not dim):
             return set(range(self.input.dim()))
+        if isinstance(dim, bool | Tensor):  # `var(unbiased)`, `max(other)`
+            return None
         return {wrap(d, self.input) for d in ((dim,) if isinstance(dim, int) else dim)}
 
-    @property
-    def _plain(self) -> bool:
-        # A bool in the place of a dimension: `var(unbiased)`.
-        return not isinstance(self._dims(), bool) and "axis" not in self.kwargs
-
-    def output(self) -> Any:
-        x = self.input
-        keepdim = self.kwargs.get("keepdim", self.args[1] if len(self.args) > 1 else False)
-        if not x.is_floating_point() or not self._plain:
-            return NotImplemented
-        gone = self._reduced()
-        if not isinstance(keepdim, bool) or not x.is_contiguous():
-            return NotImplemented
-        shape = [
-            1 if i in gone else size for i, size in enumerate(x.shape) if keepdim or i not in gone
-        ]
-        return new(shape, self.kwargs.get("dtype") or x.dtype)
-
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        if not self._plain:
+        gone, x = self.reduced(), self.input
+        if gone is None:
             return None
-        gone, x = self._reduced(), self.input
         kept = output.dim() == x.dim()
         dims = [
             Dim(step=step) if i in gone else dim
@@ -134,12 +116,30 @@ class Reduction(Op):
         return without_trail(origin_of(x), tuple(dims))
 
 
-@op("max min argmax argmin median any all", object)
-class Extremum(Reduction):
-    """The largest or smallest along a dimension; torch's own kernel answers it."""
+@op("sum mean amax amin logsumexp prod")
+class Reduction(Extremum):
+    """One number for all those along some dimensions."""
 
     def output(self) -> Any:
-        return NotImplemented
+        x, keepdim = self.input, self.kwargs.get("keepdim", self.keepdim)
+        gone = self.reduced()
+        if gone is None or not isinstance(keepdim, bool):
+            return NotImplemented
+        if not x.is_floating_point() or not x.is_contiguous():
+            return NotImplemented
+        shape = [
+            1 if i in gone else size for i, size in enumerate(x.shape) if keepdim or i not in gone
+        ]
+        return new(shape, self.kwargs.get("dtype") or x.dtype)
 
-    def origin(self, output: Tensor, step: int) -> Origin | None:
-        return None if isinstance(self._dims(), Tensor) else super().origin(output, step)
+
+@op("var std")
+class Variance(Reduction):
+    """A reduction that has one more argument before ``keepdim``."""
+
+    input: Tensor
+    dim: Any = None
+    unbiased: bool = True
+    keepdim: Any = False
+    kwargs: dict[str, Any]
+    args: tuple[Any, ...]

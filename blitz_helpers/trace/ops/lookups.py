@@ -5,135 +5,125 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from blitz_helpers.trace._field import Dim, Origin, dims_of, origin_of, without_trail
+from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import new, unequal, wrap, wrong_dtype
 from blitz_helpers.trace._op import Misfit, Op, op
 from blitz_helpers.trace._standins import has_values
 
 
-def _check_indices(ids: Tensor, rows: int, others: tuple[Tensor, ...], noun: str = "rows") -> None:
+def _check_indices(ids: Tensor, rows: int, table: Tensor, noun: str = "rows") -> None:
     """Refuse indices past either end of a table of so many rows, where their values are known."""
-    if not has_values(ids) or not ids.numel() or ids.dtype == torch.bool:
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise wrong_dtype(ids, torch.int64, (table,), "indices")
+    if not has_values(ids) or not ids.numel():
         return
     largest, smallest = int(ids.max()), int(ids.min())
     if largest >= rows or smallest < 0:
         worst = largest if largest >= rows else smallest
         text = f"got index {worst}, wants one of {rows} {noun}, 0 to {rows - 1}"
-        raise Misfit("table", text, ids, None, worst, rows, noun, others)
+        raise Misfit("table", text, ids, None, worst, rows, noun, (table,))
 
 
-@op("embedding", F, torch)
-class Embedding(Op):
+@op("embedding_bag")
+class EmbeddingBag(Op):
+    """Sums of rows of a table."""
+
+    input: Tensor
+    weight: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def check(self) -> None:
+        _check_indices(self.input, self.weight.shape[0], self.weight)
+
+
+@op("embedding")
+class Embedding(EmbeddingBag):
     """Rows of a table."""
 
     def __init__(self, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> None:
         if input.is_floating_point() and not weight.is_floating_point():
             input, weight = weight, input  # torch.embedding takes the table first
-        self.ids, self.weight = input, weight
-
-    def check(self) -> None:
-        if self.ids.dtype not in (torch.int64, torch.int32):
-            raise wrong_dtype(self.ids, torch.int64, (self.weight,), "indices")
-        _check_indices(self.ids, self.weight.shape[0], (self.weight,))
+        super().__init__(input, weight, *args, **kwargs)
 
     def output(self) -> Tensor:
-        self.check()
-        return new((*self.ids.shape, self.weight.shape[1]), self.weight.dtype)
+        return new((*self.input.shape, self.weight.shape[1]), self.weight.dtype)
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        return without_trail(origin_of(self.ids), (*dims_of(self.ids), Dim(step=step)))
+        return last_made(self.input, output, step)
 
 
-@op("embedding_bag", F)
-class EmbeddingBag(Op):
-    """Sums of rows of a table."""
-
-    def __init__(self, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.ids, self.weight = input, weight
-
-    def check(self) -> None:
-        if self.ids.dtype not in (torch.int64, torch.int32):
-            raise wrong_dtype(self.ids, torch.int64, (self.weight,), "indices")
-        _check_indices(self.ids, self.weight.shape[0], (self.weight,))
-
-
-@op("index_add index_copy index_reduce scatter_add scatter gather index_select", torch, Tensor)
+@op("index_add index_copy index_reduce scatter_add scatter gather index_select")
 class Indexed(Op):
     """Numbers picked or placed by their indices along a dimension."""
 
-    def __init__(self, input: Tensor, dim: int, index: Tensor, *args: Any, **kwargs: Any) -> None:
-        source = kwargs.get("source", args[0] if args else None)
-        self.input, self.dim, self.index, self.source = input, dim, index, source
+    input: Tensor
+    dim: int
+    index: Tensor
+    source: Any = None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def check(self) -> None:
+        x, index, source = self.input, self.index, self.source
         if not isinstance(self.dim, int):
             return
-        dim = wrap(self.dim, self.input)
-        if self.index.dtype not in (torch.int64, torch.int32):
-            raise wrong_dtype(self.index, torch.int64, (self.input,), "indices")
-        _check_indices(self.index, self.input.shape[dim], (self.input,))
-        source = self.source
-        if not isinstance(source, Tensor) or source.dim() < 2 or self.index.dim() > 1:
+        dim = wrap(self.dim, x)
+        _check_indices(index, x.shape[dim] if x.dim() else 1, x)
+        if not isinstance(source, Tensor) or source.dim() < 2 or index.dim() > 1:
             return
-        if source.shape[dim] != self.index.numel():
-            got = self.index.numel()
-            text = f"got {got} indices for {source.shape[dim]} rows of {tuple(source.shape)}"
-            wants = source.shape[dim]
-            raise Misfit("size", text, self.index, 0, got, wants, "indices", (source,))
+        got, wants = index.numel(), source.shape[dim]
+        if got != wants:
+            text = f"got {got} indices for {wants} rows of {tuple(source.shape)}"
+            raise Misfit("size", text, index, 0, got, wants, "indices", (source,))
 
 
-class _ClassLoss(Op):
+@op("nll_loss", takes_probabilities=False)
+@op("cross_entropy", takes_probabilities=True)
+class ClassLoss(Op):
     """A loss that takes the scores of classes, dimension 1 or the only one, and the classes."""
 
-    probabilities = False
-
-    def __init__(self, input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input, self.target = input, target
-        given = kwargs.get("ignore_index", args[2] if len(args) > 2 else -100)
-        self.ignored = given
+    takes_probabilities = False
+    input: Tensor
+    target: Tensor
+    weight: Any = None
+    size_average: Any = None
+    ignore_index: int = -100
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def check(self) -> None:
         x, target = self.input, self.target
-        batch = tuple(x.shape[:1]) if x.dim() > 1 else ()
-        wants = (*batch, *x.shape[2:])
+        wants = (*x.shape[: x.dim() > 1], *x.shape[2:])
         floating = target.dtype.is_floating_point
-        if floating and self.probabilities and target.shape == x.shape:
+        if floating and self.takes_probabilities and target.shape == x.shape:
             return
         if tuple(target.shape) != wants:
             text = f"got {tuple(x.shape)} and a target of {tuple(target.shape)}, wants {wants}"
             raise Misfit("unequal", text, target, None, noun="target", others=(x, target))
         if target.dtype not in (torch.int64, torch.uint8):
             raise wrong_dtype(target, torch.int64, (x,), "a target")
-        classes = x.shape[1] if x.dim() > 1 else x.shape[0]
         if has_values(target):
-            _check_indices(target[target != self.ignored], classes, (x,), "classes")
+            classes = x.shape[1] if x.dim() > 1 else x.shape[0]
+            _check_indices(target[target != self.ignore_index].long(), classes, x, "classes")
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         return without_trail(origin_of(self.input), (Dim(step=step),) * output.dim())
 
 
-@op("nll_loss", F)
-class NegativeLogLikelihood(_ClassLoss):
-    """The negative logarithm of the probability of the right class."""
-
-
-@op("cross_entropy", F)
-class CrossEntropy(_ClassLoss):
-    """The same from scores; the target may also be probabilities."""
-
-    probabilities = True
-
-
-@op("binary_cross_entropy binary_cross_entropy_with_logits", F)
+@op("binary_cross_entropy binary_cross_entropy_with_logits")
 class BinaryCrossEntropy(Op):
     """A loss of numbers against truth values, element by element."""
 
-    def __init__(self, input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input, self.target = input, target
+    input: Tensor
+    target: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def check(self) -> None:
         if self.input.shape != self.target.shape:
             raise unequal((self.input, self.target), "which must be equal")
+        if not self.target.is_floating_point():
+            raise wrong_dtype(self.target, self.input.dtype, (self.input,), "a target")

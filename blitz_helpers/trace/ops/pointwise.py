@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace._field import Origin, known_origin, merged, origin_of
 from blitz_helpers.trace._layout import (
     check_rank,
@@ -16,28 +17,29 @@ from blitz_helpers.trace._layout import (
     elementwise,
     wrong_dtype,
 )
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Op, op
+
+# The dtype of a result, by the function and the kinds of its arguments.
+_DTYPES: dict[tuple[Any, ...], torch.dtype | None] = {}
 
 
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
-    return [value for value in values if isinstance(value, Tensor)]
-
-
-def _floating(dtype: torch.dtype) -> torch.dtype:
-    inexact = dtype.is_floating_point or dtype.is_complex
-    return dtype if inexact else torch.get_default_dtype()
-
-
+@op(
+    """
+    detach clone contiguous float half double bfloat16 type type_as requires_grad alias copy rrelu
+    """
+)
 class Pointwise(Op):
     """An operation whose output has the places of its inputs."""
 
-    def __init__(self, input: Any, *args: Any, **kwargs: Any) -> None:
-        self.input, self.args, self.kwargs = input, args, kwargs
+    input: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    @property
+    @cached_property
     def operands(self) -> list[Tensor]:
         """The tensors among the arguments."""
-        return _tensors((self.input, *self.args, *self.kwargs.values()))
+        given = (self.input, *self.args, *self.kwargs.values())
+        return [value for value in given if isinstance(value, Tensor)]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         tensors = self.operands
@@ -49,172 +51,78 @@ class Pointwise(Op):
 
 @op(
     """
-    relu relu6 abs neg negative sign floor ceil round square leaky_relu threshold hardtanh
-    __neg__ clamp clip __abs__ nan_to_num
+    relu relu6 leaky_relu threshold hardtanh gelu silu mish elu selu celu softplus softsign
+    hardswish hardsigmoid hardshrink softshrink logsigmoid tanhshrink
+    sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf
+    sin cos tan asin acos atan sinh cosh
+    abs neg negative sign floor ceil round clamp clip nan_to_num __neg__ __abs__
+    add mul multiply sub subtract rsub div divide true_divide floor_divide pow fmod remainder
+    __radd__ __rmul__ __rsub__ __rdiv__ __rtruediv__ __truediv__ __floordiv__ __pow__ __rpow__
+    __mod__ __and__ __or__ __xor__
+    atan2 maximum minimum lerp addcmul addcdiv where
+    eq ne lt le gt ge __eq__ __ne__ logical_and logical_or logical_xor logical_not
+    isnan isinf isfinite
     """
 )
-class SameDtype(Pointwise):
-    """A function of one tensor that keeps its dtype."""
+class Elementwise(Pointwise):
+    """An operation on each element, or on those in the same place of several tensors."""
 
     def output(self) -> Any:
-        bounds = _tensors((*self.args, *self.kwargs.values()))
-        if bounds or self.input.is_complex():  # of which `abs` is real
+        dtype = self._dtype()
+        if dtype is None:
             return NotImplemented
-        if self.kwargs.get("inplace"):
-            return self.input
-        return elementwise((self.input,), self.input.dtype)
+        return self.input if self.kwargs.get("inplace") else elementwise(self.operands, dtype)
+
+    def _dtype(self) -> torch.dtype | None:
+        """Return the dtype of the output, which torch computes once, from single numbers."""
+        given = (self.input, *self.args, *self.kwargs.values())
+        kinds = [(v.dtype, v.dim() > 0) if isinstance(v, Tensor) else type(v) for v in given]
+        key = (self.func, torch.get_default_dtype(), *kinds)
+        if key not in _DTYPES:
+            named = {name: _single(value) for name, value in self.kwargs.items()}
+            with no_torch_function():
+                made = self.func(*map(_single, (self.input, *self.args)), **named)
+            _DTYPES[key] = made.dtype if isinstance(made, Tensor) else None
+        return _DTYPES[key]
 
 
-@op(
-    """
-    gelu silu mish elu selu celu softplus softsign hardswish hardsigmoid logsigmoid tanhshrink
-    sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt sin cos tan atan sinh cosh erf
-    reciprocal asin acos
-    """
-)
-class FloatingResult(Pointwise):
-    """A function of one tensor whose result is floating-point."""
-
-    def output(self) -> Tensor:
-        if self.kwargs.get("inplace"):
-            return self.input  # type: ignore[no-any-return]  # it is a tensor
-        return elementwise((self.input,), _floating(self.input.dtype))
+def _single(value: Any) -> Any:
+    """Return a single number in place of a tensor, with its dtype."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.ones((1,) if value.dim() else (), dtype=value.dtype)
 
 
 @op("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
-class Dropout(Pointwise):
+class Dropout(Op):
     """Random zeros."""
 
-    def __init__(
-        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> None:
-        super().__init__(input)
-        self.same = inplace or not training
+    input: Tensor
+    p: float = 0.5
+    training: bool = True
+    inplace: bool = False
 
     def output(self) -> Tensor:
-        return self.input if self.same else elementwise((self.input,), self.input.dtype)
+        same = self.inplace or not self.training
+        return self.input if same else elementwise((self.input,), self.input.dtype)
 
-
-@op(
-    """
-    add mul multiply __radd__ __rmul__ pow __rpow__ __pow__ maximum minimum
-    fmod remainder __mod__ floor_divide __floordiv__ __and__ __or__ __xor__
-    """
-)
-class Binary(Pointwise):
-    """A function of two tensors, or of a tensor and a number."""
-
-    def __init__(self, input: Any, other: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(input, other, *args, **kwargs)
-        self.other = other
-
-    def output(self) -> Tensor:
-        both = _tensors((self.input, self.other))
-        return elementwise(both, torch.result_type(self.input, self.other))
-
-
-@op("sub subtract rsub __rsub__")
-class Subtraction(Binary):
-    """A difference, which truth values do not have."""
-
-    def output(self) -> Tensor:
-        for one in (self.input, self.other):
-            if getattr(one, "dtype", type(one)) in (bool, torch.bool):
-                text = "- takes no truth values: invert a mask by ~mask or mask.logical_not()"
-                tensor = one if isinstance(one, Tensor) else None
-                raise Misfit("other", text, tensor)
-        return super().output()
-
-
-@op("div divide true_divide __rdiv__ __rtruediv__ __truediv__ atan2")
-class Division(Pointwise):
-    """A quotient."""
-
-    def __init__(self, input: Any, other: Any, *, rounding_mode: str | None = None) -> None:
-        super().__init__(input, other)
-        self.rounded = rounding_mode
-
-    def output(self) -> Tensor:
-        dtype = torch.result_type(self.input, self.args[0])
-        both = _tensors((self.input, *self.args))
-        return elementwise(both, dtype if self.rounded else _floating(dtype))
-
-
-@op("eq ne lt le gt ge __eq__ __ne__ logical_and logical_or logical_xor")
-class Comparison(Pointwise):
-    """A question about two tensors."""
-
-    def __init__(self, input: Any, other: Any) -> None:
-        super().__init__(input, other)
-
-    def output(self) -> Tensor:
-        return elementwise(self.operands, torch.bool)
-
-
-@op("logical_not isnan isinf isfinite")
-class Predicate(Pointwise):
-    """A question about each element."""
-
-    def __init__(self, input: Tensor) -> None:
-        super().__init__(input)
-
-    def output(self) -> Tensor:
-        return elementwise((self.input,), torch.bool)
-
-
-@op("where", torch)
-class Where(Pointwise):
-    """A choice by a mask."""
-
-    def __init__(self, condition: Tensor, input: Any = None, other: Any = None) -> None:
-        super().__init__(condition, input, other)
-
-    def output(self) -> Any:
-        chosen = self.args
-        if chosen[0] is None:
-            return NotImplemented  # the positions: a question of values
-        return elementwise(self.operands, torch.result_type(*chosen))
-
-
-@op("where", Tensor)
-class WhereOf(Where):
-    """A choice by a mask, as a method of the first choice."""
-
-    def __init__(self, input: Tensor, condition: Tensor, other: Any = None) -> None:
-        super().__init__(condition, None if other is None else input, other)
+    def origin(self, output: Tensor, step: int) -> Origin:
+        return origin_of(self.input)
 
 
 @op("masked_fill")
-class MaskedFill(Pointwise):
+class MaskedFill(Elementwise):
     """One value wherever a mask is set."""
 
-    def __init__(self, input: Tensor, mask: Tensor, value: Any) -> None:
-        super().__init__(input, mask, value)
-
-    def output(self) -> Tensor:
-        mask = self.args[0]
+    def check(self) -> None:
+        mask = self.operands[1]
         if mask.dtype != torch.bool:
             raise wrong_dtype(mask, torch.bool, noun="a mask")
-        return elementwise((self.input, mask), self.input.dtype)
 
 
-@op(
-    """
-    detach clone contiguous float half double bfloat16 type type_as requires_grad alias lerp
-    addcmul addcdiv copy rrelu hardshrink softshrink
-    """,
-    object,
-)
-class Likewise(Pointwise):
-    """An operation that torch's own kernel answers, on the places of its inputs."""
-
-
-@op("to cpu cuda", Tensor)
-class Move(Op):
+@op("to cpu cuda")
+class Move(Pointwise):
     """A tensor on another device or of another dtype."""
-
-    def __init__(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input = input
 
     def origin(self, output: Tensor, step: int) -> Origin:
         return origin_of(self.input)._replace(device=origin_of(output).device)
@@ -224,8 +132,8 @@ class Move(Op):
 class PReLU(Op):
     """A slope a channel below zero."""
 
-    def __init__(self, input: Tensor, weight: Tensor) -> None:
-        self.input, self.weight = input, weight
+    input: Tensor
+    weight: Tensor
 
     def check(self) -> None:
         compute_dtype(self.input, self.weight)

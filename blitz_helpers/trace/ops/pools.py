@@ -2,83 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from blitz_helpers.shapes import (
-    pool_arithmetic,
-    pool_output_size,
-)
-from blitz_helpers.trace._field import Origin, SizeRule, slid, spatial, window
-from blitz_helpers.trace._layout import (
-    Shape,
-    Sizes,
-    like_format,
-    per_dimension,
-    without_data,
-)
+from blitz_helpers.shapes import pool_arithmetic, pool_fitting_sizes, pool_output_size
+from blitz_helpers.trace._field import Origin, fixed, slid, spatial, window
+from blitz_helpers.trace._layout import Sizes, like_format, per_dimension, without_data
 from blitz_helpers.trace._op import Misfit, Op
-from blitz_helpers.trace.ops.windows import check_image, fitted, register, slides
+from blitz_helpers.trace.ops.windows import Window, check_image, for_each_ndim
 
-_pool_size = lru_cache(maxsize=4096)(pool_output_size)
-_pool_sum = lru_cache(maxsize=4096)(pool_arithmetic)
-
-
-class _Pool(Op):
-    """A pool: a window that keeps the channels."""
-
-    ndim = 0
-    input: Tensor
-    kernel_size: Sizes
-    stride: Sizes | None
-    padding: Sizes
-    dilation: Sizes = 1
-    ceil_mode: bool
-
-    @cached_property
-    def _settings(self) -> tuple[Shape, Shape, Shape, Shape]:
-        ndim = self.ndim
-        kernel = per_dimension(self.kernel_size, ndim)
-        stride = self.stride
-        empty = stride is None or (not isinstance(stride, int) and not tuple(stride))
-        return (
-            kernel,
-            kernel if empty else per_dimension(stride, ndim),  # type: ignore[arg-type]  # not None
-            per_dimension(self.padding, ndim),
-            per_dimension(self.dilation, ndim),
-        )
-
-    def output(self) -> Any:
-        x = self.input
-        check_image(x, self.ndim)
-        out = fitted(x, self.ndim, _pool_size, *self._settings, self.ceil_mode)
-        return like_format((*x.shape[: -self.ndim], *out), x.dtype, x)
-
-    @cached_property
-    def _explained(self) -> tuple[tuple[str, ...], list[SizeRule]]:
-        sizes = tuple(self.input.shape[-self.ndim :])
-        mode = bool(self.ceil_mode)
-        return slides(pool_arithmetic, pool_output_size, sizes, *self._settings, ceil_mode=mode)
-
-    def sums(self, output: Tensor) -> tuple[str, ...]:
-        return self._explained[0]
-
-    def origin(self, output: Tensor, step: int) -> Origin:
-        axes = spatial(self.input, self.ndim)
-        if axes is not None:
-            axes = list(map(window, axes, *self._settings, self._explained[1]))
-        return slid(self.input, axes, self.ndim, None)
+_sum = lru_cache(maxsize=4096)(pool_arithmetic)
 
 
-@dataclass(eq=False)
-class MaxPool(_Pool):
-    """The largest value of each window, and where it stood if asked for."""
+class _Pool(Window):
+    """A window that keeps the channels."""
 
+    size_of = staticmethod(pool_output_size)
+    sum_of = staticmethod(pool_arithmetic)
+    fitting_sizes = staticmethod(pool_fitting_sizes)
     input: Tensor
     kernel_size: Sizes
     stride: Sizes | None = None
@@ -87,20 +31,38 @@ class MaxPool(_Pool):
     ceil_mode: bool = False
     return_indices: bool = False
 
+    @cached_property
+    def settings(self) -> tuple[tuple[Any, ...], ...]:
+        kernel, stride = self.kernel_size, self.stride
+        given = (kernel, kernel if stride in (None, (), []) else stride, self.padding)
+        each = [per_dimension(one, self.ndim) for one in (*given, self.dilation)]
+        return *each, (bool(self.ceil_mode),) * self.ndim
+
     def output(self) -> Any:
-        out = super().output()
+        x = self.input
+        check_image(x, self.ndim)
+        out = like_format((*x.shape[: -self.ndim], *self.slide.sizes), x.dtype, x)
         return (out, without_data(out, torch.int64)) if self.return_indices else out
 
+    def origin(self, output: Tensor, step: int) -> Origin:
+        return self._origin(None)
 
-class MaxPoolWithIndices(MaxPool):
-    """A max pool that gives the places, too."""
+
+@for_each_ndim("max_pool{}d")
+class MaxPool(_Pool):
+    """The largest value of each window, and its place if asked for."""
+
+
+@for_each_ndim("max_pool{}d_with_indices")
+class MaxPoolWithIndices(_Pool):
+    """A max pool that always gives the places."""
 
     def output(self) -> Any:
         self.return_indices = True
         return super().output()
 
 
-@dataclass(eq=False)
+@for_each_ndim("avg_pool{}d")
 class AveragePool(_Pool):
     """The mean of each window."""
 
@@ -125,18 +87,14 @@ class AveragePool(_Pool):
         return super().output()
 
 
-def _fixed(output_size: int, _: int) -> int:
-    return output_size
-
-
-@dataclass(eq=False)
+@for_each_ndim("adaptive_max_pool{}d")
 class AdaptivePool(Op):
     """A pool to a size of output; where that divides the input, its windows are all equal."""
 
+    ndim = 0
     input: Tensor
     output_size: Any
     return_indices: bool = False
-    ndim = 0
 
     def output(self) -> Any:
         x = self.input
@@ -150,35 +108,29 @@ class AdaptivePool(Op):
         made = like_format((*x.shape[: -self.ndim], *out), x.dtype, x)
         return (made, without_data(made, torch.int64)) if self.return_indices else made
 
-    def _sides(self, output: Tensor) -> list[tuple[int, int, int, bool]]:
-        """Return of each side: its size, that of the output, the window's, whether it divides."""
-        found = []
-        for size, out in zip(self.input.shape[-self.ndim :], output.shape[-self.ndim :]):  # noqa: B905  # both have `ndim`
-            divides = out > 0 and size % out == 0
-            found.append((size, out, size // out if divides else _largest(size, out), divides))
-        return found
+    def _kernels(self, output: Tensor) -> list[int]:
+        """Return the size of the windows along each side, 0 where they are not all equal."""
+        sides = zip(self.input.shape[-self.ndim :], output.shape[-self.ndim :], strict=False)
+        return [size // out if out and size % out == 0 else 0 for size, out in sides]
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
-        if output.dim() < self.ndim or self.input.dim() < self.ndim:
-            return ()
-        sides = self._sides(output)
-        return tuple([_pool_sum(s, side) for s, _, side, divides in sides if divides and side > 1])
+        sides = zip(self.input.shape[-self.ndim :], self._kernels(output), strict=False)
+        return tuple([_sum(size, kernel) for size, kernel in sides if kernel > 1])
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        if output.dim() < self.ndim or self.input.dim() < self.ndim:
+        kernels = self._kernels(output)
+        if len(kernels) < self.ndim:
             return None
-        axes = spatial(self.input, self.ndim)
-        sides = self._sides(output)
-        if axes is not None and all(divides or out == 1 for _, out, _, divides in sides):
+        axes = spatial(self.input, self.ndim) if all(kernels) else None
+        if axes is not None:
             axes = [
-                window(axis, side, side, 0, 1, partial(_fixed, out))
-                for axis, (_, out, side, _) in zip(axes, sides, strict=True)
+                window(axis, kernel, kernel, 0, 1, partial(fixed, out))
+                for axis, kernel, out in zip(axes, kernels, output.shape[-self.ndim :], strict=True)
             ]
-        else:
-            axes = None
         return slid(self.input, axes, self.ndim, None)
 
 
+@for_each_ndim("adaptive_avg_pool{}d")
 class AdaptiveAveragePool(AdaptivePool):
     """The mean over windows; to one position torch takes fewer dimensions as well."""
 
@@ -187,16 +139,3 @@ class AdaptiveAveragePool(AdaptivePool):
         if one and self.input.dim() not in (self.ndim + 1, self.ndim + 2):
             return NotImplemented
         return super().output()
-
-
-def _largest(size: int, out: int) -> int:
-    """Return the largest of the windows of an adaptive pool."""
-    return max((-(-(i + 1) * size // out) - i * size // out for i in range(out)), default=0)
-
-
-for _ndim in (1, 2, 3):
-    register(MaxPool, f"max_pool{_ndim}d", (torch, F), _ndim)
-    register(AveragePool, f"avg_pool{_ndim}d", (torch, F), _ndim)
-    register(MaxPoolWithIndices, f"max_pool{_ndim}d_with_indices", (F,), _ndim)
-    register(AdaptiveAveragePool, f"adaptive_avg_pool{_ndim}d", (F, torch), _ndim)
-    register(AdaptivePool, f"adaptive_max_pool{_ndim}d", (F,), _ndim)

@@ -14,287 +14,197 @@ from blitz_helpers.trace._field import (
     INPUT_AXIS,
     UNKNOWN,
     Dim,
-    Dims,
     Origin,
-    SizeRule,
     dims_of,
     origin_of,
     window,
     without_trail,
 )
-from blitz_helpers.trace._layout import new, without_data, wrap
+from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, op
 
 
-def regroup(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield which dimensions of ``old`` became which of ``new``, the smallest groups first."""
+@lru_cache(maxsize=4096)
+def regroup(old: Shape, new: Shape) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Return which dimensions of ``old`` became which of ``new``, the smallest groups first."""
+    return tuple(_regroup(old, new))
+
+
+def _regroup(old: Shape, new: Shape) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     i = j = 0
     while i < len(old) or j < len(new):
-        ins, outs = [], []
-        left = right = 1
-        if j < len(new):
-            right, outs, j = new[j], [j], j + 1
-        if i < len(old):
-            left, ins, i = old[i], [i], i + 1
-        while left != right:
+        start_in, start_out = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while (left := prod(old[start_in:i])) != (right := prod(new[start_out:j])):
             if left < right and i < len(old):
-                left, i = left * old[i], i + 1
-                ins.append(i - 1)
+                i += 1
             elif j < len(new):
-                right, j = right * new[j], j + 1
-                outs.append(j - 1)
+                j += 1
             else:
                 return
         if j == len(new):
-            ins += range(i, len(old))
             i = len(old)
         if i == len(old):
-            outs += range(j, len(new))
             j = len(new)
-        yield ins, outs
+        yield tuple(range(start_in, i)), tuple(range(start_out, j))
 
 
+@op("flatten view_as reshape_as")
 class View(Op):
     """Another shape for the same numbers."""
 
-    asked: tuple[int, ...] = ()  # the sizes as they were typed, where they were
+    input: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    def __init__(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input = input
+    @property
+    def asked(self) -> Shape:
+        """The sizes as they were typed, where they were."""
+        return ()
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
-        old, now = tuple(self.input.shape), tuple(output.shape)
+        old, now, asked = tuple(self.input.shape), tuple(output.shape), self.asked
+        inferred = asked.index(-1) if -1 in asked and len(asked) == len(now) else None
         sums = []
-        typed = -1 in self.asked and len(self.asked) == len(now)
-        inferred = self.asked.index(-1) if typed else None
         for ins, outs in () if 0 in old else regroup(old, now):
             parts = "*".join([str(old[i]) for i in ins])
             if len(outs) == 1 and len(ins) > 1:
                 sums.append(f"{parts} = {now[outs[0]]}")
             elif inferred in outs and len(outs) > 1:
-                rest = "*".join(str(now[j]) for j in outs if j != inferred)
+                rest = "*".join([str(now[j]) for j in outs if j != inferred])
                 rest = f"({rest})" if "*" in rest else rest
                 sums.append(f"{parts}/{rest} = {now[inferred]}")
         return tuple(sums)
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        origin = origin_of(self.input)
         old, now = tuple(self.input.shape), tuple(output.shape)
         if 0 in old:
             return None
-        before = dims_of(self.input)
+        origin, before = origin_of(self.input), dims_of(self.input)
         dims = [UNKNOWN] * len(now)
         for ins, outs in regroup(old, now):
-            if len(ins) == len(outs) == 1:
-                dims[outs[0]] = before[ins[0]]
-            elif len(ins) == 1:
-                one = before[ins[0]]
-                for j in outs:
-                    dims[j] = Dim(None, one.input, one.step, one.parts)
-            elif ins:
-                parts = tuple([(old[i], before[i]) for i in ins])
-                for j in outs:
-                    dims[j] = Dim(parts=parts)
+            if len(ins) == 1:
+                made = before[ins[0]]
+                if len(outs) > 1:
+                    made = Dim(None, made.input, made.step, made.parts)
+            else:
+                made = Dim(parts=tuple([(old[i], before[i]) for i in ins]))
+            for j in outs:
+                dims[j] = made
         if origin.untouched:
             dims = [dim._replace(axis=INPUT_AXIS) for dim in dims]
         return Origin(origin.device, origin.depends, tuple(dims), origin.traced, origin.untouched)
-
-
-@op("flatten view_as reshape_as")
-class Flatten(View):
-    """Dimensions multiplied into one."""
-
-    def check(self) -> None:
-        """Nothing: torch's own kernel is quick and says what is wrong."""
 
 
 @op("view reshape")
 class Reshape(View):
     """A shape of given sizes, of which one may be -1."""
 
-    def __init__(self, input: Tensor, *sizes: Any, shape: Any = None, size: Any = None) -> None:
-        self.input = input
-        given = shape if shape is not None else size
-        if given is None:
-            given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
-        if len(given) == 1 and isinstance(given[0], torch.dtype):
-            raise TypeError("a dtype, no sizes")
-        self.asked = tuple(given)
+    @property
+    def asked(self) -> Shape:
+        given = (*self.args, *self.kwargs.values())
+        one = len(given) == 1 and isinstance(given[0], Sequence)
+        return tuple(given[0] if one else given)
 
     def check(self) -> None:
-        _check_numbers(self.input, self.asked)
-
-
-@op("reshape", torch, Tensor)
-class CopyingReshape(Reshape):
-    """A view where there is one, and a copy elsewhere."""
-
-    def output(self) -> Any:
-        source = self.input if self.input.is_meta else without_data(self.input)
-        if not source.is_contiguous():
-            try:
-                return source.view(self.asked)
-            except RuntimeError:
-                source = new(source.shape, source.dtype)  # torch makes a contiguous copy first
-        return source.view(self.asked)
-
-
-def _check_numbers(x: Tensor, asked: tuple[int, ...]) -> None:
-    """Refuse sizes that hold another count of numbers."""
-    known = prod(size for size in asked if size != -1)
-    holds = known and x.numel() % known == 0 if -1 in asked else known == x.numel()
-    if not holds and min(asked, default=0) >= -1:
-        text = f"got {tuple(x.shape)}, {x.numel()} numbers, which {asked} does not hold"
-        raise Misfit("numbers", text, x, None, x.numel(), asked)
+        """Refuse sizes that hold another count of numbers."""
+        x, asked = self.input, self.asked
+        if asked and isinstance(asked[0], torch.dtype):
+            return
+        known = prod(size for size in asked if size != -1)
+        holds = known and x.numel() % known == 0 if -1 in asked else known == x.numel()
+        if not holds and min(asked, default=0) >= -1:
+            text = f"got {tuple(x.shape)}, {x.numel()} numbers, which {asked} does not hold"
+            raise Misfit("numbers", text, x, None, x.numel(), asked)
 
 
 @op("unflatten")
 class Unflatten(View):
     """One dimension split into several."""
 
-    def __init__(self, input: Tensor, dim: int, sizes: Sequence[int], *names: Any) -> None:
-        self.input, self.dim, self.sizes = input, dim, sizes
+    input: Tensor
+    dim: int
+    sizes: Sequence[int]
 
     def check(self) -> None:
         dim = wrap(self.dim, self.input)
-        size, asked = self.input.shape[dim], tuple(self.sizes)
+        shape, asked = tuple(self.input.shape), tuple(self.sizes)
         known = prod(one for one in asked if one != -1)
-        if known and (size % known if -1 in asked else size != known):
-            text = f"got {tuple(self.input.shape)}, whose {size} in dimension {dim} is not {asked}"
-            shape = tuple(self.input.shape)
+        if known and (shape[dim] % known if -1 in asked else shape[dim] != known):
+            text = f"got {shape}, whose {shape[dim]} in dimension {dim} is not {asked}"
             wants = (*shape[:dim], *asked, *shape[dim + 1 :])
-            raise Misfit("numbers", text, self.input, dim, size, wants)
+            raise Misfit("numbers", text, self.input, dim, shape[dim], wants)
 
 
-class _Moving(Op):
-    """A view that moves dimensions: `moved` says where they are then."""
+@op("squeeze movedim moveaxis")
+@op("T mT H mH t adjoint")
+class Moved(Op):
+    """Dimensions in another order, or those of size 1 left out."""
 
-    def __init__(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input, self.args, self.kwargs = input, args, kwargs
-
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims | None:
-        """Return the dimensions of the output; ``None`` where the trail is lost."""
-        raise NotImplementedError
+    input: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        origin = origin_of(self.input)
-        new_dim = Dim(INPUT_AXIS) if origin.untouched else UNKNOWN
-        dims = self.moved(dims_of(self.input), new_dim, step)
-        return None if dims is None else origin._replace(dims=dims)
-
-
-@op("unsqueeze")
-class Unsqueeze(_Moving):
-    """A new dimension of size 1."""
-
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims:
-        (dim,) = (*self.args, *self.kwargs.values())
-        dim %= len(dims) + 1
-        return (*dims[:dim], new_dim, *dims[dim:])
-
-
-@op("squeeze")
-class Squeeze(_Moving):
-    """Dimensions of size 1 left out."""
-
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims:
-        dim = next(iter((*self.args, *self.kwargs.values())), None)
-        asked = range(len(dims)) if dim is None else (dim,) if isinstance(dim, int) else dim
-        gone = {d % (len(dims) or 1) for d in asked}
-        sizes = self.input.shape
-        return tuple(old for i, old in enumerate(dims) if not (i in gone and sizes[i] == 1))
-
-
-@op("permute")
-class Permute(_Moving):
-    """Dimensions in another order."""
-
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims:
-        order = self.args[0] if len(self.args) == 1 else self.args
-        return tuple([dims[d] for d in self.kwargs.get("dims", order)])
-
-    def check(self) -> None:
-        order = self.args[0] if len(self.args) == 1 else self.args
-        order = self.kwargs.get("dims", order)
-        if isinstance(order, Sequence) and len(order) != self.input.dim():
-            text = f"got {tuple(self.input.shape)}, which permute{tuple(order)} does not fit"
-            x = self.input
-            raise Misfit("rank", text, x, None, x.dim(), (len(order),), "dimensions")
+        origin, shape = origin_of(self.input), self.input.shape
+        if len(origin.dims) != len(shape):
+            return None
+        # Strides that all differ show where each dimension goes.
+        probe = torch.empty_strided(shape, tuple(range(1, len(shape) + 1)), device=META)
+        moved = self.func(probe, *self.args, **self.kwargs).stride()
+        return origin._replace(dims=tuple([origin.dims[place - 1] for place in moved]))
 
 
 @op("transpose swapaxes swapdims")
-class Transpose(_Moving):
+class Transpose(Moved):
     """Two dimensions that change places."""
 
     def check(self) -> None:
         for dim in (*self.args, *self.kwargs.values()):
             wrap(dim, self.input)
 
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims:
-        first, second = (*self.args, *self.kwargs.values())  # also called axis0 and axis1
-        swapped = list(dims)
-        swapped[first], swapped[second] = swapped[second], swapped[first]
-        return tuple(swapped)
+
+@op("permute")
+class Permute(Moved):
+    """Dimensions in a given order."""
+
+    def check(self) -> None:
+        x = self.input
+        order = self.kwargs.get("dims", self.args[0] if len(self.args) == 1 else self.args)
+        if isinstance(order, Sequence) and len(order) != x.dim():
+            text = f"got {tuple(x.shape)}, which permute{tuple(order)} does not fit"
+            raise wrong_rank(x, text, len(order))
 
 
-@op("T mT H mH t adjoint", object)
-class LastTwo(_Moving):
-    """The last two dimensions change places."""
+@op("unsqueeze")
+class Unsqueeze(Op):
+    """A new dimension of size 1."""
 
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims:
-        return (*dims[:-2], *reversed(dims[-2:]))
+    input: Tensor
+    dim: int
 
-
-@op("movedim moveaxis")
-class MoveDim(_Moving):
-    """One dimension in another place."""
-
-    def moved(self, dims: Dims, new_dim: Dim, step: int) -> Dims | None:
-        source, target = (*self.args, *self.kwargs.values())
-        if not isinstance(source, int) or not isinstance(target, int):
-            return None
-        rest = list(dims)
-        one = rest.pop(source)
-        rest.insert(target % len(dims), one)
-        return tuple(rest)
+    def origin(self, output: Tensor, step: int) -> Origin:
+        origin, dims = origin_of(self.input), dims_of(self.input)
+        made = Dim(INPUT_AXIS) if origin.untouched else UNKNOWN
+        at = self.dim % (len(dims) + 1)
+        return origin._replace(dims=(*dims[:at], made, *dims[at:]))
 
 
-@op("chunk split narrow roll")
-class Part(Op):
-    """Parts along a dimension, or all of it in another order."""
-
-    def __init__(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        self.input = input
-
-    def origin(self, output: Tensor, step: int) -> Origin | None:
-        return along(self.input, output, step)
-
-
-def along(x: Tensor, output: Tensor, step: int) -> Origin | None:
-    """Return the origin of what changed sizes of ``x`` and kept its dimensions."""
-    origin, dims = origin_of(x), dims_of(x)
-    if output.dim() != x.dim():
-        return None
-    sizes = zip(x.shape, output.shape, strict=True)
-    changed = [i for i, (a, b) in enumerate(sizes) if a != b]
-    if any(dims[i].axis is not None for i in changed) and not origin.untouched:
-        return without_trail(origin, dims)
-    return origin._replace(dims=dims)
-
-
-@op("expand", Tensor)
+@op("expand")
 class Expand(Op):
     """Dimensions of size 1 repeated without a copy."""
 
-    def __init__(self, input: Tensor, *sizes: Any, **kwargs: Any) -> None:
-        one = len(sizes) == 1 and isinstance(sizes[0], Sequence)
-        self.input, self.sizes = input, tuple(sizes[0] if one else sizes)
+    input: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def check(self) -> None:
-        x, asked = self.input, self.sizes
+        x = self.input
+        given = self.kwargs.get("size", self.args)
+        asked = tuple(given[0] if len(given) == 1 and isinstance(given[0], Sequence) else given)
         if len(asked) < x.dim():
             text = f"got {tuple(x.shape)}, which expand{asked} does not fit"
-            raise Misfit("rank", text, x, None, x.dim(), (len(asked),), "dimensions")
+            raise wrong_rank(x, text, len(asked))
         for i, (old, size) in enumerate(zip(x.shape, asked[len(asked) - x.dim() :], strict=True)):
             if old != 1 and size not in (-1, old):
                 text = f"got {tuple(x.shape)}, which does not expand to {asked}"
@@ -306,23 +216,43 @@ class Expand(Op):
         return without_trail(origin_of(self.input), (*lead, *dims))
 
 
-@op("__getitem__", Tensor)
+@op("chunk split narrow roll")
+class Part(Op):
+    """Parts along a dimension, or all of it in another order."""
+
+    input: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def origin(self, output: Tensor, step: int) -> Origin | None:
+        x = self.input
+        origin, dims = origin_of(x), dims_of(x)
+        if output.dim() != x.dim():
+            return None
+        sides = zip(dims, x.shape, output.shape, strict=True)
+        cut = any(dim.axis is not None for dim, old, now in sides if old != now)
+        if cut and not origin.untouched:
+            return without_trail(origin, dims)
+        return origin._replace(dims=dims)
+
+
+@op("__getitem__")
 class GetItem(Op):
     """Plain slices, positions and new axes; of other indices the trail is lost."""
 
-    def __init__(self, input: Tensor, index: Any) -> None:
-        self.input, self.index = input, index
+    input: Tensor
+    index: Any
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        index = self.index
-        items = list(index) if isinstance(index, tuple) else [index]
-        if any(not isinstance(item, int | slice | type(None) | type(...)) for item in items):
+        items = list(self.index) if isinstance(self.index, tuple) else [self.index]
+        plain = (int, slice, type(None), type(...))
+        if any(isinstance(item, bool) or not isinstance(item, plain) for item in items):
             return None
         origin, x = origin_of(self.input), self.input
-        used = sum(item is not None and item is not ... for item in items)
         if ... not in items:
             items.append(...)
         at = items.index(...)
+        used = sum(item is not None for item in items) - 1
         items[at : at + 1] = [slice(None)] * (x.dim() - used)
         found: list[Dim] = []
         lost = False
@@ -344,14 +274,9 @@ def _sliced(dim: Dim, item: slice, size: int) -> Dim:
     start, stop, step = item.indices(size)
     if dim.axis is None or (start, stop, step) == (0, size, 1):
         return dim
-    formula = _slice_formula(item.start, item.stop, item.step)
+    formula = partial(_slice_size, (item.start, item.stop, item.step))
     return dim._replace(axis=window(dim.axis, 1, step, -start, 1, formula))
 
 
-@lru_cache(maxsize=1024)
-def _slice_formula(start: int | None, stop: int | None, step: int | None) -> SizeRule:
-    return partial(_slice_size, start=start, stop=stop, step=step)
-
-
-def _slice_size(size: int, start: int | None, stop: int | None, step: int | None) -> int:
-    return len(range(*slice(start, stop, step).indices(size)))
+def _slice_size(bounds: tuple[int | None, ...], size: int) -> int:
+    return len(range(*slice(*bounds).indices(size)))

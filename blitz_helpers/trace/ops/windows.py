@@ -1,137 +1,151 @@
-"""Windows that slide: convolutions and transposed convolutions, and what pools share with them."""
+"""Windows that slide over the sides of an image: convolutions, and what pools share with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from blitz_helpers.shapes import (
     conv_arithmetic,
+    conv_fitting_sizes,
     conv_output_size,
     conv_transpose_arithmetic,
     conv_transpose_output_size,
 )
-from blitz_helpers.trace._field import Dim, Origin, SizeRule, slid, spatial, upsampling, window
+from blitz_helpers.trace._field import (
+    Axis,
+    Dim,
+    Origin,
+    SizeRule,
+    slid,
+    spatial,
+    upsampling,
+    window,
+)
 from blitz_helpers.trace._layout import (
     Shape,
     Sizes,
     compute_dtype,
     like_format,
     per_dimension,
+    wrong_rank,
 )
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Family, Misfit, Op, op
 
-# The formulas themselves; networks ask the same few questions over and over.
-_conv_size = lru_cache(maxsize=4096)(conv_output_size)
-_conv_transpose_size = lru_cache(maxsize=4096)(conv_transpose_output_size)
-_conv_transpose_sum = lru_cache(maxsize=4096)(conv_transpose_arithmetic)
-AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
-@lru_cache(maxsize=1024)
-def _formula(function: Callable[..., int], **settings: Any) -> SizeRule:
-    return partial(function, **settings)
+class Slide(NamedTuple):
+    """What windows make of the sides: their sizes, and a sum and a formula for each."""
+
+    sizes: Shape
+    sums: tuple[str, ...]
+    formulas: tuple[SizeRule, ...]
 
 
 @lru_cache(maxsize=4096)
-def slides(
-    sum_of: Callable[..., str],
-    formula: Callable[..., int],
-    sizes: Shape,
+def _slide(
+    size_of: Callable[..., Any],
+    sum_of: Callable[..., Any],
+    sides: Shape,
     *settings: tuple[Any, ...],
-    **mode: bool,
-) -> tuple[tuple[str, ...], list[SizeRule]]:
-    """Return the sum and the size formula of each dimension that a window slides over."""
-    names = ("kernel_size", "stride", "padding", "dilation")
-    each = [dict(zip(names, one, strict=True)) | mode for one in zip(*settings, strict=True)]
-    sums = tuple([sum_of(size, **one) for size, one in zip(sizes, each, strict=True)])
-    return sums, [partial(formula, **one) for one in each]
+) -> Slide:
+    each = zip(*settings, strict=False)
+    formulas = [partial(_size, size_of, of_side) for of_side in each]
+    return Slide(size_of(sides, *settings), sum_of(sides, *settings), tuple(formulas))
 
 
-def fitted(x: Tensor, ndim: int, sizes: Callable[..., Any], *settings: Any) -> Shape:
-    """Return the sizes of the output, or refuse the first side that is too small."""
-    sides = tuple(x.shape[-ndim:])
-    try:
-        return sizes(sides, *settings)  # type: ignore[no-any-return]  # a tuple for a tuple
-    except ValueError as error:
-        text = str(error).split("\n")[0].rstrip(".")
-        each = [value if isinstance(value, tuple) else (value,) * ndim for value in settings]
-        for i, side in enumerate(sides):
-            own = [value[i] for value in each]
-            least = _least(sizes, side, own)
-            if least is not None:
-                got = f"got {tuple(x.shape)}: {text.split(':')[0]}"
-                raise Misfit("window", got, x, i - ndim, side, least) from None
-        raise Misfit("other", f"got {tuple(x.shape)}: {text}", x) from None
+def _size(size_of: Callable[..., int], settings: tuple[Any, ...], size: int) -> int:
+    return size_of(size, *settings)
 
 
-def _least(sizes: Callable[..., Any], side: int, settings: list[Any]) -> int | None:
-    """Return the smallest side that fits where this one does not; ``None`` where it is no matter.
-
-    A side fits from some size on, so that a search by halves finds it.
-    """
-
-    def fits(size: int) -> bool:
-        try:
-            sizes(size, *settings)
-        except ValueError:
-            return False
-        return True
-
-    low, high = side, side + 1
-    if fits(side):
-        return None
-    while not fits(high):
-        if high > 1 << 20:
-            return None
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+def _transposed_fitting_sizes(out: int, kernel: int, stride: int, pad: int, *others: int) -> range:
+    """Return sizes that give ``out`` or more; the first is the smallest that does."""
+    enough = out + 2 * pad
+    made = conv_transpose_output_size(enough, kernel, stride, pad, *others)
+    return range(enough - (made - out) // stride, enough + 1)
 
 
 def check_image(x: Tensor, ndim: int, channels: int | None = None) -> None:
     """Refuse an input that is neither one image of ``ndim`` dimensions nor a batch of them."""
     if x.dim() not in (ndim + 1, ndim + 2):
         named = "" if channels is None else f" with C = {channels}"
-        text = f"got {tuple(x.shape)}, wants (N, C, {AXES[ndim]}) or (C, {AXES[ndim]}){named}"
-        allowed = (ndim + 1, ndim + 2)
-        raise Misfit("rank", text, x, None, x.dim(), allowed, "dimensions", channels=channels)
+        text = f"got {tuple(x.shape)}, wants (N, C, {_AXES[ndim]}) or (C, {_AXES[ndim]}){named}"
+        raise wrong_rank(x, text, ndim + 1, ndim + 2, channels=channels)
 
 
-def _check_channels(x: Tensor, ndim: int, wants: int, weight: Tensor) -> None:
-    check_image(x, ndim, wants)
-    if x.shape[-ndim - 1] != wants:
-        text = f"got {x.shape[-ndim - 1]} channels of {tuple(x.shape)}, wants {wants}"
-        got = x.shape[-ndim - 1]
-        raise Misfit("size", text, x, -ndim - 1, got, wants, "channels", [weight])
+class Window(Op):
+    """A window that slides over the last ``ndim`` dimensions of the input."""
+
+    ndim = 0
+    size_of: ClassVar[Any] = staticmethod(conv_output_size)
+    sum_of: ClassVar[Any] = staticmethod(conv_arithmetic)
+    fitting_sizes: ClassVar[Any] = staticmethod(conv_fitting_sizes)
+    input: Tensor
+
+    @cached_property
+    def settings(self) -> tuple[tuple[Any, ...], ...]:
+        """What the formulas take beside the size, each with one entry a dimension."""
+        raise NotImplementedError
+
+    def moved(self, axis: Axis, *settings: Any) -> Axis:
+        """Return the axis after the window; the last of the settings is the size formula."""
+        kernel_size, stride, padding, dilation = settings[:4]
+        if padding == "same":  # the smaller half stands before the input
+            padding = dilation * (kernel_size - 1) // 2
+        elif padding == "valid":
+            padding = 0
+        return window(axis, kernel_size, stride, padding, dilation, settings[-1])
+
+    @cached_property
+    def slide(self) -> Slide:
+        """What becomes of the sides.
+
+        Raises:
+            Misfit: a side is too small, or torch refuses the settings.
+        """
+        x, settings = self.input, self.settings
+        sides = tuple(x.shape[-self.ndim :])
+        try:
+            return _slide(self.size_of, self.sum_of, sides, *settings)
+        except ValueError as error:
+            text = f"got {tuple(x.shape)}: "
+            reason = str(error).split("\n")[0].rstrip(".")
+        try:
+            least = [self.fitting_sizes(1, *one)[0] for one in zip(*settings, strict=True)]
+        except ValueError:  # the settings fit no size
+            raise Misfit("other", text + reason, x) from None
+        text += reason.split(":")[0]
+        dim = next(i for i, side in enumerate(sides) if side < least[i])
+        raise Misfit("window", text, x, dim - self.ndim, sides[dim], least[dim])
+
+    def sums(self, output: Tensor) -> tuple[str, ...]:
+        return self.slide.sums
+
+    def _origin(self, channels: Dim | None) -> Origin:
+        axes = spatial(self.input, self.ndim)
+        if axes is not None:
+            axes = list(map(self.moved, axes, *self.settings, self.slide.formulas))
+        return slid(self.input, axes, self.ndim, channels)
 
 
-def _check_kernel(
-    ndim: int, weight: Tensor, bias: Tensor | None, out_channels: int, groups: int
-) -> None:
-    if weight.dim() != ndim + 2:
-        shape = tuple(weight.shape)
-        text = f"wants a weight of {ndim + 2} dimensions, but got {weight.dim()}: {shape}"
-        raise Misfit("other", text, weight)
-    if groups < 1 or weight.shape[0] % groups:
-        text = f"groups={groups} does not divide its weight of {tuple(weight.shape)}"
-        raise Misfit("other", text, weight)
-    if bias is not None and bias.shape != (out_channels,):
-        text = f"wants a bias of shape ({out_channels},), but got {tuple(bias.shape)}"
-        raise Misfit("other", text, bias)
+def for_each_ndim(name: str) -> Callable[[Family], Family]:
+    """Let the decorated class stand for functions in one, two and three dimensions."""
+
+    def decorate(family: Family) -> Family:
+        for ndim in (1, 2, 3):
+            op(name.format(ndim), ndim=ndim)(family)
+        return family
+
+    return decorate
 
 
-@dataclass(eq=False)
-class Convolution(Op):
+@for_each_ndim("conv{}d")
+class Convolution(Window):
     """A convolution over the last dimensions of its input."""
 
     input: Tensor
@@ -141,60 +155,62 @@ class Convolution(Op):
     padding: Sizes | str = 0
     dilation: Sizes = 1
     groups: int = 1
-    ndim = 0
-
-    def __post_init__(self) -> None:
-        """Write each setting as one number a dimension."""
-        ndim = self.ndim or self.weight.dim() - 2
-        self.count = ndim
-        self.strides = per_dimension(self.stride, ndim)
-        self.dilations = per_dimension(self.dilation, ndim)
-        self.pads: Any = (
-            self.padding if isinstance(self.padding, str) else per_dimension(self.padding, ndim)
-        )
-
-    def output(self) -> Tensor:
-        x, weight, ndim = self.input, self.weight, self.count
-        shape, kernel = x.shape, weight.shape
-        _check_kernel(ndim, weight, self.bias, kernel[0], self.groups)
-        _check_channels(x, ndim, kernel[1] * self.groups, weight)
-        dtype = compute_dtype(x, weight, self.bias)
-        settings = (tuple(kernel[2:]), self.strides, self.pads, self.dilations)
-        out = fitted(x, ndim, _conv_size, *settings)
-        return like_format((*shape[: -ndim - 1], kernel[0], *out), dtype, x, weight)
 
     @cached_property
-    def _explained(self) -> tuple[tuple[str, ...], list[SizeRule]]:
-        kernel = tuple(self.weight.shape[2:])
-        pads = (self.pads,) * self.count if isinstance(self.pads, str) else self.pads
-        sizes = tuple(self.input.shape[-self.count :])
-        settings = (kernel, self.strides, pads, self.dilations)
-        return slides(conv_arithmetic, conv_output_size, sizes, *settings)
+    def settings(self) -> tuple[tuple[Any, ...], ...]:
+        ndim, pads = self.ndim, self.padding
+        return (
+            tuple(self.weight.shape[2:]),
+            per_dimension(self.stride, ndim),
+            (pads,) * ndim if isinstance(pads, str) else per_dimension(pads, ndim),
+            per_dimension(self.dilation, ndim),
+        )
 
-    def sums(self, output: Tensor) -> tuple[str, ...]:
-        return self._explained[0]
+    @property
+    def channels(self) -> tuple[int, int]:
+        """How many channels the weight takes, and how many it makes."""
+        return self.weight.shape[1] * self.groups, self.weight.shape[0]
+
+    def output(self) -> Tensor:
+        x, weight, ndim = self.input, self.weight, self.ndim
+        self._check_weight()
+        inside, outside = self.channels
+        check_image(x, ndim, inside)
+        got = x.shape[-ndim - 1]
+        if got != inside:
+            text = f"got {got} channels of {tuple(x.shape)}, wants {inside}"
+            raise Misfit("size", text, x, -ndim - 1, got, inside, "channels", [weight])
+        dtype = compute_dtype(x, weight, self.bias)
+        return like_format((*x.shape[: -ndim - 1], outside, *self.slide.sizes), dtype, x, weight)
+
+    def _check_weight(self) -> None:
+        weight, bias, ndim = self.weight, self.bias, self.ndim
+        shape = tuple(weight.shape)
+        if len(shape) != ndim + 2:
+            text = f"wants a weight of {ndim + 2} dimensions, but got {len(shape)}: {shape}"
+            raise Misfit("other", text, weight)
+        if self.groups < 1 or shape[0] % self.groups:
+            text = f"groups={self.groups} does not divide its weight of {shape}"
+            raise Misfit("other", text, weight)
+        _, outside = self.channels
+        if bias is not None and bias.shape != (outside,):
+            text = f"wants a bias of shape ({outside},), but got {tuple(bias.shape)}"
+            raise Misfit("other", text, bias)
 
     def macs(self, output: Tensor) -> int:
         return output.numel() * prod(self.weight.shape[1:])
 
     def origin(self, output: Tensor, step: int) -> Origin:
-        axes = spatial(self.input, self.count)
-        if axes is not None:
-            kernel = self.weight.shape[2:]
-            before = self.pads
-            if self.pads == "same":  # the smaller half stands before the input
-                before = [d * (k - 1) // 2 for k, d in zip(kernel, self.dilations, strict=True)]
-            elif self.pads == "valid":
-                before = (0,) * self.count
-            formulas = self._explained[1]
-            axes = list(map(window, axes, kernel, self.strides, before, self.dilations, formulas))
-        return slid(self.input, axes, self.count, Dim(step=step))
+        return self._origin(Dim(step=step))
 
 
-@dataclass(eq=False)
-class TransposedConvolution(Op):
+@for_each_ndim("conv_transpose{}d")
+class TransposedConvolution(Convolution):
     """A transposed convolution over the last dimensions of its input."""
 
+    size_of = staticmethod(conv_transpose_output_size)
+    sum_of = staticmethod(conv_transpose_arithmetic)
+    fitting_sizes = staticmethod(_transposed_fitting_sizes)
     input: Tensor
     weight: Tensor
     bias: Tensor | None = None
@@ -203,92 +219,42 @@ class TransposedConvolution(Op):
     output_padding: Sizes = 0
     groups: int = 1
     dilation: Sizes = 1
-    ndim = 0
 
-    def __post_init__(self) -> None:
-        """Write each setting as one number a dimension."""
-        self.count = ndim = self.ndim or self.weight.dim() - 2
-        self.settings = [
-            tuple(self.weight.shape[2:]),
-            per_dimension(self.stride, ndim),
-            per_dimension(self.padding, ndim),
-            per_dimension(self.output_padding, ndim),
-            per_dimension(self.dilation, ndim),
-        ]
+    @cached_property
+    def settings(self) -> tuple[tuple[Any, ...], ...]:
+        given = (self.stride, self.padding, self.output_padding, self.dilation)
+        return tuple(self.weight.shape[2:]), *(per_dimension(one, self.ndim) for one in given)
 
-    def output(self) -> Tensor:
-        x, weight, ndim = self.input, self.weight, self.count
-        shape, kernel = x.shape, weight.shape
-        _check_kernel(ndim, weight, self.bias, kernel[1] * self.groups, self.groups)
-        _check_channels(x, ndim, kernel[0], weight)
-        dtype = compute_dtype(x, weight, self.bias)
-        out = fitted(x, ndim, _conv_transpose_size, *self.settings)
-        channels = kernel[1] * self.groups
-        return like_format((*shape[: -ndim - 1], channels, *out), dtype, x, weight)
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1] * self.groups
 
-    def sums(self, output: Tensor) -> tuple[str, ...]:
-        sizes = self.input.shape[-self.count :]
-        return tuple(map(_conv_transpose_sum, sizes, *self.settings))
+    def moved(self, axis: Axis, *settings: Any) -> Axis:
+        kernel_size, stride, padding, _, dilation, formula = settings
+        before = dilation * (kernel_size - 1) - padding
+        return upsampling(axis, stride, before, padding, formula)
 
     def macs(self, output: Tensor) -> int:
         return self.input.numel() * prod(self.weight.shape[1:])
 
-    def origin(self, output: Tensor, step: int) -> Origin:
-        axes = spatial(self.input, self.count)
-        if axes is not None:
-            each = zip(*self.settings, strict=True)
-            axes = [
-                upsampling(
-                    axis,
-                    factor=s,
-                    before=d * (k - 1) - p,
-                    after=p,
-                    formula=_formula(
-                        conv_transpose_output_size,
-                        kernel_size=k,
-                        stride=s,
-                        padding=p,
-                        output_padding=o,
-                        dilation=d,
-                    ),
-                )
-                for axis, (k, s, p, o, d) in zip(axes, each, strict=True)
-            ]
-        return slid(self.input, axes, self.count, Dim(step=step))
 
-
-@op("convolution", torch)
-class AnyConvolution(Op):
-    """A convolution as exported programs spell it, transposed or not."""
-
-    def __init__(
-        self,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: Sizes,
-        padding: Sizes,
-        dilation: Sizes,
-        transposed: bool,
-        output_padding: Sizes,
-        groups: int,
-    ) -> None:
-        self.call: Convolution | TransposedConvolution = (
-            TransposedConvolution(
-                input, weight, bias, stride, padding, output_padding, groups, dilation
-            )
-            if transposed
-            else Convolution(input, weight, bias, stride, padding, dilation, groups)
-        )
-        self.output, self.sums = self.call.output, self.call.sums  # type: ignore[method-assign]  # the same questions
-        self.macs, self.origin = self.call.macs, self.call.origin  # type: ignore[method-assign]  # likewise
-
-
-def register(kind: type[Op], name: str, namespaces: Sequence[Any], ndim: int) -> None:
-    """Let a class over so many spatial dimensions stand for a function."""
-    op(name, *namespaces)(type(f"{kind.__name__}{ndim}d", (kind,), {"ndim": ndim}))
-
-
-for _ndim in (1, 2, 3):
-    register(Convolution, f"conv{_ndim}d", (torch, F), _ndim)
-    register(TransposedConvolution, f"conv_transpose{_ndim}d", (torch, F), _ndim)
+@op("convolution")
+def any_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    transposed: bool,
+    output_padding: Sizes,
+    groups: int,
+) -> Op:
+    """Return a convolution as exported programs spell it, transposed or not."""
+    if transposed:
+        settings = (stride, padding, output_padding, groups, dilation)
+        call: Convolution = TransposedConvolution(input, weight, bias, *settings)
+    else:
+        call = Convolution(input, weight, bias, stride, padding, dilation, groups)
+    call.ndim = weight.dim() - 2
+    return call

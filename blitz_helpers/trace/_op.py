@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -164,8 +164,14 @@ def op(names: str, *namespaces: Any, **settings: Any) -> Callable[[Family], Fami
 
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
-    """Return the call of an operation, or ``None`` where nothing is known of it."""
-    kind = OPS.get(func) or _by_name(func, name)
+    """Return the call of an operation, or ``None`` where nothing is known of it.
+
+    ``func`` may be ``None``: then the name has to do.
+    """
+    base = name.partition(".")[0]  # of "add.Tensor", as exported programs spell it
+    kind = OPS.get(func)
+    if kind is None and getattr(func, "namespace", "aten") == "aten":
+        kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
     if kind is None:
         return None
     if "out" in kwargs:
@@ -174,16 +180,13 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
         call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
         return None
-    call.func = func
+    call.func = func or next(filter(None, _found(base, f"__{base}__")), None)
     return call
 
 
-def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
-    """Return the class of a function that torch keeps elsewhere: in place, or in a program."""
-    namespace = getattr(func, "namespace", "aten")
-    base = name.partition(".")[0]
-    kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
-    return kind if namespace == "aten" else None
+def _found(*names: str) -> Iterator[Any]:
+    """Yield the functions of these names."""
+    return (getattr(place, name, None) for name in names for place in EVERYWHERE)
 
 
 def vmapped() -> int:

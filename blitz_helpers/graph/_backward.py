@@ -50,6 +50,8 @@ def obstacle_at(
     if not lost and kind.code is None and not kind.is_opaque and kind.name not in _WATCHED:
         return None
     where = f"{kind.name} in {module}" if module else kind.name
+    if kind.name in _REFUSES:
+        return fails(f"{where} {_REFUSES[kind.name]}.")
     if kind.code is not None and kind.code.only_raises:
         return fails(f"{where} is a custom Function whose backward always raises an error.")
     if lost and (kind.code is None or kind.code.asks != "never"):
@@ -60,11 +62,13 @@ def obstacle_at(
             f"{loss.reason} The code of this custom Function does not tell whether it asks for "
             "what it saved"
         )
-    found = None
-    if kind.name in NOT_IMPLEMENTED:
-        found = _missing_derivative(node, where, NOT_IMPLEMENTED[kind.name])
-    if found is None and kind.name in _CHECKS:
-        found = _CHECKS[kind.name](node, where, is_used)
+    for slot, (source, _) in enumerate(node.next_functions):
+        has_none = kind.name in NO_DERIVATIVE or slot in NO_DERIVATIVE_FOR.get(kind.name, ())
+        if has_none and source is not None:
+            return fails(
+                f"{where} has no derivative in torch for its input {slot}. Detach that input."
+            )
+    found = _CHECKS[kind.name](node, where, is_used) if kind.name in _CHECKS else None
     if found is None and kind.is_opaque:
         return may_fail(
             f"{where} is written in C++ and shows nobody what it saved, nor whether that is still "
@@ -87,60 +91,42 @@ def _of_lost(where: str, lost: list[Lost]) -> Obstacle:
     return may_fail(needs)
 
 
-# The slots for which torch's nodes have no derivative; `()` stands for all slots.
-# Source: torch's derivatives.yaml. A test compares the two.
-NOT_IMPLEMENTED: dict[str, tuple[int, ...]] = {
-    "AcoshBackward1": (),
-    "AsinhBackward1": (),
-    "AtanhBackward1": (),
+# Source of the next two: torch's derivatives.yaml. A test compares them.
+NO_DERIVATIVE = (
+    *("AcoshBackward1", "AsinhBackward1", "AtanhBackward1", "CdistBackwardBackward0"),
+    *("ChunkBackward0", "CudnnRnnBackwardBackward0", "EmbeddingBagBackwardBackward0"),
+    *("EmbeddingBagDenseBackwardBackward0", "EmbeddingRenormBackward0", "GeqrfBackward0"),
+    *("PdistBackwardBackward0", "SpecialZetaBackward2", "StandardGammaGradBackward0"),
+    *("Unique2Backward0", "UniqueBackward0", "UniqueConsecutiveBackward0"),
+    *("UniqueDimBackward0", "UniqueDimConsecutiveBackward0"),
+)
+# Nodes that have a derivative for some of their slots only, and the other slots.
+NO_DERIVATIVE_FOR = {
     "BatchNormBackwardBackward0": (3, 4, 5),
-    "CdistBackwardBackward0": (),
-    "ChunkBackward0": (),
     "CudnnBatchNormBackwardBackward0": (3, 4, 5),
-    "CudnnRnnBackwardBackward0": (),
-    "EmbeddingBagBackwardBackward0": (),
-    "EmbeddingBagDenseBackwardBackward0": (),
-    "EmbeddingRenormBackward0": (),
-    "GeqrfBackward0": (),
     "IgammaBackward0": (0,),
     "IgammacBackward0": (0,),
     "MiopenBatchNormBackwardBackward0": (3, 4),
     "NativeBatchNormBackwardBackward0": (3, 4),
     "NativeDropoutBackwardBackward0": (1,),
     "NativeLayerNormBackwardBackward0": (2, 3),
-    "PdistBackwardBackward0": (),
     "SpecialZetaBackward0": (0,),
-    "SpecialZetaBackward2": (),
-    "StandardGammaGradBackward0": (),
-    "Unique2Backward0": (),
-    "UniqueBackward0": (),
-    "UniqueConsecutiveBackward0": (),
-    "UniqueDimBackward0": (),
-    "UniqueDimConsecutiveBackward0": (),
+}
+# Nodes that torch inserts where there is no derivative.
+_REFUSES = {
+    "NotImplemented": "stands for an operation that has no derivative in torch",
+    "Error": "stands for a derivative that cannot be taken: as a rule the function behind it is "
+    "marked with once_differentiable, and this is the gradient of its gradient",
 }
 
 
-def _missing_derivative(node: Any, where: str, slots: tuple[int, ...]) -> Obstacle | None:
-    for slot, (source, _) in enumerate(node.next_functions):
-        if source is not None and (not slots or slot in slots):
-            return fails(
-                f"{where} has no derivative in torch for its input {slot}. Detach that input."
-            )
-    return None
+class _StoppedError(Exception):
+    """Raised instead of the first operation of a backward."""
 
 
-# Nodes whose backward raises for other reasons than a missing tensor or derivative.
-
-
-def _stands_for_no_derivative(_node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
-    return fails(f"{where} stands for an operation that has no derivative in torch.")
-
-
-def _stands_for_an_error(_node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
-    return fails(
-        f"{where} stands for a derivative that cannot be taken: as a rule the function behind it "
-        "is marked with once_differentiable, and this is the gradient of its gradient."
-    )
+class _StopsEverything(DispatchMode):  # type: ignore[misc]  # a private class of torch, so `Any`
+    def __torch_dispatch__(self, *_: object) -> None:
+        raise _StoppedError
 
 
 def _freed_write_into_a_view(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
@@ -152,20 +138,8 @@ def _freed_write_into_a_view(node: Any, where: str, _is_used: IsUsed) -> Obstacl
     except _StoppedError:
         return None
     except RuntimeError:
-        return fails(
-            f"{where} has freed what it saved: an earlier backward went through it. Run the "
-            "forward pass again."
-        )
+        return _of_lost(where, [Lost("the operation", FREED)])
     return None
-
-
-class _StoppedError(Exception):
-    """Raised instead of the first operation of a backward."""
-
-
-class _StopsEverything(DispatchMode):  # type: ignore[misc]  # a private class of torch, so `Any`
-    def __torch_dispatch__(self, *_: object) -> None:
-        raise _StoppedError
 
 
 def _phase(node: Any, where: str, is_used: IsUsed) -> Obstacle | None:
@@ -198,15 +172,13 @@ def _mask_of_rows(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
 
 _CHECKS: dict[str, Callable[[Any, str, IsUsed], Obstacle | None]] = {
     "CopySlices": _freed_write_into_a_view,
-    "Error": _stands_for_an_error,
     "LinalgEigBackward0": _phase,
     "LinalgEighBackward0": _phase,
     "LinalgSvdBackward0": _phase,
     "NativeLayerNormBackwardBackward0": _bias_without_weight,
-    "NotImplemented": _stands_for_no_derivative,
     "SparseMaskBackward0": _mask_of_rows,
 }
-_WATCHED = NOT_IMPLEMENTED.keys() | _CHECKS.keys()
+_WATCHED = {*_REFUSES, *NO_DERIVATIVE, *NO_DERIVATIVE_FOR, *_CHECKS}
 
 
 def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:
@@ -219,14 +191,12 @@ def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None
             "of a graph. Run the forward pass again."
         )
     grad = leaf.grad
-    if grad is None:
-        if shape is None or shape == tuple(leaf.shape):
-            return None
+    if grad is None and shape not in (None, tuple(leaf.shape)):
         return may_fail(
             f"{where} had the shape {shape} in the forward pass and has {tuple(leaf.shape)} now, "
             "which its gradient may not fit"
         )
-    if grad.layout is not torch.strided or shape is None:
+    if grad is None or grad.layout is not torch.strided or shape is None:
         return None
     if not _expands_to(shape, tuple(grad.shape)):
         why = f"has the shape {tuple(grad.shape)}, and the gradient has {shape}"

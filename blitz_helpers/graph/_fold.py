@@ -23,7 +23,7 @@ class Box(NamedTuple):
     @property
     def kind(self) -> Literal["operation", "leaf", "freed"]:
         """``"leaf"``: a single leaf; ``"freed"``: backward has freed saved tensors of some node."""
-        if len(self.nodes) == 1 and self.nodes[0].name == "AccumulateGrad":
+        if len(self.nodes) == 1 and self.nodes[0].is_leaf:
             return "leaf"
         return "freed" if any(node.freed for node in self.nodes) else "operation"
 
@@ -69,7 +69,7 @@ def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
         if len(stretches) <= limit:
             return _boxes(stretches)
     # A leaf joins its deepest consumer, which is one level above it.
-    depths = [node.depth - (node.name == "AccumulateGrad") for node in nodes]
+    depths = [node.depth - node.is_leaf for node in nodes]
     deepest = max(depths)
     height = deepest // min(_BANDS, limit) + 1
     bands: dict[int, list[GraphNode]] = {}
@@ -137,7 +137,7 @@ def _boxes(groups: list[tuple[str, list[GraphNode]]]) -> FoldedGraph:
 def _box(title: str, nodes: list[GraphNode]) -> Box:
     if len(nodes) == 1:
         (node,) = nodes
-        if node.op == "accumulate_grad":
+        if node.is_leaf:
             return Box(
                 node.parameter or node.name, "" if node.shape is None else str(node.shape), (node,)
             )

@@ -60,7 +60,7 @@ class AutogradGraph:
     @property
     def leaves(self) -> tuple[GraphNode, ...]:
         """The nodes that add a gradient to a tensor's ``.grad``."""
-        return tuple(node for node in self.nodes if node.name == "AccumulateGrad")
+        return tuple(node for node in self.nodes if node.is_leaf)
 
     @property
     def can_backward(self) -> bool | None:
@@ -81,15 +81,14 @@ class AutogradGraph:
 
     def path(self) -> str:
         """Return the operations along the longest path, from the deepest one to the root."""
-        inner = [node for node in self.nodes if node.name != "AccumulateGrad"]
-        node = next(node for node in inner if node.depth == inner[-1].depth)
-        consumers: dict[int, list[int]] = {}
-        for edge in self.edges:
-            consumers.setdefault(edge.source, []).append(edge.target)
+        node = max((node for node in self.nodes if not node.is_leaf), key=lambda node: node.depth)
+        consumers: dict[int, int] = {}
+        for source, target, _ in self.edges:
+            if self.nodes[target].depth == self.nodes[source].depth - 1:
+                consumers.setdefault(source, target)
         ops = [node.op]
         while node.depth:
-            above = (self.nodes[number] for number in consumers[node.number])
-            node = next(candidate for candidate in above if candidate.depth == node.depth - 1)
+            node = self.nodes[consumers[node.number]]
             ops.append(node.op)
         return " -> ".join(ops)
 

@@ -14,8 +14,8 @@ from torch.autograd.graph import Node
 
 from blitz_helpers._running import follow_modules, running_modules
 from blitz_helpers._torch import sequence_number
-from blitz_helpers.graph._outputs import items_in
 from blitz_helpers.graph._release import free_apart
+from blitz_helpers.graph._tensors import items_in
 
 _KEY = "blitz_helpers.labels"
 
@@ -38,12 +38,8 @@ class Labels:
 
     def note(self, module: str | None) -> None:
         """Record that ``module`` runs from here on."""
-        now: int = sequence_number()
-        if self._starts and now == self._starts[-1]:
-            self._modules[-1] = module
-        else:
-            self._starts.append(now)
-            self._modules.append(module)
+        self._starts.append(sequence_number())
+        self._modules.append(module)
 
     def mark(self, node: Node) -> None:
         """Let these labels apply to a node and to those behind it."""
@@ -67,40 +63,38 @@ def _labels_on(node: Node) -> tuple[Labels, ...]:
     return node.metadata.get(_KEY, ())  # type: ignore[attr-defined, no-any-return]  # a dict, stubbed wrongly
 
 
+class _Here(threading.local):
+    """Holds the labels of one model in each thread."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.labels = Labels(model)
+
+
 class _Labeller:
     """Records for each thread which module of one model runs when."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
         self._paths = {module: path for path, module in model.named_modules()}
-        self._here = threading.local()
+        self._here = _Here(model)
 
     def entered(self, module: nn.Module) -> None:
         if module in self._paths:
-            self._note_inner()
+            self._note_innermost()
 
     def left(self, module: nn.Module, output: Any) -> None:
         if module in self._paths:
-            labels = self._note_inner()
+            self._note_innermost()
             for tensor, _ in items_in(output, ""):
                 if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                    labels.mark(tensor.grad_fn)
+                    self._here.labels.mark(tensor.grad_fn)
 
     def end(self) -> None:
         """Record that no module runs any more, in case one was interrupted."""
-        self._labels().note(None)
+        self._here.labels.note(None)
 
-    def _note_inner(self) -> Labels:
-        labels = self._labels()
-        inner = (self._paths.get(one) for one in reversed(running_modules()))
-        labels.note(next((path for path in inner if path is not None), None))
-        return labels
-
-    def _labels(self) -> Labels:
-        if not hasattr(self._here, "labels"):
-            self._here.labels = Labels(self._model)
-        labels: Labels = self._here.labels
-        return labels
+    def _note_innermost(self) -> None:
+        ours = (self._paths[one] for one in reversed(running_modules()) if one in self._paths)
+        self._here.labels.note(next(ours, None))
 
 
 @contextmanager

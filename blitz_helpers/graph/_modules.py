@@ -80,14 +80,9 @@ def _require_a_frozen_parameter(model: nn.Module) -> None:
 
     A frozen parameter has no leaf, so a model with frozen parameters may have computed the output.
     """
-    kind = type(model).__name__
     parameters = list(model.parameters())
-    if not parameters:
-        raise ValueError(
-            f"model is a {kind} without parameters: it owns no leaf of this graph to name. "
-            "Pass the graph's model, or none."
-        )
     if all(parameter.requires_grad for parameter in parameters):
+        kind = type(model).__name__ + ("" if parameters else " without parameters")
         raise ValueError(
             f"model is a {kind} that owns no leaf of this graph: no gradient of output reaches its "
             "parameters. Pass the model that computed output (not a copy of it, and not frozen or "

@@ -80,6 +80,11 @@ class GraphNode(NamedTuple):
     """The length of the longest path from the root, in edges."""
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether it adds a gradient to a tensor's ``.grad``."""
+        return self.name == "AccumulateGrad"
+
+    @property
     def freed(self) -> bool | None:
         """Whether backward has freed its saved tensors; ``None`` if it saved nothing."""
         if not self.saved:

@@ -1,14 +1,78 @@
-"""Finds the tensors that the caller named, with their values and gradients."""
+"""Finds the tensors that the caller gave, and the node that made each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from blitz_helpers.graph._nodes import NamedTensor
-from blitz_helpers.graph._outputs import maker_of
+
+
+def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
+    """Yield everything inside tuples, lists, dicts and dataclasses, each with the way to it."""
+    if isinstance(output, Mapping):
+        inside = [(f"[{key!r}]", value) for key, value in output.items()]
+    elif isinstance(output, tuple | list):
+        inside = [(f"[{place}]", value) for place, value in enumerate(output)]
+    elif is_dataclass(output) and not isinstance(output, type):
+        inside = [(f".{field.name}", getattr(output, field.name, None)) for field in fields(output)]
+    else:
+        yield output, where
+        return
+    for step, value in inside:
+        yield from items_in(value, where + step)
+
+
+def maker_of(tensor: Tensor, where: str) -> Node | None:
+    """Return the node that made a tensor; ``None`` for a leaf.
+
+    Raises:
+        ValueError: the tensor is a view that has lost its graph.
+    """
+    try:
+        return tensor.grad_fn
+    except RuntimeError as error:
+        raise ValueError(
+            f"{where} is a view that has lost its graph: its base, or another view of it, was "
+            "modified in place since. Make the view anew, or change a copy of its base. "
+            f"(torch: {error})"
+        ) from error
+
+
+def require_graph(output: object, where: str) -> tuple[Node, int]:
+    """Return the node that made an output, and which of the node's outputs it is.
+
+    Raises:
+        TypeError: it is not a tensor.
+        ValueError: no node made it.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"{where} is a {type(output).__name__}; expected a tensor, "
+            "or tensors in a tuple, list or dict."
+        )
+    node = maker_of(output, where)
+    if node is not None:
+        return node, output.output_nr
+    if output.requires_grad:
+        raise ValueError(
+            f"{where} is a leaf that requires grad: no operation made it, so there is no graph "
+            "behind it. Pass what was computed from it, such as a loss."
+        )
+    if not (output.is_floating_point() or output.is_complex()):
+        raise ValueError(
+            f"{where} is a tensor of {output.dtype} and can have no graph: only floating point "
+            "and complex tensors have gradients. Pass the floating point output."
+        )
+    raise ValueError(
+        f"{where} has no graph: it was made under torch.no_grad() (or inference_mode(), or by "
+        "detach()), or from inputs of which none requires grad. torch does not know which. To "
+        "find out, print torch.is_grad_enabled() and the requires_grad of every input where it "
+        "is computed."
+    )
 
 
 def read_named(

@@ -16,10 +16,9 @@ from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._kinds import kind_of
 from blitz_helpers.graph._modules import find_owners
 from blitz_helpers.graph._nodes import GraphNode, SavedTensor
-from blitz_helpers.graph._outputs import items_in, require_graph
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
 from blitz_helpers.graph._saved import Lost, SavedReader, Shape, shape_of
-from blitz_helpers.graph._tensors import read_named
+from blitz_helpers.graph._tensors import items_in, read_named, require_graph
 
 
 def autograd_graph(

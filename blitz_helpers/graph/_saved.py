@@ -126,7 +126,7 @@ class SavedReader:
             return SavedTensor(name, shape_of(tensor), None, "kept")
         self.storages.add(storage)
         lost = None
-        if shape not in self._shapes:  # a shape among these is almost certainly right
+        if self._shapes.count(shape) < len(self._shapes):  # otherwise it can be no other
             lost = self._of_another_shape(name, tensor)
         if storage.nbytes() < nbytes and storage.nbytes() < _reach(tensor):
             lost = Lost(name, "its memory was released since")
@@ -151,9 +151,12 @@ class SavedReader:
 
     def _shape_before(self, name: str, tensor: Tensor) -> Shape | None:
         """Return the shape that a tensor had in the forward pass, as far as it is known."""
-        maker, number = tensor.grad_fn, tensor.output_nr
+        try:
+            maker, number = tensor.grad_fn, tensor.output_nr
+        except RuntimeError:  # a view that has lost its graph, which is reported already
+            return None
         if maker is not None and number < len(maker._input_metadata):
-            return tuple(maker._input_metadata[number].shape)
+            return shape_of(maker._input_metadata[number])
         sizes = getattr(self._node, f"_saved_{name}_sym_sizes", None)
         return self.reshaped_leaves.get(id(tensor), sizes)
 

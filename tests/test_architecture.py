@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
-    "exercises": {"data", "network", "notebook", "shapes", "training", "updates"},
+    "exercises": {"data", "network", "notebook", "shapes", "trace", "training", "updates"},
     "explorers": {"_extras", "_running", "data", "plotting", "shapes", "trace"},
     "train": {"data", "network", "tracking", "training", "updates"},
 }

@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import re
+import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import cache
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blitz_helpers
-from blitz_helpers.exercises import _exercise, _limits
+from blitz_helpers.exercises import _exercise, _judging, _limits
 from blitz_helpers.exercises._exercise import Exercise, exercise
 
 ROOT = Path(__file__).parents[1]
@@ -243,7 +245,7 @@ def test_an_error_is_shown_with_the_learners_own_line_and_the_case_tried():
     def broken(x):
         return x.reshape(7)
 
-    each = make(lambda answer: _exercise.attempt(answer, torch.tensor([1.0, 2.0])))
+    each = make(lambda answer: _judging.attempt(answer, torch.tensor([1.0, 2.0])))
     said = each.check(broken).text
     assert "Your code raised RuntimeError in your line `return x.reshape(7)`" in said
     assert "It was called with tensor([1., 2.])." in said
@@ -281,11 +283,49 @@ def mistaking():
         return 1 / 0
 
 
-@pytest.mark.parametrize("function", [endless, stubborn, swallowing, mistaking])
+def waiting():
+    time.sleep(60)
+
+
+def waiting_for_nobody():
+    threading.Lock().acquire() and threading.Event().wait(60)
+
+
+waits = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="nothing wakes a thread")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(endless, stubborn, swallowing, mistaking),
+        *(pytest.param(each, marks=waits) for each in (waiting, waiting_for_nobody)),
+    ],
+)
 def test_code_that_does_not_end_is_stopped(function):
-    each = make(lambda answer: _exercise.attempt(answer))
+    each = make(lambda answer: _judging.attempt(answer))
     said = each.check(function, seconds=0.2).text
     assert "had not ended after 0.2 seconds, and was stopped" in said
+
+
+def test_code_is_stopped_in_other_threads_too():
+    each = make(lambda answer: _judging.attempt(answer))
+    said = []
+    thread = threading.Thread(target=lambda: said.append(each.check(endless, seconds=0.2).text))
+    thread.start()
+    thread.join()
+    assert "had not ended after 0.2 seconds" in said[0]
+
+
+@waits
+def test_the_signal_that_ends_a_wait_is_handled_as_before():
+    handled = []
+    before = signal.signal(signal.SIGURG, lambda *_: handled.append("mine"))
+    try:
+        make(lambda answer: _judging.attempt(answer)).check(waiting, seconds=0.05)
+        signal.raise_signal(signal.SIGURG)
+    finally:
+        signal.signal(signal.SIGURG, before)
+    assert handled == ["mine"]
 
 
 def test_what_is_stopped_late_leaves_nothing_behind():
@@ -312,7 +352,7 @@ def test_several_answers_are_not_judged(wants, reply):
 
 
 def test_code_that_calls_exit_and_a_class_in_place_of_a_function_get_a_reply():
-    each = make(lambda answer: _exercise.attempt(answer))
+    each = make(lambda answer: _judging.attempt(answer))
     assert "Your code called `sys.exit`." in each.check(lambda: sys.exit(1)).text
     assert "This is a class, but a function is wanted." in each.check(nn.ReLU).text
 
@@ -323,14 +363,14 @@ def test_output_is_kept_to_a_bounded_buffer(capsys):
             print(f"so much to say {'.' * 150}")
         return 1 / 0
 
-    said = make(lambda answer: _exercise.attempt(answer)).check(chatty).text
+    said = make(lambda answer: _judging.attempt(answer)).check(chatty).text
     assert "ZeroDivisionError" in said
     assert 1000 < len(said) < 3000
     assert said.endswith("... (cut here)")
-    said = make(lambda answer: _exercise.attempt(answer)).check(lambda: print("a\n" * 9) or 1 / 0)
+    said = make(lambda answer: _judging.attempt(answer)).check(lambda: print("a\n" * 9) or 1 / 0)
     assert said.text.count("\na") == 9
     assert "cut here" not in said.text
-    said = make(lambda answer: _exercise.attempt(answer)).check(lambda: print("a\n" * 11) or 1 / 0)
+    said = make(lambda answer: _judging.attempt(answer)).check(lambda: print("a\n" * 11) or 1 / 0)
     assert said.text.endswith("\na" * 10 + "\n... (cut here)")
     assert capsys.readouterr().out == ""
 
@@ -344,7 +384,7 @@ def test_the_random_state_the_answer_and_its_inputs_stay_as_they_were():
         torch.manual_seed(5)
         answer(torch.randn(4, 3)).sum().backward()
         torch.set_grad_enabled(False)
-        raise _exercise.Wrong("no")
+        raise _judging.Wrong("no")
 
     state = torch.get_rng_state()
     make(judge, wants=nn.Module).check(net)
@@ -358,7 +398,7 @@ def test_the_random_state_the_answer_and_its_inputs_stay_as_they_were():
     def overwriting(x):
         return x.fill_(7)
 
-    make(lambda answer: _exercise.attempt(answer, given)).check(overwriting)
+    make(lambda answer: _judging.attempt(answer, given)).check(overwriting)
     assert given.sum() == 0
 
 
@@ -372,7 +412,7 @@ def test_gradients_are_copied_too():
         w.grad.zero_()
         return found
 
-    of_layer, of_w, none = _exercise.attempt(overwriting, layer, w)
+    of_layer, of_w, none = _judging.attempt(overwriting, layer, w)
     assert none is None
     assert torch.equal(of_layer, layer.weight.grad)
     assert torch.equal(of_w, w.grad)

@@ -13,21 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers.exercises._judging import Wrong, shown, told_of
 from blitz_helpers.exercises._limits import (
     TookTooLongError,
     bounded_output,
-    random_state_kept,
     within,
 )
-from blitz_helpers.notebook import own_line
+from blitz_helpers.trace._guard import global_state_kept, other_generators_kept
 
 _SECONDS = 5.0
-_MOST_SHOWN = 12  # numbers of a tensor that a reply shows
 _NOT_ATTEMPTED = "Not attempted yet: put your answer in place of the three dots."
-
-
-class Wrong(Exception):  # noqa: N818, it is a verdict and not an error
-    """Raised by a check; its text tells the learner what is wrong with the answer."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Exercise:
         """Say whether the answer is right, or what is wrong with it.
 
         It never raises on an answer, and leaves the answer and the random state as they were. Code
-        that takes longer than ``seconds`` is stopped, unless it hangs inside a call into C.
+        that takes longer than ``seconds`` is stopped, unless it computes inside a call into C.
         """
         if more:
             return Reply(None, _one_answer(self._wants, (answer, *more)))
@@ -94,7 +89,9 @@ class Exercise:
             return Reply(None, _NOT_ATTEMPTED)
         if self.state == "open":
             self.state = "tried"
-        with random_state_kept(), bounded_output() as printed:
+        with global_state_kept(), other_generators_kept, bounded_output() as printed:
+            torch.set_grad_enabled(True)
+            torch.set_default_dtype(torch.float32)
             reply = self._judged(answer, seconds)
         if reply.right:
             self.state = "done"
@@ -114,7 +111,7 @@ class Exercise:
         except SystemExit:
             return Reply(False, "Your code called `sys.exit`.")
         except Exception as error:
-            return Reply(False, _told_of(error))
+            return Reply(False, told_of(error))
         return Reply(True, self._why if told is None else told)
 
     def hint(self) -> Text:
@@ -148,75 +145,6 @@ def exercise(
         why: the reason, said after a right answer and below the solution.
     """
     return lambda judge: Exercise(judge, wants, question, hints, solution, why)
-
-
-def attempt(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Call the learner's code with copies of the inputs, and return its result.
-
-    Raises:
-        Wrong: the code raised an error. The text names the error, the line and the inputs.
-    """
-    return attempt_in_place(function, *_copies(inputs))
-
-
-def attempt_in_place(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Like :func:`attempt`, but with the inputs themselves, which the code is meant to change."""
-    tried = ", ".join(map(shown, inputs))
-    try:
-        return function(*inputs)
-    except Exception as error:
-        called = f"\nIt was called with {tried}." if inputs else ""
-        raise Wrong(f"{_told_of(error)}{called}") from error
-
-
-def _copies(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    copies = copy.deepcopy(inputs)
-    for given, copied in zip(_leaves(inputs), _leaves(copies), strict=True):
-        if given.grad is not None:  # a copy of a parameter comes without
-            copied.grad = given.grad.clone()
-    return copies
-
-
-def _leaves(inputs: tuple[Any, ...]) -> list[Tensor]:
-    modules = [each for each in inputs if isinstance(each, nn.Module)]
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    return parameters + [each for each in inputs if isinstance(each, Tensor)]
-
-
-def shown(value: Any) -> str:
-    """Return a value as a reply shows it: a few numbers in full, many by their shape."""
-    if isinstance(value, Tensor):
-        if value.numel() <= _MOST_SHOWN:
-            leaf = value.requires_grad and value.is_leaf
-            return repr(value.detach().requires_grad_(leaf)).replace("\n", "")
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, nn.Module):
-        return f"a {type(value).__name__}"
-    if isinstance(value, FunctionType):
-        return "a function"
-    text = f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def expect_shape(got: Any, shape: tuple[int, ...], tried: str) -> None:
-    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape wanted."""
-    if not isinstance(got, Tensor):
-        raise Wrong(f"{tried} should give a tensor, but gives {shown(got)}.")
-    if got.shape != shape:
-        raise Wrong(f"{tried} should give the shape {shape}, but gives {tuple(got.shape)}.")
-
-
-def expect_tensor(got: Any, wanted: Tensor, tried: str, tolerance: float = 1e-5) -> None:
-    """Raise :class:`Wrong` unless ``got`` is a tensor of the shape and the numbers wanted."""
-    expect_shape(got, tuple(wanted.shape), tried)
-    if not torch.allclose(got.double(), wanted.double(), rtol=tolerance, atol=tolerance):
-        raise Wrong(f"{tried} should give {shown(wanted)}, but gives {shown(got)}.")
-
-
-def _told_of(error: Exception) -> str:
-    line = own_line(error)
-    where = f" in your line `{line}`" if line else ""
-    return f"Your code raised {type(error).__name__}{where}: {error}"
 
 
 def _one_answer(wants: type, given: tuple[Any, ...]) -> str:

@@ -1,18 +1,15 @@
-"""Runs a learner's code for a limited time, with limited output, and restores the random state."""
+"""Runs a learner's code for a limited time, with limited output."""
 
 from __future__ import annotations
 
 import ctypes
 import io
-import random
-import sys
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
-
-import torch
 
 _AGAIN = 0.1  # seconds until code that swallowed the exception is stopped again
 _MOST_PRINTED = 2_000  # characters
@@ -50,39 +47,27 @@ def bounded_output() -> Iterator[Printed]:
         yield printed
 
 
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Restore the random states of torch, Python and numpy afterwards, and torch's settings.
+def _wake(number: int, frame: object) -> None:
+    """Handle the signal that ends a wait: an exception raised in the thread arrives here."""
 
-    Inside, gradients are recorded and numbers are float32, whatever was set before.
-    """
-    numpy = sys.modules.get("numpy")
-    states = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    try:
-        torch.set_grad_enabled(True)
-        torch.set_default_dtype(torch.float32)
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        if numpy:
-            numpy.random.set_state(states[2])
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
+
+_CAN_WAKE = hasattr(signal, "pthread_kill")  # not on Windows
 
 
 def within(seconds: float, function: Callable[[], Any]) -> Any:
     """Return what ``function`` returns, or stop it after ``seconds``.
 
     It runs in the caller's thread, in which a second thread raises :class:`TookTooLongError` until
-    the code has ended. The error is raised here even if the code has swallowed it. A call that
-    hangs inside C cannot be stopped.
+    the code has ended. The error is raised here even if the code has swallowed it. In the main
+    thread, calls that wait are stopped too, such as ``time.sleep``. A long computation inside one
+    call into C is not.
 
     Raises:
         TookTooLongError: the time was up.
     """
-    thread = ctypes.c_ulong(threading.get_ident())
+    thread = threading.get_ident()
+    wakes = _CAN_WAKE and threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGURG, _wake) if wakes else None
     stop = ctypes.py_object(TookTooLongError)
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     # Plain locks and a list, whose calls are single steps: the exception can arrive between any
@@ -96,7 +81,9 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
         wait = seconds
         while not running.acquire(timeout=wait):
             over.append(True)
-            raise_in(thread, stop)
+            raise_in(ctypes.c_ulong(thread), stop)
+            if wakes:
+                signal.pthread_kill(thread, signal.SIGURG)
             wait = _AGAIN
         gone.append(True)
 
@@ -110,9 +97,11 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
                     running.release()
                 while not gone:
                     time.sleep(0)
-                raise_in(thread, None)  # one that has not arrived yet
+                raise_in(ctypes.c_ulong(thread), None)  # one that has not arrived yet
                 break
             except TookTooLongError:  # it arrived here, just as the code had ended
                 continue
+        if wakes:
+            signal.signal(signal.SIGURG, handler or signal.SIG_DFL)
         if over:
             raise TookTooLongError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blitz_helpers.exercises._exercise import Wrong, attempt_in_place
+from blitz_helpers.exercises._judging import Wrong, attempt_in_place
 
 Rule = Callable[[list[Tensor]], object]
 Gradients = list[list[Tensor | None]]

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blitz_helpers.exercises._exercise import (
+from blitz_helpers.exercises._exercise import exercise, page
+from blitz_helpers.exercises._judging import (
     Wrong,
     attempt,
-    exercise,
     expect_shape,
     expect_tensor,
-    page,
+    expect_value,
 )
 
 
@@ -38,18 +38,15 @@ answer = conv1 + conv2 + fc1 + fc2 + fc3""",
 )
 def larger_squares(answer: int) -> None:
     """Compare with the count, and name the usual slips."""
-    if answer == 81_194:
-        raise Wrong("That is the network with squares of 3x3.")
-    if answer == 82_826:
-        raise Wrong("That leaves `fc1` as it was. It gets 400 numbers now, not 576.")
-    if answer == 61_470:
-        raise Wrong("That counts the weights alone. Each output of a layer has a bias too.")
-    if answer == 59_706:
-        raise Wrong("A square of `conv2` looks at six maps: it has 6 * 5 * 5 weights.")
-    if answer == 60_074:
-        raise Wrong("That has the right `fc1`, but the squares are still 3x3.")
-    if answer != 61_706:
-        raise Wrong("Count layer by layer, weights and biases. `fc2` and `fc3` stay as they were.")
+    slips = {
+        81_194: "That is the network with squares of 3x3.",
+        82_826: "That leaves `fc1` as it was. It gets 400 numbers now, not 576.",
+        61_470: "That counts the weights alone. Each output of a layer has a bias too.",
+        59_706: "A square of `conv2` looks at six maps: it has 6 * 5 * 5 weights.",
+        60_074: "That has the right `fc1`, but the squares are still 3x3.",
+    }
+    otherwise = "Count layer by layer, weights and biases. `fc2` and `fc3` stay as they were."
+    expect_value(answer, 61_706, slips, otherwise)
 
 
 @exercise(
@@ -117,23 +114,18 @@ def feature_map(answer: FunctionType) -> None:
         got = attempt(answer, image, weights, bias)
         plain = F.conv2d(image[None, None], weights[None, None])[0, 0]
         tried = f"An image of {rows}x{columns}"
+        flipped = F.conv2d(image[None, None], weights.flip(0, 1)[None, None])[0, 0]
         if isinstance(got, Tensor):
-            flipped = F.conv2d(image[None, None], weights.flip(0, 1)[None, None])[0, 0] + bias
             if got.shape == image.shape:
                 raise Wrong(f"{tried} gives a map as large. How many places has the square?")
             if got.shape == plain.T.shape != plain.shape:
                 raise Wrong(f"{tried} gives {tuple(got.shape)}: rows and columns are exchanged.")
-            for slip, reply in (
-                (plain, "the bias is missing."),
-                (plain + 9 * bias, "the bias counts nine times. Add it to the sum, once."),
-                (
-                    flipped,
-                    "the weights lie upside down: the first is that of the first pixel.",
-                ),
-            ):
-                if got.shape == slip.shape and torch.allclose(got.float(), slip, atol=1e-4):
-                    raise Wrong(f"{tried}: {reply}")
-        expect_tensor(got, plain + bias, tried)
+        slips = [
+            (plain, "the bias is missing."),
+            (plain + 9 * bias, "the bias counts nine times. Add it to the sum, once."),
+            (flipped + bias, "the weights lie upside down: the first is that of the first pixel."),
+        ]
+        expect_tensor(got, plain + bias, tried, slips)
 
 
 @exercise(

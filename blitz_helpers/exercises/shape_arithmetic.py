@@ -6,7 +6,8 @@ from types import FunctionType
 import torch
 from torch import nn
 
-from blitz_helpers.exercises._exercise import Wrong, attempt, exercise, expect_shape, page, shown
+from blitz_helpers.exercises._exercise import exercise, page
+from blitz_helpers.exercises._judging import Wrong, attempt, expect_shape, expect_value, shown
 from blitz_helpers.shapes import conv_fitting_sizes, pool_fitting_sizes, pool_output_size
 
 
@@ -24,18 +25,15 @@ come out?""",
 )
 def pooled_size(answer: float) -> None:
     """Compare with the size formula, and name the usual slips."""
-    if answer == 9.5:
-        raise Wrong("That counts half a step. A step that does not fit whole is not taken.")
-    if answer == 10:
-        raise Wrong("That rounds up. A step that does not fit whole is not taken.")
-    if answer == 8:
-        raise Wrong("That counts the steps. The first place needs no step.")
-    if answer == 18:
-        raise Wrong("That is right for a stride of 1. Here the window moves by 2.")
-    if answer == 6:
-        raise Wrong("That is right for a stride of 3, the window's own size. Here it is 2.")
-    if answer != pool_output_size(20, 3, stride=2):
-        raise Wrong("Count the places of the window's left edge: 0, 2, 4, and so on.")
+    slips = {
+        9.5: "That counts half a step. A step that does not fit whole is not taken.",
+        10: "That rounds up. A step that does not fit whole is not taken.",
+        8: "That counts the steps. The first place needs no step.",
+        18: "That is right for a stride of 1. Here the window moves by 2.",
+        6: "That is right for a stride of 3, the window's own size. Here it is 2.",
+    }
+    otherwise = "Count the places of the window's left edge: 0, 2, 4, and so on."
+    expect_value(answer, pool_output_size(20, 3, stride=2), slips, otherwise)
 
 
 @exercise(
@@ -112,17 +110,20 @@ def same_padding(answer: FunctionType) -> None:
         if any(isinstance(each, float) for each in padding):
             raise Wrong(f"{tried}. Pixels are whole: use `//`.")
         taken = dilation * (kernel_size - 1)
-        if (left, right) == (taken // 2, taken - taken // 2):
-            continue
-        if (left, right) == (taken, taken):
-            raise Wrong(f"{tried}. That is right for both sides together: share it.")
-        if (left, right) == ((kernel_size - 1) // 2, kernel_size // 2):
-            raise Wrong(f"{tried}, as without dilation. How wide is the span?")
-        if (left, right) == (taken - taken // 2, taken // 2):
-            raise Wrong(f"{tried}. It is the right side that gets the odd pixel.")
-        if (left, right) == (taken // 2, taken // 2):
-            raise Wrong(f"{tried}, and the row is one shorter than before: {taken} is odd.")
-        raise Wrong(f"{tried}, but the window takes away {taken} pixels.")
+        slips = {
+            (taken, taken): f"{tried}. That is right for both sides together: share it.",
+            ((kernel_size - 1) // 2, kernel_size // 2): (
+                f"{tried}, as without dilation. How wide is the span?"
+            ),
+            (taken - taken // 2, taken // 2): (
+                f"{tried}. It is the right side that gets the odd pixel."
+            ),
+            (taken // 2, taken // 2): (
+                f"{tried}, and the row is one shorter than before: {taken} is odd."
+            ),
+        }
+        otherwise = f"{tried}, but the window takes away {taken} pixels."
+        expect_value((left, right), (taken // 2, taken - taken // 2), slips, otherwise)
 
 
 @exercise(
@@ -231,22 +232,20 @@ def receptive_field(answer: FunctionType) -> None:
         said = f"For {layers} and number {number} it is {(first, last)}, not {shown(got)}."
         if not isinstance(got, tuple | list) or len(got) != 2:
             raise Wrong(f"{said} Return two numbers, the first pixel and the last.")
-        found = tuple(got)
-        if found == (first, last):
-            continue
-        without_padding = _field([(k, s, 0, d) for k, s, _, d in layers], number)
-        without_dilation = _field([(k, s, p, 1) for k, s, p, _ in layers], number)
-        for slip, reply in (
-            ((first, last + 1), "That is one too far: the last pixel that it sees is wanted."),
-            ((first, last - first + 1), "How many is not asked: which is the last?"),
-            (_field(layers[::-1], number), "Go back: begin with the last layer."),
-            (without_padding, "A border moves every window by its width, towards the start."),
-            (without_dilation, "Dilation pulls the cells of a window apart."),
-            ((max(first, 0), last), "Keep pixels below 0: they lie in the border."),
-        ):
-            if found == slip:
-                raise Wrong(f"{said} {reply}")
-        raise Wrong(said)
+        slips = {
+            (first, last + 1): "That is one too far: the last pixel that it sees is wanted.",
+            (first, last - first + 1): "How many is not asked: which is the last?",
+            _field(layers[::-1], number): "Go back: begin with the last layer.",
+            _field([(k, s, 0, d) for k, s, _, d in layers], number): (
+                "A border moves every window by its width, towards the start."
+            ),
+            _field([(k, s, p, 1) for k, s, p, _ in layers], number): (
+                "Dilation pulls the cells of a window apart."
+            ),
+            (max(first, 0), last): "Keep pixels below 0: they lie in the border.",
+        }
+        told = {slip: f"{said} {reply}" for slip, reply in slips.items()}
+        expect_value(tuple(got), (first, last), told, said)
 
 
 _Layer = tuple[int, int, int, int]

@@ -4,14 +4,8 @@ import math
 from types import FunctionType
 from typing import Any
 
-from blitz_helpers.exercises._exercise import (
-    Wrong,
-    attempt,
-    attempt_in_place,
-    exercise,
-    page,
-    shown,
-)
+from blitz_helpers.exercises._exercise import exercise, page
+from blitz_helpers.exercises._judging import Wrong, attempt, attempt_in_place, expect_value, shown
 
 Row = dict[str, float]
 
@@ -43,10 +37,7 @@ def rows_of_a_run(answer: int) -> None:
         11: "Count the steps in which `step % 5 == 4`, from step 0 on.",
         2: "Those are the rows with `val/loss` alone.",
     }
-    if answer in slips:
-        raise Wrong(slips[answer])
-    if answer != 12:
-        raise Wrong("Count the calls of `log`.")
+    expect_value(answer, 12, slips, "Count the calls of `log`.")
 
 
 @exercise(

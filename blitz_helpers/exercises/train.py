@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blitz_helpers.data import load_mnist
-from blitz_helpers.exercises._exercise import Wrong, attempt_in_place, exercise, page, shown
+from blitz_helpers.exercises._exercise import exercise, page
+from blitz_helpers.exercises._judging import Wrong, attempt_in_place, expect_value, shown
 from blitz_helpers.training import Evaluation, evaluate
 from blitz_helpers.updates import sgd_step
 
@@ -47,11 +48,8 @@ def first_loss(answer: float) -> None:
         1 / 26: "That is the probability of the right letter. The loss is minus its logarithm.",
         1 - 1 / 26: "That is the share of wrong answers. The loss is made of a logarithm.",
     }
-    for slip, reply in slips.items():
-        if abs(answer - slip) < 0.006:
-            raise Wrong(reply)
-    if not abs(answer - wanted) < 0.03:
-        raise Wrong("Which probability does the right letter get, and what is its cross-entropy?")
+    otherwise = "Which probability does the right letter get, and what is its cross-entropy?"
+    expect_value(answer, wanted, slips, otherwise, within=0.03)
 
 
 @exercise(
@@ -130,12 +128,13 @@ def _judge_accuracy(got: Any, batches: Batches, tried: str) -> None:
         shares[-1]: "That is the score of the last batch alone.",
     }
     wanted = sum(rights) / total
-    if abs(got - wanted) < 1e-4:
-        return
-    for slip, reply in slips.items():
-        if abs(got - slip) < 1e-4:
-            raise Wrong(f"{tried}: {reply}")
-    raise Wrong(f"{tried} it should return {wanted:.4f}, but returns {got:.4f}.")
+    expect_value(
+        got,
+        wanted,
+        {slip: f"{tried}: {reply}" for slip, reply in slips.items()},
+        f"{tried} it should return {wanted:.4f}, but returns {got:.4f}.",
+        within=1e-4,
+    )
 
 
 def _right(net: nn.Module, images: Tensor, labels: Tensor) -> int:

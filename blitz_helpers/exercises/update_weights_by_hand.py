@@ -8,13 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blitz_helpers.exercises._exercise import (
-    Wrong,
-    attempt_in_place,
-    exercise,
-    page,
-    shown,
-)
+from blitz_helpers.exercises._exercise import exercise, page
+from blitz_helpers.exercises._judging import Wrong, attempt_in_place, expect_value, shown
 from blitz_helpers.exercises._walks import (
     Rule,
     alike,
@@ -61,11 +56,8 @@ def third_step(answer: float) -> None:
         5.42: "That is the velocity after three steps. The weight takes `-lr` times each of them.",
         -11.22: "`lr` is missing: a step is 0.1 times the velocity.",
     }
-    for slip, reply in slips.items():
-        if abs(answer - slip) < 1e-4:
-            raise Wrong(reply)
-    if not abs(answer + 1.122) < 1e-3:
-        raise Wrong("Work out the velocity of each step, then add up what the weight moves.")
+    otherwise = "Work out the velocity of each step, then add up what the weight moves."
+    expect_value(answer, -1.122, slips, otherwise, within=1e-3)
 
 
 @exercise(

@@ -1,6 +1,7 @@
 """Answers to the exercises of page 03, right and wrong, with the reply that each should get."""
 
 import torch
+import torch.nn.functional as F
 
 
 def status_by_count(parameter):
@@ -105,12 +106,29 @@ def all_at_once(layer, images, v, size):
     return layer.weight.grad
 
 
+def all_at_once_past_the_layer(layer, images, v, size):
+    layer.weight.grad = None
+    (v * F.linear(images, layer.weight)).sum(dim=1).mean().backward()
+    return layer.weight.grad
+
+
+def parts_by_linear(layer, images, v, size):
+    layer.weight.grad = None
+    for part, v_part in zip(images.split(size), v.split(size), strict=True):
+        ((v_part * (part @ layer.weight.T)).sum() / len(images)).backward()
+    return layer.weight.grad
+
+
 RIGHT = {
     "weighed_rows": [[7, 4.0]],
     "rows_that_count_for_nothing": [torch.tensor(2)],
     "status": [status_by_count],
     "by_nudging": [nudge_one_side, nudges(1e-4, 2e-4), nudges_taken_back],
-    "in_parts": [parts_by_hand, parts(lambda numbers, parts, all: numbers.sum() / all)],
+    "in_parts": [
+        parts_by_hand,
+        parts_by_linear,
+        parts(lambda numbers, parts, all: numbers.sum() / all),
+    ],
 }
 WRONG = {
     "weighed_rows": [
@@ -158,6 +176,7 @@ WRONG = {
         ),
         (parts(lambda numbers, parts, all: numbers.sum()), "of the sum over the batch"),
         (all_at_once, "6 images in parts of 3: 6 went through `layer` at once"),
+        (all_at_once_past_the_layer, "6 images in parts of 3: 6 went through"),
         (lambda layer, images, v, size: None, "should give a tensor, but gives None"),
     ],
 }

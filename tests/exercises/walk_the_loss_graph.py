@@ -121,9 +121,9 @@ WRONG = {
     ],
     "linear_backward": [
         (linear(bias=lambda grad: grad), "added to each row"),
-        (linear(bias=lambda grad: grad.mean(0)), "gets the mean over the images"),
+        (linear(bias=lambda grad: grad.mean(0)), "it is the mean over the images"),
         (linear(of_weight=lambda grad, x: x.T @ grad), "is transposed"),
-        (linear(of_x=lambda grad, weight: weight), "`x` receives the weight itself"),
+        (linear(of_x=lambda grad, weight: weight), "`x`: that is the weight"),
         (linear(of_x=lambda grad, weight: grad @ weight.T), "cannot be multiplied"),
         (lambda grad, x, weight: grad @ weight, "Return three gradients"),
     ],

@@ -83,7 +83,7 @@ def expect_tensor(
 ) -> None:
     """Raise :class:`Wrong` unless ``got`` is a tensor of the shape and the numbers wanted.
 
-    ``slips`` are tensors that come out of usual mistakes, each with what to say of it.
+    ``slips`` are the results of usual mistakes, each with the reply to it.
     """
     if _alike(got, wanted):
         return
@@ -95,7 +95,7 @@ def expect_tensor(
 
 
 def _alike(got: Any, wanted: Tensor) -> bool:
-    """Say whether ``got`` is a tensor of the same shape and, but for roundings, numbers."""
+    """Return whether ``got`` is a tensor of the same shape, and equal up to rounding."""
     if not isinstance(got, Tensor) or got.shape != wanted.shape:
         return False
     return torch.allclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-5)
@@ -106,8 +106,8 @@ def expect_value(
 ) -> None:
     """Raise :class:`Wrong` unless ``got`` is the value wanted, or a number ``within`` of it.
 
-    ``slips`` says what is wrong with the values that come out of usual mistakes, and
-    ``otherwise`` what to say of all others.
+    ``slips`` has the results of usual mistakes with the reply to each; ``otherwise`` is the reply
+    to any other value.
     """
 
     def is_near(value: Any) -> bool:

@@ -1,120 +1,96 @@
-"""Runs a learner's update rule from fixed weights along fixed gradients, and judges the result."""
+"""Runs update rules from fixed weights along fixed gradients, and judges that of a learner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from blitz_helpers.exercises._judging import Wrong, attempt_in_place
 
-Rule = Callable[[list[Tensor]], object]
-Gradients = list[list[Tensor | None]]
+Rule = Callable[[list[Tensor], dict[Tensor, Any]], object]  # of parameters, and a dict to keep
+Path = list[Tensor]  # all weights, as one vector, after each step
 
 
-def draw_walk(dtype: torch.dtype, steps: int) -> tuple[list[Tensor], Gradients]:
-    """Draw two parameters and their gradients at each step; at the third, the first has none."""
-    generator = torch.Generator().manual_seed(0)
+class Walk:
+    """Two parameters, and their gradients at each step; at the third, the first has none."""
 
-    def draw() -> list[Tensor]:
-        shapes = (3,), (2, 2)
-        return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    def __init__(self, dtype: torch.dtype, steps: int) -> None:
+        generator = torch.Generator().manual_seed(0)
 
-    starts = draw()
-    gradients: Gradients = [[*draw()] for _ in range(steps)]
-    gradients[2][0] = None
-    return starts, gradients
+        def draw() -> list[Tensor]:
+            shapes = (3,), (2, 2)
+            return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+        self._starts = draw()
+        self._params = [torch.zeros_like(start).requires_grad_() for start in self._starts]
+        self._gradients: list[list[Tensor | None]] = [[*draw()] for _ in range(steps)]
+        self._gradients[2][0] = None
+
+    def path(self, rule: Rule) -> Path:
+        """Return the path of a rule, which begins with an empty dict."""
+        return self._path(rule, self._gradients)
+
+    def path_of_learner(self, rule: FunctionType, kept: str, keeper: str, *settings: float) -> Path:
+        """Return the path of the learner's rule, which keeps ``kept`` in a dict called ``keeper``."""
+
+        def asked(params: list[Tensor], memory: dict[Tensor, Any]) -> None:
+            before = [(w.grad, w.grad.clone()) for w in params if w.grad is not None]
+            attempt_in_place(rule, params, memory, *settings)
+            if not all(torch.equal(grad, was) for grad, was in before):
+                raise Wrong(f"Your rule changes `.grad`: make new tensors for the {kept}.")
+
+        path = self.path(asked)
+        if not alike(path, self.path(asked)):
+            raise Wrong(
+                f"A second walk with an empty dict goes on with the old {kept}. Keep them in "
+                f"`{keeper}`, and nowhere else."
+            )
+        return path
+
+    def name_the_slip(
+        self, path: Path, rule: Rule, slips: Iterable[tuple[Rule, str]] = ()
+    ) -> NoReturn:
+        """Raise :class:`Wrong` about a path that differs from that of the rule."""
+        if torch.equal(path[-1], torch.cat([start.flatten() for start in self._starts])):
+            raise Wrong("No weight has moved. Change each of them in place, with `-=` or `add_`.")
+        stopped: list[list[Tensor | None]] = [
+            [None, None] if any(g is None for g in drawn) else drawn for drawn in self._gradients
+        ]
+        if alike(path, self._path(rule, stopped)):
+            raise Wrong(
+                "A parameter without a gradient stops those after it: `continue`, not `return`."
+            )
+        for slip, reply in slips:
+            if alike(path, self.path(slip)):
+                raise Wrong(reply)
+        for step, (a, b) in enumerate(zip(path, self.path(rule), strict=True), start=1):
+            differ = ~torch.isclose(a, b, rtol=1e-4, atol=1e-6)
+            if differ.any():
+                first = int(differ.nonzero()[0])
+                raise Wrong(
+                    f"In step {step} the weights come out wrong: one that should be "
+                    f"{b[first]:.5f} is {a[first]:.5f}."
+                )
+        raise AssertionError("the path is that of the rule")
+
+    def _path(self, rule: Rule, gradients: list[list[Tensor | None]]) -> Path:
+        path, memory = [], dict[Tensor, Any]()
+        with torch.no_grad():
+            for w, start in zip(self._params, self._starts, strict=True):
+                w.copy_(start)
+        for drawn in gradients:
+            for w, g in zip(self._params, drawn, strict=True):
+                w.grad = None if g is None else g.clone()
+            rule(self._params, memory)
+            path.append(torch.cat([w.detach().flatten() for w in self._params]))
+        return path
 
 
-def _asked(answer: FunctionType, kept: str, *settings: float) -> Rule:
-    """Return the learner's rule, with the dict that it keeps and its settings filled in."""
-    memory: dict[Tensor, Any] = {}
-
-    def step(params: list[Tensor]) -> None:
-        before = [(w.grad, w.grad.clone()) for w in params if w.grad is not None]
-        attempt_in_place(answer, params, memory, *settings)
-        if not all(torch.equal(grad, was) for grad, was in before):
-            raise Wrong(f"Your rule changes `.grad`: make a new tensor for the {kept}.")
-
-    return step
-
-
-def walk_twice(
-    answer: FunctionType,
-    names: tuple[str, str],
-    settings: tuple[float, float],
-    starts: list[Tensor],
-    gradients: Gradients,
-) -> list[Tensor]:
-    """Walk with the learner's rule, after checking that a second walk with a new dict is equal."""
-    memory, kept = names
-    params = [start.clone().requires_grad_() for start in starts]
-    first = walk(_asked(answer, kept, *settings), starts, gradients, params)
-    second = walk(_asked(answer, kept, *settings), starts, gradients, params)
-    if not alike(first, second):
-        old = "velocities" if kept == "velocity" else kept
-        raise Wrong(
-            f"A second walk with an empty dict goes on with the old {old}. Keep them in "
-            f"`{memory}`, and nowhere else."
-        )
-    return first
-
-
-def walk(
-    step: Rule,
-    starts: list[Tensor],
-    gradients: Gradients,
-    params: list[Tensor] | None = None,
-) -> list[Tensor]:
-    """Return all weights, as one vector, after each step; ``params`` are set to the starts."""
-    params = params or [torch.zeros_like(start).requires_grad_() for start in starts]
-    with torch.no_grad():
-        for w, start in zip(params, starts, strict=True):
-            w.copy_(start)
-    path = []
-    for drawn in gradients:
-        for w, g in zip(params, drawn, strict=True):
-            w.grad = None if g is None else g.clone()
-        step(params)
-        path.append(torch.cat([w.detach().flatten() for w in params]))
-    return path
-
-
-def alike(path: list[Tensor], other: list[Tensor]) -> bool:
-    """Return whether two walks are equal up to rounding."""
+def alike(path: Path, other: Path) -> bool:
+    """Return whether two paths are equal up to rounding."""
     return all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
         for a, b in zip(path, other, strict=True)
     )
-
-
-def expect_going_on(
-    path: list[Tensor], rule: Rule, starts: list[Tensor], gradients: Gradients
-) -> None:
-    """Raise :class:`Wrong` if the walk is that of a rule that stops at a missing gradient."""
-    stopped: Gradients = [
-        [None, None] if any(g is None for g in drawn) else drawn for drawn in gradients
-    ]
-    if alike(path, walk(rule, starts, stopped)):
-        raise Wrong(
-            "A parameter without a gradient stops those after it: `continue`, not `return`."
-        )
-
-
-def expect_movement(path: list[Tensor], starts: list[Tensor]) -> None:
-    """Raise :class:`Wrong` if all weights end where they started."""
-    if torch.equal(path[-1], torch.cat([start.flatten() for start in starts])):
-        raise Wrong("No weight has moved. Change each of them in place, with `-=` or `add_`.")
-
-
-def first_difference(got: list[Tensor], wanted: list[Tensor]) -> str:
-    """Return a reply that names the first number where two walks differ."""
-    for number, (a, b) in enumerate(zip(got, wanted, strict=True), start=1):
-        if not torch.allclose(a, b, rtol=1e-4, atol=1e-6):
-            first = int((~torch.isclose(a, b, rtol=1e-4, atol=1e-6)).nonzero()[0])
-            return (
-                f"In step {number} the weights come out wrong: one that should be "
-                f"{b[first]:.5f} is {a[first]:.5f}."
-            )
-    raise AssertionError("they do not differ")

@@ -10,16 +10,7 @@ from torch import Tensor
 
 from blitz_helpers.exercises._exercise import exercise, page
 from blitz_helpers.exercises._judging import Wrong, attempt_in_place, expect_value, shown
-from blitz_helpers.exercises._walks import (
-    Rule,
-    alike,
-    draw_walk,
-    expect_going_on,
-    expect_movement,
-    first_difference,
-    walk,
-    walk_twice,
-)
+from blitz_helpers.exercises._walks import Rule, Walk, alike
 from blitz_helpers.updates import adamw_step
 
 
@@ -89,40 +80,47 @@ def answer(params, velocities, lr, momentum):
 )
 def nesterov(answer: FunctionType) -> None:
     """Compare six steps with the rule, and wrong ones with the rules that people write instead."""
-    slips = {
-        "That is plain momentum. Look ahead with the new velocity: `g + momentum * v`, where `v` "
-        "already holds this step's gradient.": lambda g, v, lr, m: lr * v,
-        "The velocity is used without `lr`: the whole sum, `g + momentum * v`, is taken times "
-        "`lr`.": lambda g, v, lr, m: lr * g + m * v,
-        "The weight goes up the slope, not down.": lambda g, v, lr, m: -lr * (g + m * v),
-        "The velocity is taken whole. Look ahead by `momentum` times it.": (
-            lambda g, v, lr, m: lr * (g + v)
+    slips: list[tuple[Move, str]] = [
+        (
+            lambda g, v, lr, m: lr * v,
+            "That is plain momentum. Look ahead with the new velocity: `g + momentum * v`, where "
+            "`v` already holds this step's gradient.",
         ),
-    }
-    starts, gradients = draw_walk(torch.float64, steps=6)
-    for lr, momentum in ((0.1, 0.9), (0.03, 0.5)):
-        rule = partial(_remembering, lr=lr, momentum=momentum)
-        wanted = walk(rule(lambda g, v, lr, m: lr * (g + m * v)), starts, gradients)
-        got = walk_twice(answer, ("velocities", "velocity"), (lr, momentum), starts, gradients)
-        if alike(got, wanted):
-            continue
-        expect_movement(got, starts)
-        expect_going_on(got, rule(lambda g, v, lr, m: lr * (g + m * v)), starts, gradients)
-        for reply, move in slips.items():
-            if alike(got, walk(rule(move), starts, gradients)):
-                raise Wrong(reply)
-        if alike(got, walk(rule(lambda g, v, lr, m: lr * (g + m * g)), starts, gradients)):
-            raise Wrong("Each step begins without a velocity. Keep it in the dict `velocities`.")
-        raise Wrong(first_difference(got, wanted))
+        (
+            lambda g, v, lr, m: lr * g + m * v,
+            "The velocity is used without `lr`: the whole sum, `g + momentum * v`, is taken times "
+            "`lr`.",
+        ),
+        (lambda g, v, lr, m: -_ahead(g, v, lr, m), "The weight goes up the slope, not down."),
+        (
+            lambda g, v, lr, m: lr * (g + v),
+            "The velocity is taken whole. Look ahead by `momentum` times it.",
+        ),
+        (
+            lambda g, v, lr, m: _ahead(g, g, lr, m),
+            "Each step begins without a velocity. Keep it in the dict `velocities`.",
+        ),
+    ]
+    walk = Walk(torch.float64, steps=6)
+    for settings in ((0.1, 0.9), (0.03, 0.5)):
+        path = walk.path_of_learner(answer, "velocities", "velocities", *settings)
+        rule = _moving_by(_ahead, *settings)
+        if not alike(path, walk.path(rule)):
+            rules = [(_moving_by(move, *settings), reply) for move, reply in slips]
+            walk.name_the_slip(path, rule, rules)
 
 
-def _remembering(
-    move: Callable[[Tensor, Tensor, float, float], Tensor], lr: float, momentum: float
-) -> Rule:
-    """Return a rule that keeps velocities and moves each weight by ``move(g, v, lr, momentum)``."""
-    velocities: dict[Tensor, Tensor] = {}
+Move = Callable[[Tensor, Tensor, float, float], Tensor]  # of gradient, velocity, lr, momentum
 
-    def step(params: list[Tensor]) -> None:
+
+def _ahead(g: Tensor, v: Tensor, lr: float, m: float) -> Tensor:
+    return lr * (g + m * v)
+
+
+def _moving_by(move: Move, lr: float, momentum: float) -> Rule:
+    """Return a rule that keeps velocities and takes ``move`` off each weight."""
+
+    def step(params: list[Tensor], velocities: dict[Tensor, Tensor]) -> None:
         for w in params:
             if w.grad is not None:
                 velocities[w] = momentum * velocities.get(w, torch.zeros_like(w)) + w.grad
@@ -267,30 +265,25 @@ def answer(params, state, lr, weight_decay):
 )
 def adamw(answer: FunctionType) -> None:
     """Compare with the package's rule, which equals torch's to the last bit; then name the slip."""
-    lr, weight_decay = 0.01, 0.1
-    starts, gradients = draw_walk(torch.float32, steps=200)
-    got = walk_twice(answer, ("state", "averages"), (lr, weight_decay), starts, gradients)
-    wanted = walk(
-        partial(adamw_step, state={}, lr=lr, weight_decay=weight_decay), starts, gradients
-    )
-    if all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True)):
+    settings = 0.01, 0.1
+    walk = Walk(torch.float32, steps=200)
+    path = walk.path_of_learner(answer, "averages", "state", *settings)
+    lr, weight_decay = settings
+    wanted = walk.path(partial(adamw_step, lr=lr, weight_decay=weight_decay))
+    differ = [int((a != b).sum()) for a, b in zip(path, wanted, strict=True)]
+    if not any(differ):
         return
-    expect_movement(got, starts)
-    if alike(got, wanted):
-        first = next(t for t, (a, b) in enumerate(zip(got, wanted, strict=True)) if (a != b).any())
-        differ = int((got[-1] != wanted[-1]).sum())
+    if alike(path, wanted):
+        first = next(step for step, count in enumerate(differ, start=1) if count)
         raise Wrong(
-            f"Only roundings are left: the first in step {first + 1}, and after the last, {differ} "
-            f"of {len(got[-1])} numbers differ in their last bits. How torch rounds is in the "
+            f"Only roundings are left: the first in step {first}, and after the last, {differ[-1]} "
+            f"of {len(path[-1])} numbers differ in their last bits. How torch rounds is in the "
             "hints."
         )
-    if got[0].isnan().any():
+    if path[0].isnan().any():
         raise Wrong("The first step gives nan: 0 / 0. Does `t` count from 1?")
-    expect_going_on(got[:9], _adamw(lr, weight_decay), starts, gradients[:9])
-    for reply, slip in _SLIPS.items():
-        if alike(got[:9], walk(_adamw(lr, weight_decay, **slip), starts, gradients[:9])):
-            raise Wrong(reply)
-    raise Wrong(first_difference(got, wanted))
+    slips = [(_adamw(*settings, **slip), reply) for reply, slip in _SLIPS.items()]
+    walk.name_the_slip(path, _adamw(*settings), slips)
 
 
 _SLIPS: dict[str, dict[str, Any]] = {
@@ -309,16 +302,11 @@ _SLIPS: dict[str, dict[str, Any]] = {
 
 
 def _adamw(
-    lr: float,
-    weight_decay: float,
-    corrected: bool = True,
-    decay: str = "weight",
-    root: bool = True,
+    lr: float, weight_decay: float, corrected: bool = True, decay: str = "weight", root: bool = True
 ) -> Rule:
     """Return AdamW, or the rule that one of the usual slips makes of it."""
-    state: dict[Tensor, tuple[int, Any, Any]] = {}
 
-    def step(params: list[Tensor]) -> None:
+    def step(params: list[Tensor], state: dict[Tensor, tuple[int, Any, Any]]) -> None:
         for w in params:
             if w.grad is None:
                 continue

@@ -241,7 +241,7 @@ WRONG = {
         (stopping_at_none, "`continue`, not `return`"),
         (remembering_elsewhere, "with the old velocities. Keep them in `velocities`, and"),
         (remembering_by_number, "A second walk with an empty dict"),
-        (velocity_in_the_gradient, "changes `.grad`: make a new tensor for the velocity"),
+        (velocity_in_the_gradient, "changes `.grad`: make new tensors for the velocities"),
         (with_none, "in your line `velocities[w] = momentum * velocities.get(w, 0) + w.grad`"),
         (recorded, "a leaf Variable that requires grad"),
     ],
@@ -266,7 +266,7 @@ WRONG = {
         (without_root, "Take the root of it"),
         (adamw_stopping_at_none, "`continue`, not `return`"),
         (adamw_remembering_elsewhere, "with the old averages. Keep them in `state`, and"),
-        (adamw_changing_gradients, "changes `.grad`: make a new tensor for the averages"),
+        (adamw_changing_gradients, "changes `.grad`: make new tensors for the averages"),
         (lambda params, state, lr, decay: None, "No weight has moved"),
     ],
 }

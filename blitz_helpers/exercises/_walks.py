@@ -33,7 +33,7 @@ class Walk:
         return self._path(rule, self._gradients)
 
     def path_of_learner(self, rule: FunctionType, kept: str, keeper: str, *settings: float) -> Path:
-        """Return the path of the learner's rule, which keeps ``kept`` in a dict called ``keeper``."""
+        """Return the path of the learner's rule, whose dict ``keeper`` holds ``kept``."""
 
         def asked(params: list[Tensor], memory: dict[Tensor, Any]) -> None:
             before = [(w.grad, w.grad.clone()) for w in params if w.grad is not None]

@@ -1,7 +1,7 @@
-"""Changes that might mend a failure, cheapest first. Whether one does, only trying it tells.
+"""Changes that might mend a failure, cheapest first; `_proof` tries them.
 
-A cost says what users mean most often: a slip in the code before another layer, a layer that does
-not fit before another input, and what changes more of the model last.
+The costs put first what users most often mean: a slip in the code comes before a change of a layer,
+a layer that does not fit before another input, and larger changes of the model come last.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ INSTEAD, STATE, TABLE, TAKES, SETTINGS, MAKES, PARAMETER, SLIP = 3, 3, 5, 8, 9, 
 
 
 def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
-    """Return what to try, cheapest first."""
+    """Return the changes to try, cheapest first."""
     clues = Clues(failure, model)
     moved = [*_calls(clues), *moves(clues)]
     found = [*moved, *_slips(clues)]
-    # Features that stand elsewhere in the input are not to be made here as well.
+    # If the wanted features are in another dimension, the layer should not be made to fit this one.
     elsewhere = bool(moved) and failure.misfit.kind == "size" and not _was_made(clues)
     found += _layers(clues, elsewhere)
     views = any(one.cost < TAKES for one in moved)
@@ -50,7 +50,7 @@ def _was_made(clues: Clues) -> bool:
 
 
 def _calls(clues: Clues) -> Found:
-    """Yield another view in the place of the one that fails, or that mixed the batch in."""
+    """Yield other views in place of the one that failed, or that mixed the batch in."""
     failure, misfit, x = clues.failure, clues.misfit, clues.misfit.tensor
     if x is None or known_origin(x) is None:
         return
@@ -81,7 +81,7 @@ def _flat(number: int, op: str) -> Candidate:
 
 
 def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield sizes like those asked for that hold the numbers there are."""
+    """Yield sizes similar to those asked for that hold all numbers of ``x``."""
     if len(asked) < 2 or not x.dim():
         return
     if asked[0] not in (-1, x.shape[0]) and -1 not in asked[1:]:
@@ -100,7 +100,7 @@ def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[int, tuple
 
 
 def _layers(clues: Clues, elsewhere: bool) -> Found:
-    """Yield changes to the layer that failed, and to those that made what it got."""
+    """Yield changes to the layer that failed, and to those that made its inputs."""
     misfit, x, dim = clues.misfit, clues.misfit.tensor, clues.misfit.dim
     module, path = clues.failure.module, clues.failure.step.module
     match misfit.kind:
@@ -138,7 +138,7 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
 
 
 def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
-    """Yield another size for the layer that made a dimension."""
+    """Yield changes with which the layer that made a dimension makes it of size ``wants``."""
     own, size = dims_of(x)[dim], wants
     for part_size, part in own.parts:
         rest = prod(one for one, _ in own.parts) // part_size
@@ -163,7 +163,7 @@ def _if_any(cost: float, change: ModelChange | None, doubtful: bool = False) -> 
 
 
 def _padding(path: str, module: Any, lack: int) -> Found:
-    """Yield the padding of a window with which it fits its input."""
+    """Yield the padding with which a window fits its input."""
     padding = getattr(module, "padding", None)
     if not isinstance(padding, int | tuple):
         return
@@ -178,7 +178,7 @@ def _padding(path: str, module: Any, lack: int) -> Found:
 
 
 def _conversion(clues: Clues, x: Tensor) -> Found:
-    """Yield the dtype of the input for the layer, or for the model where nothing else keeps it."""
+    """Yield the conversion of the layer, or of the whole model, to the dtype of the input."""
     complex_input = x.is_complex() and not clues.misfit.wants.is_complex
     path = clues.failure.step.module
     if complex_input:
@@ -195,7 +195,7 @@ def _conversion(clues: Clues, x: Tensor) -> Found:
 
 
 def _meeting(clues: Clues) -> Found:
-    """Yield layers and parameters with which tensors agree that meet and differ."""
+    """Yield changes of layers and parameters that make the tensors of one call agree in size."""
     others = clues.misfit.others
     for x in others:
         for y in others:
@@ -225,7 +225,7 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
 
 
 def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
-    """Yield the stride and padding with which the layers before ``x`` keep these sides."""
+    """Yield the stride and padding with which the layers before ``x`` keep the sides given."""
     number = step_of(x)
     while number is not None and 0 <= number < len(clues.failure.steps):
         step = clues.failure.steps[number]
@@ -243,11 +243,11 @@ def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
         number = step.inputs[0] if step.inputs else None
 
 
-# The usual slips, which show only later
+# Common slips, which cause failures only later
 
 
 def _slips(clues: Clues) -> Found:
-    """Yield views of the first input: its batch is missing, or its channels stand last."""
+    """Yield views of the first input for a missing batch, or for channels that stand last."""
     given = clues.failure.given[:1]
     if not given or given[0].argument is None or not given[0].shape:
         return
@@ -278,6 +278,6 @@ def _slips(clues: Clues) -> Found:
 
 
 def _has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Return whether the sizes are those of images whose channels stand last."""
+    """Return whether these look like the sizes of images with their channels last."""
     high, wide, last = shape[1:]
     return last <= 4 < min(high, wide) or high == wide != last

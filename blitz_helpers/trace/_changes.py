@@ -20,12 +20,12 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def is_shape(value: Any) -> bool:
-    """Return whether an argument is a tuple of sizes, which stands for a float32 tensor."""
+    """Return whether an argument is a tuple of sizes, which stands for a tensor of that shape."""
     return isinstance(value, tuple) and bool(value) and all(isinstance(one, int) for one in value)
 
 
 def with_tensor(nest: Any, place: int, change: Callable[[Tensor], Any]) -> Any:
-    """Return a nest with one of the distinct tensors in it changed, wherever it stands."""
+    """Return nested values with one of the distinct tensors in them changed, wherever it occurs."""
     places: dict[int, int] = {}
 
     def one(tensor: Tensor) -> Any:
@@ -36,7 +36,7 @@ def with_tensor(nest: Any, place: int, change: Callable[[Tensor], Any]) -> Any:
 
 @dataclass(frozen=True)
 class InputChange:
-    """One of the distinct tensors in an argument, replaced by what a transform makes of it."""
+    """A transform of one of the distinct tensors in an argument of the model."""
 
     argument: int | str
     place: int
@@ -62,10 +62,10 @@ class InputChange:
 
 @dataclass(frozen=True)
 class ModelChange:
-    """Attributes of modules set anew, and parameters and buffers of another shape or dtype.
+    """New values for attributes of modules, and new shapes or dtypes for parameters and buffers.
 
-    ``settings`` holds paths of modules, names and values; ``tensors`` full names, with a shape,
-    a dtype, or ``None`` for a tensor that goes.
+    ``settings`` has the path of a module, a name and a value for each attribute. ``tensors`` has
+    the full name of each tensor, and its shape, its dtype, or ``None`` if it is removed.
     """
 
     settings: tuple[tuple[str, str, Any], ...]
@@ -74,7 +74,10 @@ class ModelChange:
     kind: Literal["layer", "code"] = "layer"
 
     def apply_to(self, model: nn.Module, data: bool) -> Callable[[], None]:
-        """Change the model in place, new tensors with or without data; return the undoing."""
+        """Change the model in place, and return a function that undoes it.
+
+        ``data`` says whether new tensors get values.
+        """
         paths = {path for path, _, _ in self.settings}
         paths |= {name.rpartition(".")[0] for name, _ in self.tensors}
         owners = [model.get_submodule(path) for path in paths]
@@ -107,7 +110,7 @@ def _replace_tensor(
         store[name] = None
         return
     like = next(owner.parameters()) if old is None else old
-    if not data:  # nobody reads the values, so that the memory is never touched
+    if not data:  # the values are never read, so the memory is never touched
         dtype, shape = (form, like.shape) if isinstance(form, torch.dtype) else (like.dtype, form)
         made = torch.empty(shape, dtype=dtype, device=like.device)
     elif isinstance(form, torch.dtype):
@@ -123,9 +126,9 @@ def _replace_tensor(
 class CodeChange:
     """A transform at one call of a torch function.
 
-    ``number`` counts the calls of the forward pass, and ``op`` has to stand there. ``place`` says
-    which of the distinct tensors among the arguments is changed; with ``"output"`` it is the
-    output, and with ``"call"`` the transform of the first tensor replaces the call.
+    ``number`` counts the calls of the forward pass; the one changed must be of ``op``. ``place``
+    says which of the distinct tensors among the arguments is changed. ``"output"`` changes the
+    output instead, and ``"call"`` replaces the call by the transform of its first tensor.
     """
 
     number: int
@@ -191,17 +194,17 @@ def changed_inputs(changes: tuple[Change, ...], given: Arguments) -> Arguments:
 
 @contextmanager
 def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> Iterator[nn.Module]:
-    """Give a copy of the model with the changes to it made, or the model itself without any.
+    """Yield a copy of the model with its changes made, or the model itself if there are none.
 
-    The copy shares parameters, and buffers as long as nothing runs for real. A model that cannot be
-    copied is changed in place, and put back.
+    The copy shares parameters, and buffers too unless the pass runs for real. A model that cannot
+    be copied is changed in place and restored.
     """
     own = [one for one in changes if isinstance(one, ModelChange)]
     with ExitStack() as stack:
         if own or data:
             try:
                 model = _copied(model, data)
-            except Exception:  # whatever a model's parts raise when they are copied
+            except Exception:  # parts of a model may raise anything when they are copied
                 if data:
                     stack.enter_context(_buffers_kept(model))
         for one in own:
@@ -212,7 +215,8 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
 def _copied(model: nn.Module, data: bool) -> nn.Module:
     shared: dict[int, Any] = {}
     for module in model.modules():
-        if not data or getattr(module, "max_norm", None) is None:  # it rewrites its weight
+        # An embedding with `max_norm` writes to its weight.
+        if not data or getattr(module, "max_norm", None) is None:
             shared |= {id(tensor): tensor for tensor in module._parameters.values()}
         if not data:
             shared |= {id(buffer): buffer for buffer in module._buffers.values()}

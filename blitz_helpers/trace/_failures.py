@@ -1,4 +1,4 @@
-"""A failed step as data. Only here are torch's own messages read, by regular expressions."""
+"""A failed step as data. This is the only file that reads torch's error messages."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from blitz_helpers.trace._records import ShapeStep, shape_text
 
 
 class Given(NamedTuple):
-    """One tensor among the inputs: the argument that holds it, its name, and the tensor's sizes.
+    """One tensor among the inputs: the argument that holds it, its name, shape and dtype.
 
-    ``argument`` is ``None`` for a tensor that cannot be told from others in the same argument.
+    ``argument`` is ``None`` if the argument holds several tensors that look the same.
     """
 
     argument: int | str | None
@@ -32,10 +32,11 @@ class Given(NamedTuple):
 
 @dataclass
 class Failure:
-    """A step that failed, and what is needed to find a way out.
+    """A step that failed, with everything needed to look for remedies.
 
-    ``number`` counts the calls of torch functions, as `CodeChange` does; ``numbers`` holds those
-    of the steps before. ``called`` is off where a layer refused before it called a function.
+    ``number`` counts the calls of torch functions, as in `CodeChange`; ``numbers`` holds the
+    numbers of the earlier steps. ``called`` is ``False`` if a layer refused its input before it
+    called a function. ``sealed`` is ``True`` in scripted or exported code: only inputs can change.
     """
 
     misfit: Misfit
@@ -52,7 +53,7 @@ class Failure:
 
     @property
     def name(self) -> str:
-        """What failed: the layer, or the operation in the forward of a module."""
+        """The name of what failed: the layer, or the operation in the forward of a module."""
         return place_name(self.step.module, self.module, self.step.op)
 
     @property
@@ -68,7 +69,7 @@ class Failure:
 
 
 def place_name(path: str, module: nn.Module | None, op: str) -> str:
-    """Return what to call a step in a message: a number alone would read as a count."""
+    """Return the name of a step in a message; a bare number would read as a count."""
     if not path:
         return op
     if path.replace(".", "").isdigit() and module is not None:
@@ -77,7 +78,7 @@ def place_name(path: str, module: nn.Module | None, op: str) -> str:
     return path if own or module is None else f"{path} ({op})"
 
 
-# What torch says where it has no answer for tensors without data.
+# Torch's messages for operations that it cannot do on tensors without data.
 NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
 _DTYPE_WORDS = r"dtype|(same|input|scalar) type|type promoting|not implemented for '"
 _SHAPE_WORDS = re.compile(
@@ -89,14 +90,14 @@ _SHAPE_WORDS = re.compile(
 
 
 def about_shapes(error: Exception) -> bool:
-    """Return whether an error of torch's speaks of shapes or dtypes."""
+    """Return whether an error is about shapes or dtypes."""
     return isinstance(error, Misfit) or bool(_SHAPE_WORDS.search(str(error)))
 
 
 def misfit_of(
     error: Exception, step: ShapeStep, module: nn.Module | None, tensors: list[Tensor]
 ) -> Misfit:
-    """Return what did not fit, from an error of ours or of torch's."""
+    """Return the misfit behind an error: the error itself, or one read from torch's message."""
     if isinstance(error, Misfit):
         return error
     text = str(error)
@@ -204,7 +205,7 @@ def _read_dtype(module: nn.Module | None, tensors: list[Tensor]) -> Misfit | Non
 
 
 def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
-    """Return the layer, its arguments and its input if a check inside one of torch's failed."""
+    """Return the layer, its arguments and its tensors if a check inside torch's layers failed."""
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__

@@ -1,4 +1,4 @@
-"""Shows the calls of modules and what ran inside them as one table, equal parts of it folded."""
+"""Shows calls of modules and the steps inside them as one table, with equal parts folded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Branch(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column of a table, and how it gives way.
+    """One column of a table.
 
-    An optional column is left out of the text if it is empty. The columns of a text that is too
-    wide are shortened in the order of ``turn``, 0 means never.
+    The text leaves out an ``optional`` column that is empty. If it is too wide, it shortens columns
+    in the order of ``turn``; those with a ``turn`` of 0 keep their width.
     """
 
     title: str
@@ -41,9 +41,9 @@ class Column(NamedTuple):
 class Layout(NamedTuple):
     """How rows of one kind are shown, compared and folded.
 
-    ``alike(row, skip)`` returns what rows of equal parts have in common, without the first ``skip``
-    characters of the module's path. ``fold(first, calls, rows)`` returns one row that stands for
-    ``calls`` and the ``rows`` in them, all equal to the call ``first``.
+    Two rows are equal if ``alike(row, skip)`` is, which leaves out the first ``skip`` characters of
+    the module's path. ``fold(first, calls, rows)`` returns one row that stands for ``calls``, which
+    are equal to the call ``first``, and the ``rows`` in them.
     """
 
     columns: tuple[Column, ...]
@@ -67,13 +67,13 @@ class Layout(NamedTuple):
         return text_table([column.title for column in shown], list(lines), align)
 
     def html(self, items: Sequence[Any]) -> str:
-        """Return the items as tables, with a block that opens and closes for each branch."""
+        """Return the items as tables, with a block that can be closed for each branch."""
         folded = self._folded(items)
         is_short = len(rows_in(folded)) <= _MOST_OPEN_ROWS
         return "".join(self._html(folded, is_short))
 
     def _folded(self, items: Sequence[Any]) -> list[Any]:
-        """Return the items, parts that repeat the one before as a single row, at every depth.
+        """Return the items, with one row for all parts that repeat the part before, at every depth.
 
         A part is a branch and the rows between it and the next.
         """
@@ -96,7 +96,7 @@ class Layout(NamedTuple):
         return shown
 
     def _repeats(self, parts: Sequence[list[Any]]) -> list[list[Any]]:
-        """Return the parts that repeat the first one; the last is cut where it goes on."""
+        """Return the parts that repeat the first one; further rows of the last one are cut off."""
         length = len(parts[0])
         wanted = self._common(parts[0])
         again: list[list[Any]] = []
@@ -145,7 +145,7 @@ def rows_in(items: Iterable[Any]) -> list[Any]:
 
 
 def _blocks(items: Iterable[Any]) -> Iterator[Any]:
-    """Yield the items, a branch with a single row as that row."""
+    """Yield the items, with the row itself for a branch that has just one."""
     for item in items:
         rows = rows_in([item])
         yield rows[0] if len(rows) == 1 else item

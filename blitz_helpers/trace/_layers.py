@@ -1,4 +1,4 @@
-"""Layers of other sizes: torch itself says which weights and settings follow from an argument."""
+"""Layers of other sizes. A new layer on ``meta`` shows which weights and settings change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from blitz_helpers._torch import ConvNd, NormBase
 from blitz_helpers.trace._changes import ModelChange
 
-# The arguments that say how many channels or features a layer takes, and makes.
+# The arguments that set how many channels or features a layer takes, and how many it makes.
 _TAKES: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Linear, "in_features"),
     (ConvNd, "in_channels"),
@@ -31,7 +31,7 @@ _MAKES: tuple[tuple[type[nn.Module], str], ...] = (
 
 
 def takes(path: str, module: nn.Module | None, size: int, noun: str) -> ModelChange | None:
-    """Return the change with which a layer takes ``size`` channels or features."""
+    """Return the change that makes a layer take ``size`` channels or features."""
     if isinstance(module, nn.MultiheadAttention):
         alike = module._qkv_same_embed_dim
         if noun.endswith("query"):
@@ -46,12 +46,12 @@ def takes(path: str, module: nn.Module | None, size: int, noun: str) -> ModelCha
         return None if several else remade(path, module, {"normalized_shape": (size,)})
     name = next((name for kind, name in _TAKES if isinstance(module, kind)), "")
     if isinstance(module, ConvNd) and module.groups == module.in_channels > 1:
-        return remade(path, module, {"in_channels": size, "groups": size})  # a filter a channel
+        return remade(path, module, {"in_channels": size, "groups": size})  # one filter per channel
     return remade(path, module, {name: size}) if name else None
 
 
 def makes(path: str, module: nn.Module | None, size: int, where: str) -> ModelChange | None:
-    """Return the change with which a layer makes ``size`` channels or features."""
+    """Return the change that makes a layer output ``size`` channels or features."""
     name = next((name for kind, name in _MAKES if isinstance(module, kind)), "")
     if isinstance(module, nn.RNNBase):
         directions = 1 + module.bidirectional
@@ -62,7 +62,7 @@ def makes(path: str, module: nn.Module | None, size: int, where: str) -> ModelCh
 
 
 def sets(path: str, where: str = "", **settings: Any) -> ModelChange:
-    """Return the change of settings that no weight depends on."""
+    """Return a change of settings on which no weight depends."""
     plain = {
         name: value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
         for name, value in settings.items()
@@ -76,7 +76,7 @@ def _named(arguments: dict[str, Any]) -> str:
 
 
 def remade(path: str, module: Any, arguments: dict[str, Any], text: str = "") -> ModelChange | None:
-    """Return the change to what torch's layer is with other arguments, if it can be made."""
+    """Return the change that turns a layer into one with other arguments, if torch can make it."""
     kind = next(c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.modules"))
     signature = inspect.signature(nn.RNNBase if isinstance(module, nn.RNNBase) else kind)
     given = {
@@ -99,7 +99,7 @@ def remade(path: str, module: Any, arguments: dict[str, Any], text: str = "") ->
 
 
 def _argument(module: Any, name: str) -> Any:
-    """Return an argument that a layer was made with; for a bias it is whether there is one."""
+    """Return the argument that a layer was made with; for a bias, whether it has one."""
     own = {"bias": "in_proj_bias", "add_bias_kv": "bias_k"}
     name = own.get(name, name) if isinstance(module, nn.MultiheadAttention) else name
     value = getattr(module, name, None)

@@ -1,4 +1,4 @@
-"""What can be done to one tensor, from its shape alone, so that the call that failed takes it."""
+"""Views and conversions of one tensor, generated from its shape, that let the failed call work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Moves = Iterator[tuple[float, Transform]]
 
 
 def moves(clues: Clues) -> Found:
-    """Yield the views, conversions and layers with which the failing call takes an operand."""
+    """Yield changes of one operand with which the failing call works."""
     misfit = clues.misfit
     if misfit.kind == "dtype":
         yield from _conversions(clues)
@@ -38,7 +38,7 @@ def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
             batch = _touches_batch(transform) and clues.misfit.kind in ("size", "rank")
             yield from clues.changed(x, transform, cost, batch)
             if transform.name == "flatten":
-                return  # to flatten less, or to move what is flattened, is not what is meant
+                return  # one that flattens less, or moves dimensions, is not meant
 
 
 def _touches_batch(transform: Transform) -> bool:
@@ -80,7 +80,7 @@ def _views(clues: Clues, x: Tensor) -> Moves:
 
 
 def _may_flatten(clues: Clues, x: Tensor, start: int) -> bool:
-    """Return whether what stands from a dimension on can be features: all of it, but the batch."""
+    """Return whether the dimensions from ``start`` on can be flattened into features."""
     misfit = clues.misfit
     if misfit.kind == "size":
         meant = misfit.dim == x.dim() - 1
@@ -96,7 +96,7 @@ def _widened(clues: Clues, x: Tensor) -> Moves:
     between = misfit.kind == "rank" and clues.input_number(x) is None
     for ndim in range(x.dim() + 1, _most_dims(clues, x) + 1):
         found = list(combinations(range(ndim), x.dim()))
-        # Masks stand at the end, other tensors at the front.
+        # A mask gets new dimensions at the front, any other tensor at the end.
         found.sort(key=lambda at: (at[:1] != (0,), -sum(at) if x.dtype == torch.bool else sum(at)))
         late = 0.0
         for places in found:
@@ -105,9 +105,9 @@ def _widened(clues: Clues, x: Tensor) -> Moves:
                 if leads and x.dim() == 2 and not _is_picture(x):
                     continue  # the rows of a batch are not one sample
                 if clues.channels is None and places != tuple(range(ndim))[-x.dim() :]:
-                    continue  # what the other dimensions are is not known
+                    continue  # the meaning of the other dimensions is not known
             elif places == tuple(range(ndim))[-x.dim() :]:
-                continue  # as it is aligned already
+                continue  # broadcasting aligns the tensors like this already
             view = _indexed(places, ndim)
             cost = 4 + late + (8 if leads and between else 0)
             late += 0.1
@@ -124,7 +124,7 @@ def _most_dims(clues: Clues, x: Tensor) -> int:
 
 
 def _indexed(places: tuple[int, ...], ndim: int) -> Transform:
-    """Return the view that puts the dimensions at these places, with new ones between."""
+    """Return the view that puts the dimensions at these places, and new ones at the others."""
     items = tuple(FULL if at in places else None for at in range(ndim))
     if ndim == len(places) + 1:
         return Transform("unsqueeze", (items.index(None),))
@@ -139,7 +139,7 @@ def _is_picture(x: Tensor) -> bool:
 
 
 def _ordered(clues: Clues, x: Tensor) -> Moves:
-    """Yield other orders of the dimensions: one that moves, or two that change places."""
+    """Yield other orders of the dimensions: one dimension moved, or two swapped."""
     misfit = clues.misfit
     target = misfit.dim if misfit.kind == "size" else None
     if misfit.kind == "unequal":
@@ -165,7 +165,7 @@ def _without(order: tuple[int, ...], place: int) -> list[int]:
 
 
 def _may_stand(clues: Clues, x: Tensor, source: int, target: int) -> bool:
-    """Return whether a dimension can be the features: width and time are not, nor is the batch."""
+    """Return whether ``source`` may be the features, rather than a width, the time or the batch."""
     own = dims_of(x)[source]
     if source == target or clues.is_side(x, source) or clues.is_batch(x, source):
         return False
@@ -179,7 +179,7 @@ def _may_stand(clues: Clues, x: Tensor, source: int, target: int) -> bool:
 
 
 def _images(clues: Clues, x: Tensor) -> Moves:
-    """Yield the view that makes images of flat rows."""
+    """Yield the views that turn flat rows into images."""
     channels = clues.channels
     if channels is None or x.dim() != 2 or x.shape[1] % channels:
         return
@@ -194,7 +194,7 @@ def _images(clues: Clues, x: Tensor) -> Moves:
 
 
 def _fillings(clues: Clues, x: Tensor) -> Moves:
-    """Yield what gives ``x`` the sizes of a tensor that it meets."""
+    """Yield the padding, crops and projections that give ``x`` the sizes of another operand."""
     noun = clues.misfit.noun
     if noun == "mask" or "attention" in clues.failure.step.op or not origin_of(x).depends:
         return

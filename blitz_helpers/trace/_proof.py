@@ -1,4 +1,4 @@
-"""The search for remedies: what might help is tried, and what goes through is kept."""
+"""The search for remedies: tries each candidate by tracing with it, and keeps those that work."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def remedies_for(
 ) -> list[Remedy]:
     """Return at most three remedies that were tried and work, best first.
 
-    ``attempt`` traces the model with some changes: it returns the trace, the failure that comes
-    then, or ``None`` for an error of another kind.
+    ``attempt`` traces the model with some changes. It returns the trace, or the failure that comes
+    next, or ``None`` for an error of another kind.
     """
     return _Proof(failure, model, given, attempt).remedies()
 
@@ -45,10 +45,11 @@ class _Proof:
         self.failure, self.model, self.given = failure, model, given
         self.attempt = attempt
         self.traces, self.steps = _TRACES, _STEPS
-        self.later: list[tuple[Change, Failure, bool]] = []  # what got further, and failed there
+        # The changes that only moved the failure to a later step, with that failure.
+        self.later: list[tuple[Change, Failure, bool]] = []
 
     def remedies(self) -> list[Remedy]:
-        """Return what works: single changes, and pairs only where no single one does."""
+        """Return the remedies that work: single changes, or pairs if no single change does."""
         found: list[Remedy] = []
         for candidate in candidates(self.failure, self.model):
             if len(found) == _MOST or self.spent:
@@ -69,7 +70,7 @@ class _Proof:
 
     @property
     def spent(self) -> bool:
-        """Whether the search has come to its end."""
+        """Whether the search has used up its traces or its steps."""
         return self.traces <= 0 or self.steps <= 0
 
     def tried(self, changes: Changes, given: Arguments | None = None) -> Result:
@@ -85,7 +86,7 @@ class _Proof:
     def proven(
         self, before: Changes, candidate: Candidate | Sides, batch: bool = False
     ) -> Remedy | None:
-        """Return the remedy that a candidate is, after the change before it."""
+        """Return the remedy that makes the candidate's change after those ``before`` it."""
         change: Change | None
         if isinstance(candidate, Sides):
             change, result = self.sized(before, candidate)
@@ -107,10 +108,10 @@ class _Proof:
     # Sizes of the input
 
     def sized(self, before: Changes, sides: Sides) -> tuple[InputChange | None, Result]:
-        """Return the change to the nearest size that goes through, worded for all that do.
+        """Return the change to the nearest size that works, worded for all sizes that do.
 
-        What is large enough for the layer that failed can be too small for the next: then what that
-        one wants is asked for, too.
+        A size that satisfies the layer that failed may be wrong for a later one. Then the sizes
+        must also satisfy that one.
         """
         results: dict[int, Result] = {}
 
@@ -147,7 +148,7 @@ class _Proof:
 
     @staticmethod
     def felt(result: Callable[[int], Result], size: int) -> str:
-        """Return the range around a size in words, its ends found by trying one after the other."""
+        """Return the range around a size in words, after trying one size after the other."""
         ends = []
         for step in (-1, 1):
             end = size
@@ -159,7 +160,7 @@ class _Proof:
         return f"{low} to {high}" if ended else ""
 
     def narrower(self, sides: Sides, following: Result) -> Sides | None:
-        """Return the sides with what another failure wants of them as well."""
+        """Return the sides that also avoid the failure that followed."""
         if not isinstance(following, Failure):
             return None
         for other in candidates(following, self.model):
@@ -170,11 +171,11 @@ class _Proof:
     # The batch
 
     def keeps_batch(self, changes: Changes, result: ShapeTrace) -> bool:
-        """Return whether one sample more gives one row more: nothing else is the batch."""
+        """Return whether one more sample gives one more row in an output, so the batch is kept."""
         outputs = _shapes(result.output_shape)
         shape = _first_shape(self.given)
         if not shape or not any(outputs):
-            return True  # numbers alone
+            return True  # scalar outputs have no batch
         for axis in (0, 1) if len(shape) > 1 and self.recurrent else (0,):
             size = shape[axis]
             grown = self.tried(changes, _grown(self.given, axis, size))
@@ -182,25 +183,25 @@ class _Proof:
                 if _rows(outputs, _shapes(grown.output_shape), size):
                     return True
             elif grown is not None and grown.misfit.kind in self.fixed:
-                # A model for this batch alone, by a view or a state of fixed sizes.
+                # The model only takes this batch size, because of a view or state of fixed size.
                 return any(one[:1] == (size,) for one in outputs)
         return False
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """The failures that one sample more may come to in a good model."""
+        """The kinds of failure that one more sample may cause in a model that works."""
         alone = len(self.failure.given) < 2  # other inputs may hold the batch elsewhere
         return ("numbers", "batch", "guard") if alone else ("numbers", "batch", "guard", "unequal")
 
     @property
     def recurrent(self) -> bool:
-        """Whether the batch may stand second, as recurrent layers and attention have it."""
+        """Whether the batch may be the second dimension, as in recurrent layers and attention."""
         kinds = nn.RNNBase | nn.MultiheadAttention
         return any(isinstance(m, kinds) and not m.batch_first for m in self.model.modules())
 
 
 def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
-    """Return whether two views of one input would follow each other."""
+    """Return whether the pair would apply two views to one input."""
     second = None if isinstance(candidate, Sides) else candidate.change
     if not isinstance(first, InputChange) or not isinstance(second, InputChange):
         return False
@@ -209,7 +210,7 @@ def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
 
 
 def _run(sizes: list[int], size: int) -> tuple[int, int]:
-    """Return the first and the last of the sizes that follow each other around one of them."""
+    """Return the first and the last of the consecutive sizes around one of them."""
     known = set(sizes)
     low = high = size
     while low - 1 in known:
@@ -220,7 +221,7 @@ def _run(sizes: list[int], size: int) -> tuple[int, int]:
 
 
 def _words(sizes: list[int], low: int, high: int, limit: int) -> str:
-    """Return the sizes in words, ``""`` where one of them stands for itself."""
+    """Return the sizes in words, ``""`` for a single size."""
     if high >= limit:
         return f"at least {low}"
     if low < high:
@@ -230,7 +231,7 @@ def _words(sizes: list[int], low: int, high: int, limit: int) -> str:
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
-    """Return the shapes in a nest of them."""
+    """Return the shapes in nested tuples, lists and dicts."""
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, tuple) and all(isinstance(size, int) for size in output):
@@ -241,7 +242,7 @@ def _shapes(output: Any) -> list[tuple[int, ...]]:
 
 
 def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int) -> bool:
-    """Return whether some dimension of this size is one larger in what comes out after."""
+    """Return whether some dimension of this size is one larger ``after``."""
     for one, other in zip(before, after, strict=False):
         if size == 1 and len(other) == len(one) + 1 and other[0] == 2:
             return True  # a bare `squeeze` dropped the batch of one
@@ -262,7 +263,7 @@ def _first_shape(given: Arguments) -> tuple[int, ...]:
 
 
 def _grown(given: Arguments, axis: int, size: int) -> Arguments:
-    """Return the inputs with one sample more in each that has as many as the first."""
+    """Return the inputs with one more sample in each that has as many as the first."""
 
     def more(tensor: Tensor) -> Tensor:
         if tensor.dim() <= axis or tensor.shape[axis] != size:

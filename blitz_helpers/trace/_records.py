@@ -1,4 +1,4 @@
-"""What a trace found out, and how it shows itself."""
+"""The records of a trace: steps, calls of modules, errors, and the tables that show them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class ShapeStep(NamedTuple):
     Attributes:
         module: dotted path of the module that was running, ``""`` for the root.
         call: which call of that module it was, from 0.
-        op: the operation, by the name that its caller typed.
-        input_shapes: shapes of the tensors that went in, parameters and buffers left out.
+        op: the operation, under the name that its caller typed.
+        input_shapes: shapes of the input tensors, without parameters and buffers.
         output_shape: shape of the output, nested in tuples, lists and dicts as the output is.
         arithmetic: the written-out sums, one for each dimension that the operation computes.
-        num_params: parameters that are used here first.
+        num_params: the parameters that are used here for the first time.
         num_macs: multiply-accumulates, bias additions not counted.
         receptive_field: input elements that one output position sees, one number for each spatial
             dimension; borders, and the statistics of normalisation layers, aside.
         inputs: numbers of the steps that made its inputs, one for each of ``input_shapes``; -1 for
-            the model's own.
-        dtype: dtype of the output, of the first tensor in it; ``None`` for a step that failed.
-        nbytes: bytes that the output takes, a view as if it were none.
+            an input of the model.
+        dtype: dtype of the first tensor in the output; ``None`` for a step that failed.
+        nbytes: bytes of the output, for a view as if it were a copy.
         source: file and line of the call.
 
     >>> from torch import nn
@@ -70,7 +70,7 @@ class ShapeStep(NamedTuple):
 
 
 class ModuleCall(NamedTuple):
-    """One call of a module: its place in the tree, and what happened inside it.
+    """One call of a module: its place in the tree, and the totals of the steps inside it.
 
     ``steps`` is the slice of the trace's steps that ran inside it.
 
@@ -92,7 +92,7 @@ class ModuleCall(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The module's path, and which call of it this is from the second on."""
+        """The path of the module, with the number of the call from the second one on."""
         return (self.module or "(model)") + _again(self)
 
     @property
@@ -190,7 +190,7 @@ _MODULES = Layout(
 
 
 def _branch(record: Sequence[Any], start: int) -> Branch:
-    """Return a call that the tracer wrote down, with its sums; ``start`` is its first step."""
+    """Return a call that the tracer recorded, with its totals; ``start`` is its first step."""
     module, number, kind, depth, shape, inside = record
     items: list[ShapeStep | Branch] = []
     params, macs, stop = 0, 0, start
@@ -227,8 +227,8 @@ class ShapeTrace(Sequence[ShapeStep]):
         num_trainable_params: those of them that require a gradient.
         activation_bytes: bytes of the tensors that the operations made; views and operations in
             place make none.
-        ran_for_real: ``None``, or which operation asked for a value, in which module, in which file
-            and on which line; the table leaves the file out.
+        ran_for_real: ``None``, or the operation that asked for a value, with its module, file and
+            line; the table leaves the file out.
 
     >>> from torch import nn
     >>> from blitz_helpers import trace_shapes
@@ -272,12 +272,12 @@ class ShapeTrace(Sequence[ShapeStep]):
 
     @cached_property
     def _tree(self) -> tuple[ShapeStep | Branch, ...]:
-        """The steps and calls, summed up when first looked at."""
+        """The steps and calls; the totals are computed when first needed."""
         return _branch(("", 0, "", -1, None, self._records), 0).items
 
     @property
     def _inside_model(self) -> tuple[ShapeStep | Branch, ...]:
-        """The steps and calls in the model, whose own call has ended unless the pass failed."""
+        """The steps and calls inside the model's own call, which is missing after a failure."""
         match self._tree:
             case (Branch(call=call, items=items),) if not call.depth:
                 return items
@@ -351,9 +351,9 @@ class ShapeError(RuntimeError):
 
     Attributes:
         trace: every step up to the failure.
-        step: the one that failed; its ``output_shape`` is ``None``.
-        remedies: the changes that were tried and work, best first, at most three.
-        hint: the same in words; empty where none was found.
+        step: the step that failed; its ``output_shape`` is ``None``.
+        remedies: at most three changes that were tried and work, best first.
+        hint: the remedies in words; empty if there are none.
 
     >>> from blitz_helpers import Network, trace_shapes
     >>> try:

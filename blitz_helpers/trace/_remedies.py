@@ -1,4 +1,4 @@
-"""A remedy, as whoever caught a failure meets it. What makes its changes is loaded when it runs."""
+"""A remedy, as users see it. The code that makes its changes is loaded when it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEED = 0
 
 @dataclass(frozen=True, repr=False)
 class Remedy:
-    """One or two changes that were tried and make the forward pass go through.
+    """One or two changes that were tried and make the forward pass work.
 
     >>> import torch
     >>> from blitz_helpers import ShapeError, trace_shapes
@@ -36,7 +36,7 @@ class Remedy:
 
     @property
     def kind(self) -> Literal["input", "layer", "code"]:
-        """What is changed first: an input, a layer, or the code of a forward."""
+        """The kind of the first change: to an input, a layer, or the code of a forward."""
         return self.changes[0].kind  # type: ignore[return-value]  # one of the three
 
     def __str__(self) -> str:
@@ -48,11 +48,11 @@ class Remedy:
     def run(self, model: nn.Module, /, *inputs: Any, **kwargs: Any) -> Any:
         """Return the output of the real forward pass with the changes made.
 
-        It takes what `trace_shapes` took, and leaves everything that it was given as it is: the
-        changes are made on a copy. New weights and inputs come from a fixed seed.
+        It takes the arguments of `trace_shapes`, and changes none of them: the changes are made on
+        a copy of the model. New weights and inputs come from a fixed seed.
 
         Raises:
-            ValueError: another operation stands where the code is to be changed.
+            ValueError: the model runs another operation where its code should be changed.
         """
         from blitz_helpers.trace._changes import Editing, changed_inputs, changed_model, is_shape
 
@@ -71,10 +71,10 @@ class Remedy:
 
 
 def _own(value: Any) -> Any:
-    """Return a copy of an input, so that nobody writes into what was given."""
+    """Return a copy of an input, so that the model cannot write to the original."""
     if isinstance(value, Tensor):
         return value.detach().clone().requires_grad_(value.requires_grad)
     try:
         return copy.deepcopy(value)
-    except Exception:  # what cannot be copied is handed on
+    except Exception:  # it cannot be copied
         return value

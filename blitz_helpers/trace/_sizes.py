@@ -1,4 +1,4 @@
-"""Inputs of other sizes: found by the size formulas, or among the sizes of what they meet."""
+"""Inputs of other sizes, found by the size formulas or among the sizes of the other operands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDES, FEATURES, MEETING, GUESSES = 10, 11, 16, 70
 
 
 def input_sizes(clues: Clues, doubtful: bool) -> Found:
-    """Yield the inputs of other sizes with which the failing call might pass."""
+    """Yield inputs of other sizes with which the failing call might work."""
     misfit, x, dim = clues.misfit, clues.misfit.tensor, clues.misfit.dim
     wants = misfit.wants
     if misfit.kind == "guard":
@@ -47,7 +47,7 @@ def input_sizes(clues: Clues, doubtful: bool) -> Found:
 
 
 def _guesses(clues: Clues) -> Found:
-    """Yield the sides that images often have, for code whose steps are not seen."""
+    """Yield common sides of images, for scripted or exported code, whose steps are not traced."""
     shape = clues.shape_of(0)
     if len(shape) < 3 or clues.failure.given[0].argument is None:
         return
@@ -58,7 +58,7 @@ def _guesses(clues: Clues) -> Found:
 
 
 def _features(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
-    """Yield an input with the features or channels that are wanted."""
+    """Yield an input with the number of features or channels that is wanted."""
     own = dims_of(x)[dim]
     if own.input is None or own.input[1] == 0:
         return
@@ -87,7 +87,7 @@ def _exported(clues: Clues) -> Found:
 
 
 def _shorter(clues: Clues) -> Found:
-    """Yield an input that is no longer than the table of its positions."""
+    """Yield an input that is not longer than the table of positions."""
     rows, length = clues.misfit.wants, clues.misfit.got + 1
     for number, given in enumerate(clues.failure.given):
         for axis, size in enumerate(given.shape):
@@ -97,7 +97,7 @@ def _shorter(clues: Clues) -> Found:
 
 
 def _level(clues: Clues) -> Found:
-    """Yield inputs for which two tensors become equal in the sides that differ."""
+    """Yield input sizes that make two tensors equal in the dimensions where they differ."""
     pairs = combinations(() if clues.misfit.noun else clues.misfit.others, 2)
     x, y = next(((x, y) for x, y in pairs if x.shape != y.shape), (None, None))
     if x is None or y is None:
@@ -108,7 +108,7 @@ def _level(clues: Clues) -> Found:
     fixed = {(t.dim() - d, t.shape[d]) for t, d in places if not _input_axes(_sized(clues, t, d))}
     known = origin_of(x).depends and origin_of(y).depends
     if known and not any(_is_computed(dims_of(t)[d]) for t, d in moving):
-        return  # two inputs: each is as good as the other
+        return  # both are inputs, and neither of them is the wrong one
 
     def agree(sizes: list[int]) -> bool:
         found = {(t.dim() - d, size) for (t, d), size in zip(moving, sizes, strict=True)}
@@ -118,9 +118,9 @@ def _level(clues: Clues) -> Found:
 
 
 def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
-    """Return which dimensions, counted from the end, keep two tensors from meeting.
+    """Return the dimensions, counted from the end, in which two tensors do not fit together.
 
-    Those that are ``joined`` along a dimension differ there alone; others broadcast.
+    Tensors that are ``joined`` along a dimension may differ in it; others are broadcast.
     """
     found = []
     for at in range(1, 1 + min(x.dim(), y.dim())):
@@ -131,7 +131,7 @@ def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
 
 
 def _met(clues: Clues, doubtful: bool) -> Found:
-    """Yield an input with the sizes of what it meets."""
+    """Yield an input with sizes of the tensors that it is combined with."""
     misfit = clues.misfit
     for x in clues.operands:
         number = clues.input_number(x)
@@ -151,7 +151,7 @@ def _met(clues: Clues, doubtful: bool) -> Found:
 
 
 def _met_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
-    """Yield the axes of ``x`` that would have to have another size, and which."""
+    """Yield axes of ``x`` with the sizes that they would need."""
     misfit = clues.misfit
     others = [one for one in clues.failure.tensors if one is not x]
     if misfit.kind == "unequal" and not misfit.noun:
@@ -170,7 +170,7 @@ def _met_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
 
 
 def _accepted_sizes(clues: Clues, x: Tensor, options: Sequence[Collection[int]]) -> Iterator[Sizes]:
-    """Yield the fewest sizes of ``x`` to change so that the call takes it."""
+    """Yield the smallest sets of new sizes for ``x`` with which the call works."""
     for count in (1, 2, 3):
         found = []
         for axes in combinations(range(x.dim()), count):
@@ -187,7 +187,7 @@ def _accepted_sizes(clues: Clues, x: Tensor, options: Sequence[Collection[int]])
 
 
 def _sides(clues: Clues, places: Sequence[Place], fits: Callable[[list[int]], bool]) -> Found:
-    """Yield the input sides that give the dimensions at these places sizes that fit."""
+    """Yield the input sides for which the sizes at ``places`` satisfy ``fits``."""
     owns = [(x.shape[dim], _sized(clues, x, dim)) for x, dim in places]
     used = {axis for _, own in owns for axis in _input_axes(own)}
     numbers = {number for number, _ in used}
@@ -203,7 +203,7 @@ def _sides(clues: Clues, places: Sequence[Place], fits: Callable[[list[int]], bo
 
     def fits_side(side: int) -> bool:
         if 8 * side < given.shape[every[0]]:
-            return False  # a size for which hardly anything is left
+            return False  # nobody means to shrink an image that far
         try:
             return fits([_size_for(size, own, side, every) for size, own in owns])
         except ValueError:
@@ -233,7 +233,7 @@ def _along(
 def _all_sides(
     clues: Clues, shape: tuple[int, ...], axes: set[int], places: Sequence[Place]
 ) -> tuple[int, ...]:
-    """Return all spatial axes of an image of which some are known."""
+    """Return all spatial axes of an image, given some of its ``axes``."""
     if len(shape) > 3:
         return tuple(range(2, len(shape)))
     if len(shape) == 3 and clues.failure.step.op.endswith("2d"):
@@ -243,7 +243,7 @@ def _all_sides(
 
 
 def _sized(clues: Clues, x: Tensor, dim: int) -> Dim:
-    """Return where a dimension comes from, an axis of an input that kept its size as such."""
+    """Return where a dimension comes from; an input axis that kept its size counts as spatial."""
 
     def known(size: int, own: Dim) -> Dim:
         parts = tuple([(one, known(one, part)) for one, part in own.parts])
@@ -259,14 +259,14 @@ def _sized(clues: Clues, x: Tensor, dim: int) -> Dim:
 
 
 def _input_axes(dim: Dim) -> set[tuple[int, int]]:
-    """Return the axes of inputs that decide the size of a dimension."""
+    """Return the input axes that determine the size of a dimension, as (input, axis)."""
     if dim.input is not None and dim.axis is not None:
         return {dim.input}
     return {axis for _, part in (*dim.parts, *dim.summed) for axis in _input_axes(part)}
 
 
 def _is_computed(dim: Dim) -> bool:
-    """Return whether the size of a dimension is more than that of an axis of an input."""
+    """Return whether the size of a dimension was computed, not just taken over from an input."""
     return bool(dim.parts or dim.summed) or (dim.axis is not None and dim.axis.chain is not None)
 
 

@@ -1,4 +1,4 @@
-"""What a remedy does to one tensor, as data: it can be applied, worded and pickled."""
+"""An operation of a remedy on one tensor, as data: it can be applied, worded and pickled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Transform:
         return getattr(tensor, self.name)(*self.args)  # type: ignore[no-any-return]  # tensor methods
 
     def text(self, name: str = "x") -> str:
-        """Return the operation as its user types it, on a tensor called ``name``."""
+        """Return the operation as one types it, on a tensor called ``name``."""
         args = ", ".join(map(str, self.args))
         match self.name:
             case "index":
@@ -76,7 +76,7 @@ def _interpolate(tensor: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return new weights from a fixed seed, or none where ``like`` has no data."""
+    """Return new weights from a fixed seed, without data if ``like`` has none."""
     if like.is_meta:
         return torch.empty(shape, dtype=like.dtype, device="meta")
     generator = torch.Generator().manual_seed(_SEED)
@@ -87,7 +87,7 @@ def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _sized(tensor: Tensor, *sizes: tuple[int, int]) -> Tensor:
-    """Return a tensor of other sizes along some axes: the old values, and new ones beside them."""
+    """Return a tensor with other sizes along some axes: the old values, then new ones."""
     shape = list(tensor.shape)
     for axis, size in sizes:
         shape[axis] = size

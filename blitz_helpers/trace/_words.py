@@ -1,4 +1,4 @@
-"""The message of a failure: what got what, what it wants, and what to change."""
+"""The message of a failure: which step failed, what it got and wants, and what to change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blitz_helpers.trace._records import ShapeStep, shape_text
 
 
 def message(failure: Failure, hint: str) -> str:
-    """Return the whole message: what failed, and what to change or where the numbers come from."""
+    """Return the whole message: what failed, then the remedies or where the numbers come from."""
     first = _what(failure)
     return f"{first}. {hint}" if hint else f"{first}.{_whence(failure)} {_page(failure)}"
 
@@ -26,7 +26,7 @@ def hint_of(remedies: Sequence[Any]) -> str:
 
 
 def _what(failure: Failure) -> str:
-    """Return which step got what, and what it wants."""
+    """Return which step failed, what it got, and what it wants."""
     misfit = failure.misfit
     text = str(misfit)
     product = _product(misfit)
@@ -42,7 +42,7 @@ def _what(failure: Failure) -> str:
 
 
 def _product(misfit: Misfit) -> tuple[str, str] | None:
-    """Return the factors of the size and of the one wanted, where a view multiplied them."""
+    """Return the factors of both sizes as text, if a view multiplied several dimensions."""
     x, dim = misfit.tensor, misfit.dim
     if misfit.kind != "size" or x is None or dim is None:
         return None
@@ -81,7 +81,7 @@ def mixing_view(failure: Failure, x: Tensor) -> ShapeStep | None:
 
 
 def _whence(failure: Failure) -> str:
-    """Return a sentence for each number of the misfit whose past is known."""
+    """Return a sentence that says where the numbers of the misfit come from, as far as known."""
     misfit = failure.misfit
     said = []
     tensors = [misfit.tensor] if misfit.tensor is not None else list(misfit.others[:2])

@@ -29,7 +29,7 @@ each_keeper = pytest.mark.parametrize("name", [kind.__name__ for kind in KEEPERS
 @pytest.fixture(autouse=True)
 def nothing_is_kept():
     yield
-    assert not _guard._kept
+    assert not _guard._guards
 
 
 @pytest.fixture(autouse=True, scope="module")

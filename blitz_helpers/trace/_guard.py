@@ -17,9 +17,9 @@ from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace._places import Place, Values
 from blitz_helpers.trace._search import search
 
-# What traces keep at the moment. Those that overlap share it: the second would otherwise keep what
-# the first has left somewhere, and put that back last.
-_kept: dict[object, Place] = {}
+# Of the traces at work. Those that overlap share what they keep: the second would otherwise keep
+# what the first has left somewhere, and put that back last.
+_guards: list[StateGuard] = []
 _lock = threading.RLock()
 
 
@@ -27,8 +27,9 @@ class StateGuard:
     """What a model, its code and its inputs hold, to be put back by `restore`."""
 
     def __init__(self, modules: Iterable[nn.Module], given: Iterable[Any]) -> None:
-        self._mine: list[object] = []  # keys of what is kept
+        self._places: dict[object, Place] = {}
         with _lock, no_torch_function():
+            _guards.append(self)
             try:
                 search(modules, given, self._keep)
             except BaseException:
@@ -37,12 +38,13 @@ class StateGuard:
 
     def _keep(self, kind: type[Place], owner: Any, *names: tuple[str, ...]) -> Place:
         key = (kind, id(owner), *names)
-        place = _kept.get(key)
-        if place is None:
-            place = _kept[key] = kind(owner, *names)
-        if id(self) not in place.users:
-            self._mine.append(key)
-            place.users.add(id(self))
+        for guard in _guards:
+            if key in guard._places:
+                place = guard._places[key]
+                break
+        else:
+            place = kind(owner, *names)
+        self._places[key] = place
         return place
 
     def protect(self, tensor: Tensor) -> None:
@@ -51,21 +53,19 @@ class StateGuard:
             self._keep(Values, tensor)
 
     def restore(self) -> None:
-        """Put back what no other trace uses. Where Ctrl-C stopped it, a second call goes on."""
+        """Put back what no other trace uses. Where Ctrl-C stopped it, a second call does it."""
         refused: Exception | None = None
         with _lock, no_torch_function():
-            while self._mine:
-                key = self._mine[-1]
-                place = _kept.get(key)
-                if place is not None:
-                    place.users.discard(id(self))
-                    if not place.users:
-                        try:
-                            place.put_back()
-                        except Exception as error:  # whatever a user's class raises
-                            refused = error
-                        _kept.pop(key, None)
-                self._mine.pop()
+            others = {key for guard in _guards if guard is not self for key in guard._places}
+            for key, place in reversed(self._places.items()):
+                if key not in others:
+                    try:
+                        place.put_back()
+                    except Exception as error:  # whatever a user's class raises: the rest goes on
+                        refused = error
+            self._places.clear()
+            if self in _guards:
+                _guards.remove(self)
         if refused is not None:
             raise refused
 

@@ -20,11 +20,10 @@ MISSING = object()  # stands for what a name means that is not set
 class Place:
     """An object and what it held. Traces that run at the same time share it."""
 
-    __slots__ = ("held", "owner", "users")
+    __slots__ = ("held", "owner")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
-        self.users: set[int] = set()
         self.held: Any = self.read()
 
     def read(self) -> Any:
@@ -68,6 +67,11 @@ class Mapping(Place):
 
 def _base_of(mapping: Any) -> Any:
     return OrderedDict if isinstance(mapping, OrderedDict) else dict
+
+
+def _unchanged(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    # A name that came in place of another one stands last.
+    return _same(now.values(), before.values()) and next(reversed(now)) is next(reversed(before))
 
 
 def refill(mapping: Any, before: dict[Any, Any]) -> None:
@@ -281,9 +285,7 @@ class Module(Place):
                 if id(store) not in filled:
                     store.clear()
         for now, before in self.held:
-            # A name that came for another one stands last.
-            renamed = next(reversed(now), None) is not next(reversed(before), None)
-            if renamed or not _same(now.values(), before.values()):
+            if (now or before) and not _unchanged(now, before):
                 refill(now, before)
         for tensor, requires_grad, grad in self.flags:
             if tensor.requires_grad != requires_grad:

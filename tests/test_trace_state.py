@@ -20,7 +20,7 @@ from state_zoo import KEEPERS, SHAPE
 from torch import nn
 
 from blitz_helpers import trace_shapes
-from blitz_helpers.trace import _engine, _guard
+from blitz_helpers.trace import _answers, _guard
 
 ZOO = Path(__file__).with_name("state_zoo.py")
 each_keeper = pytest.mark.parametrize("name", [kind.__name__ for kind in KEEPERS])
@@ -112,17 +112,18 @@ def test_four_threads_at_once_leave_nothing(name, shared):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
 def test_a_trace_that_is_stopped_at_any_operation_leaves_nothing(name, kind, monkeypatch):
     model = build(name)
-    answer = _engine._Tracer.answer
+    answers = {kind: kind.answer for kind in (_answers.Answers, _answers.RealAnswers)}
     stop_at, seen = 0, 0
 
-    def stopping(*args):
+    def stopping(self, *args):
         nonlocal seen
         seen += 1
         if seen == stop_at:
             raise kind
-        return answer(*args)
+        return answers[type(self)](self, *args)
 
-    monkeypatch.setattr(_engine._Tracer, "answer", stopping)
+    for one in answers:
+        monkeypatch.setattr(one, "answer", stopping)
     stopped = True
     while stopped:
         stop_at, seen = stop_at + 1, 0

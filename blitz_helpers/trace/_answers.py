@@ -1,47 +1,23 @@
-"""What an operation gives, on tensors without data where there are no values."""
+"""What a forward pass is given, and what its operations give: without data, or for real."""
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blitz_helpers._torch import parse_to
-from blitz_helpers.trace._callers import calling_line
-from blitz_helpers.trace._field import (
-    Origin,
-    input_origin,
-    known_origin,
-    set_origin,
-)
-from blitz_helpers.trace._guard import StateGuard
-from blitz_helpers.trace._layout import META, without_data
-from blitz_helpers.trace._nests import mapped, shape_of
-from blitz_helpers.trace._op import Op, vmapped
-from blitz_helpers.trace._operations import (
-    name_of,
-)
-from blitz_helpers.trace._standins import (
-    has_values,
-    is_strided,
-    stripped,
-)
-from blitz_helpers.trace._survivors import note_made
-
-if TYPE_CHECKING:
-    pass
-
-
-from collections.abc import Sequence
-from math import prod
-from typing import TYPE_CHECKING
-
-from torch.overrides import TorchFunctionMode
-
 from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
-from blitz_helpers.trace._layout import new
+from blitz_helpers.trace._field import Origin, known_origin, set_origin
+from blitz_helpers.trace._guard import StateGuard
+from blitz_helpers.trace._layout import META, new, without_data
+from blitz_helpers.trace._modules import script_without_data
+from blitz_helpers.trace._nests import mapped
+from blitz_helpers.trace._op import Op, vmapped
 from blitz_helpers.trace._operations import (
     FACTORIES,
     LIKE,
@@ -53,100 +29,57 @@ from blitz_helpers.trace._operations import (
 from blitz_helpers.trace._standins import (
     SMALL_INTEGERS,
     SMALL_NUMBERS,
+    NoValuesError,
+    has_values,
     is_stale,
+    is_strided,
+    stripped,
 )
 
-if TYPE_CHECKING:
-    pass
-
-
-class NeedsValues(BaseException):
-    """The forward pass asked for a value. Not an `Exception`, so that no model catches it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_SEED = 0
+# Operations between tensors on several devices that torch allows.
+_ACROSS_DEVICES = {"getitem", "setitem", "to", "copy_", "type_as", "index_put_", "where"}
+# How an operation is answered, where it is not one of the many that compute.
+_SPECIAL = {
+    **dict.fromkeys(FACTORIES, "factory"),
+    **dict.fromkeys(LIKE, "like"),
+    **dict.fromkeys(MOVES, "move"),
+    **dict.fromkeys(VALUE_QUESTIONS, "values"),
+    SET_DATA: "set data",
+}
 
 
 class WrongDeviceError(ValueError):
     """Tensors on several devices meet."""
 
 
-# Operations between tensors on several devices that torch allows.
-_ACROSS_DEVICES = {"getitem", "setitem", "to", "copy_", "type_as", "index_put_", "where"}
+class Answers:
+    """Answers operations on tensors without data. Small values are kept, and computed with."""
 
+    def __init__(self, device: torch.device, state: StateGuard) -> None:
+        self.device = device
+        self.state = state
+        self.for_real = False
+        self.initializes = False  # a lazy module: its new parameters have data
 
-class Answers(TorchFunctionMode):
-    """Stands in for inputs, and answers operations; what runs where, its subclass knows."""
-
-    ran_for_real: str | None
-    state: StateGuard
-    device: torch.device
-    muted: bool
-    running: list[tuple[str, int, nn.Module | None]]
-    given: list[tuple[int | str | None, tuple[int, ...], torch.dtype]]
-    argument: int | str | None
-    generator: torch.Generator | None
-    stand_ins: dict[int, Tensor]
-
-    # Inputs
-
-    def taken(self, argument: int | str, value: Any) -> Any:
-        """Return what stands for one argument of the model."""
-        self.argument = argument
-        if isinstance(argument, int) and _is_shape(value):
-            return self.stand_in(value)
-        if not isinstance(value, Tensor):
-            self.argument = None  # the tensors inside cannot be told apart by it
-            return mapped(self.input, value)
-        return self.input(value)
-
-    def arrived(self, tensor: Tensor, device: torch.device) -> None:
-        """Write down that a tensor is an input."""
-        set_origin(tensor, input_origin(device, tensor.dim(), len(self.given)))
-        tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
-        note_made((tensor,))
-        self.given.append((self.argument, shape_of(tensor), tensor.dtype))
-
-    def stand_in(self, shape: tuple[int, ...]) -> Tensor:
+    def of_shape(self, shape: tuple[int, ...]) -> Tensor:
         """Return the float32 tensor that a shape stands for."""
-        shape = tuple(map(int, shape))
-        if self.ran_for_real:
-            tensor = torch.randn(shape, generator=self.generator).to(self.device)
-        else:
-            tensor = torch.empty(shape, dtype=torch.float32, device=META)
-        self.arrived(tensor, self.device)
-        return tensor
+        return torch.empty(shape, dtype=torch.float32, device=META)
 
-    def input(self, tensor: Tensor) -> Tensor:
-        """Return what stands for an input tensor, so that the input itself is never written to."""
-        if id(tensor) in self.stand_ins:  # it was passed twice
-            return self.stand_ins[id(tensor)]
-        if self.ran_for_real:
-            if tensor.is_meta:
-                raise ValueError(
-                    f"{self.ran_for_real}, and an input on the meta device has no values."
-                )
-            copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-        elif not is_strided(tensor):
+    def instead_of(self, tensor: Tensor) -> Tensor:
+        """Return what the model is given for an input, so that the input is never written to."""
+        if not is_strided(tensor):
             kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-            raise NeedsValues(f"a {kind} input has part of its shape among its values")
-        elif tensor.dtype.is_floating_point or tensor.dtype.is_complex or not has_values(tensor):
-            copy = without_data(tensor)
-        else:
-            copy = tensor.clone()
-        self.arrived(copy, tensor.device)
-        self.stand_ins[id(tensor)] = copy
-        return copy
+            raise NoValuesError(f"a {kind} input has part of its shape among its values")
+        if tensor.dtype.is_floating_point or tensor.dtype.is_complex or not has_values(tensor):
+            return without_data(tensor)
+        return tensor.clone()
 
-    # Operations
-
-    def device_of(self, tensor: Tensor) -> torch.device:
-        """Return the device that the tensor, or what it stands for, is on."""
-        origin = known_origin(tensor)
-        if origin is not None:
-            return origin.device
-        return self.device if tensor.is_meta else tensor.device
+    def run_script(self, module: Any, args: tuple[Any, ...]) -> Any:
+        """Return what a scripted module gives."""
+        with torch.no_grad():
+            twin = script_without_data(module._c)
+            return twin._get_method("forward")(*mapped(stripped, args))
 
     def answer(
         self,
@@ -157,40 +90,40 @@ class Answers(TorchFunctionMode):
         kwargs: dict[str, Any],
         tensors: list[Tensor],
     ) -> Any:
-        """Return what the operation gives, without data where there is none."""
-        target = _written_to(name, args, kwargs, tensors)
-        theirs = None if target is None else _not_ours(target)
-        if self.ran_for_real:
-            if theirs is not None:
-                self.state.protect(theirs)
-            return func(*args, **kwargs)
-        if func in VALUE_QUESTIONS:
+        """Return what the operation gives, without data where there is none.
+
+        Raises:
+            NoValuesError: it asks for a value.
+        """
+        special = _SPECIAL.get(func)
+        if special == "values":
             if all(map(has_values, tensors)) or not any(t.is_meta or is_stale(t) for t in tensors):
                 return func(*args, **kwargs)
-            raise self.needs_values(name)
-        if target is not None and theirs is not None:
-            if func == SET_DATA:
+            raise NoValuesError
+        target = written_to(name, kwargs, tensors)
+        if target is not None and (theirs := not_ours(target)) is not None:
+            if special == "set data":
                 self.state.protect(target)
                 return func(*args, **kwargs)
             if not has_values(target):
                 return target  # a parameter, a buffer: its values play no part
             self.state.protect(theirs)
-        if func in MOVES:
+        if special == "move":
             return self.move(func, args, kwargs)
         if call is not None:
             call.check()
-        in_place = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
-        if tensors and not tensors[0].is_meta and not in_place and all(map(has_values, tensors)):
-            return self.compute(func, args, kwargs)
-        if not tensors and func in FACTORIES:
+        shortens = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
+        if tensors and not tensors[0].is_meta and not shortens and all(map(has_values, tensors)):
+            return _computed(func, args, kwargs)
+        if special == "factory" and not tensors:
             return self.make(func, args, kwargs)
         if target is not None and not target.is_meta:
             target._blitz_stale = True  # type: ignore[attr-defined]  # its values are lost now
-            self.on_meta(func, args, kwargs)
+            _on_meta(func, args, kwargs)
             return target
-        in_place = name.partition(".")[0].endswith("_")
         if call is not None and "out" not in kwargs:
-            if not in_place and len(tensors) > 1 and name not in _ACROSS_DEVICES:
+            in_place = ends_in_place(name)
+            if len(tensors) > 1 and not in_place and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
             output = call.output()
             if in_place:
@@ -198,27 +131,32 @@ class Answers(TorchFunctionMode):
                     return target
             elif output is not NotImplemented:
                 return output
-        if func in LIKE:
-            return (
-                without_data(tensors[0])
-                if not kwargs.get("dtype")
-                else new(tensors[0].shape, kwargs["dtype"])
-            )
-        return self.on_meta(func, args, kwargs)
+        if special == "like":
+            dtype = kwargs.get("dtype")
+            return new(tensors[0].shape, dtype) if dtype else without_data(tensors[0])
+        return _on_meta(func, args, kwargs)
 
-    def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Compute what small values give."""
-        if kwargs.get("generator") is not None:
-            kwargs = {**kwargs, "generator": None}
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+    def device_of(self, tensor: Tensor) -> torch.device:
+        """Return the device that the tensor, or what it stands for, is on."""
+        origin = known_origin(tensor)
+        if origin is not None:
+            return origin.device
+        return self.device if tensor.is_meta else tensor.device
+
+    def check_devices(self, name: str, tensors: list[Tensor]) -> None:
+        """Refuse tensors on several devices, as torch does."""
+        device = self.device_of(tensors[0])
+        for tensor in tensors:
+            if tensor.dim() and self.device_of(tensor) != device:
+                raise WrongDeviceError(
+                    f"an input is on {device}, but the other, or the weight, "
+                    f"is on {self.device_of(tensor)}. Move it with .to({str(device)!r})."
+                )
 
     def make(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Return a new tensor: with values if it is small."""
-        if self.muted:
-            return func(*args, **kwargs)  # a lazy module's parameters
+        if self.initializes:
+            return func(*args, **kwargs)
         device = kwargs.get("device")
         device = None if device is None else torch.device(device)
         if func in SIZED_FACTORIES:
@@ -233,7 +171,7 @@ class Answers(TorchFunctionMode):
                 return output
         if device is not None and device.type == "meta":
             kwargs = {**kwargs, "device": "cpu"}
-        output = self.compute(func, args, kwargs)
+        output = _computed(func, args, kwargs)
         if isinstance(output, Tensor):
             actual = device or output.device
             if not has_values(output):
@@ -264,62 +202,92 @@ class Answers(TorchFunctionMode):
         set_origin(output, (known_origin(tensor) or Origin(device))._replace(device=wanted))
         return output
 
-    def check_devices(self, name: str, tensors: list[Tensor]) -> None:
-        """Refuse tensors on several devices, as torch does."""
-        device = self.device_of(tensors[0])
-        for tensor in tensors:
-            if tensor.dim() and self.device_of(tensor) != device:
-                module = self.running[-1][0] or "the model"
-                raise WrongDeviceError(
-                    f"{name} in {module}: an input is on {device}, but the other, or the weight, "
-                    f"is on {self.device_of(tensor)}. Move it with .to({str(self.device)!r})."
-                )
 
-    def on_meta(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Ask torch's own kernel for tensors without data."""
+class RealAnswers(Answers):
+    """Lets the operations compute, and keeps what they write to."""
 
-        def strip_unless_values(tensor: Tensor) -> Tensor:
-            keeps_values = has_values(tensor) and not tensor.dtype.is_floating_point
-            return tensor if keeps_values else stripped(tensor)
+    def __init__(self, device: torch.device, state: StateGuard, reason: str) -> None:
+        super().__init__(device, state)
+        self.for_real = True
+        self.reason = reason
+        self.generator = torch.Generator().manual_seed(_SEED)
 
-        try:
-            with torch.no_grad():
-                return func(
-                    *mapped(strip_unless_values, args),
-                    **mapped(strip_unless_values, _on_meta_device(kwargs)),
-                )
-        except (NotImplementedError, RuntimeError) as first:
-            try:
-                with torch.no_grad():
-                    return func(
-                        *mapped(stripped, args), **mapped(stripped, _on_meta_device(kwargs))
-                    )
-            except NotImplementedError:
-                raise self.needs_values(name_of(func)) from first
+    def of_shape(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.device)
 
-    def needs_values(self, name: str) -> NeedsValues:
-        """Return what says which operation asked for a value, in which module, on which line."""
-        path = self.running[-1][0]
-        where = f"module {path!r}" if path else "the model"
-        return NeedsValues(f"{name} asks for a value in {where} at {calling_line()}")
+    def instead_of(self, tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            raise ValueError(f"{self.reason}, and an input on the meta device has no values.")
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+    def run_script(self, module: Any, args: tuple[Any, ...]) -> Any:
+        return module._c._get_method("forward")(*args)
+
+    def answer(
+        self,
+        func: Any,
+        name: str,
+        call: Op | None,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+    ) -> Any:
+        target = written_to(name, kwargs, tensors)
+        if target is not None and (theirs := not_ours(target)) is not None:
+            self.state.protect(theirs)
+        return func(*args, **kwargs)
 
 
-def _not_ours(tensor: Tensor) -> Tensor | None:
+def not_ours(tensor: Tensor) -> Tensor | None:
     """Return the tensor whose memory this one shows, unless the trace made it."""
     owner = tensor if tensor._base is None else tensor._base
     return owner if known_origin(owner) is None else None
 
 
-def _written_to(
-    name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]
-) -> Tensor | None:
+def written_to(name: str, kwargs: dict[str, Any], tensors: list[Tensor]) -> Tensor | None:
     """Return the tensor that the operation writes to, if it does."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]  # type: ignore[no-any-return]  # it is a tensor
-    name = name.partition(".")[0]  # of "add_.Tensor", as exported programs spell it
-    if name[-1] == "_" or name in ("setitem", "set") or kwargs.get("inplace"):
-        return tensors[0] if tensors else None
+    if kwargs:
+        if isinstance(kwargs.get("out"), Tensor):
+            return kwargs["out"]  # type: ignore[no-any-return]  # it is a tensor
+        if kwargs.get("inplace"):
+            return tensors[0] if tensors else None
+    if tensors and (name in ("setitem", "set") or ends_in_place(name)):
+        return tensors[0]
     return None
+
+
+@lru_cache(maxsize=1024)
+def ends_in_place(name: str) -> bool:
+    """Whether an operation works in place by its name: `add_`, or `add_.Tensor` in a program."""
+    return name.partition(".")[0].endswith("_")
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what small values give."""
+    if kwargs.get("generator") is not None:
+        kwargs = {**kwargs, "generator": None}
+    with torch.no_grad():
+        return func(*args, **kwargs)
+
+
+def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Ask torch's own kernel for tensors without data, first with the integers as they are."""
+    if "device" in kwargs:
+        kwargs = {**kwargs, "device": META}
+    try:
+        with torch.no_grad():
+            return func(*mapped(_without_floats, args), **mapped(_without_floats, kwargs))
+    except (NotImplementedError, RuntimeError) as first:
+        try:
+            with torch.no_grad():
+                return func(*mapped(stripped, args), **mapped(stripped, kwargs))
+        except NotImplementedError:
+            raise NoValuesError from first
+
+
+def _without_floats(tensor: Tensor) -> Tensor:
+    keeps_values = has_values(tensor) and not tensor.dtype.is_floating_point
+    return tensor if keeps_values else stripped(tensor)
 
 
 def _alike(tensor: Tensor, output: Any) -> bool:
@@ -330,13 +298,3 @@ def _alike(tensor: Tensor, output: Any) -> bool:
         and output.shape == tensor.shape
         and output.stride() == tensor.stride()
     )
-
-
-def _on_meta_device(kwargs: dict[str, Any]) -> dict[str, Any]:
-    if "device" in kwargs:
-        return {**kwargs, "device": META}
-    return kwargs
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)

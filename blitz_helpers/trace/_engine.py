@@ -1,8 +1,7 @@
-"""The forward pass on tensors without data, each operation seen as its caller typed it."""
+"""The forward pass, each operation seen as its caller typed it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from threading import get_ident
@@ -10,39 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
 from blitz_helpers._torch import no_torch_function
-from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
+from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
-from blitz_helpers.trace._field import (
-    Origin,
-    guessed,
-    known_origin,
-    origin_of,
-    set_origin,
-)
+from blitz_helpers.trace._field import Origin, guessed, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard
-from blitz_helpers.trace._modules import (
-    prepare,
-    script_without_data,
-    tensors_of,
-    tracing,
-)
-from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
+from blitz_helpers.trace._inputs import Inputs
+from blitz_helpers.trace._modules import prepare, tensors_of, tracing
+from blitz_helpers.trace._nests import shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
-from blitz_helpers.trace._operations import (
-    DEVICE,
-    IS_META,
-    PLAIN_QUESTIONS,
-    name_of,
-)
+from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
-from blitz_helpers.trace._standins import (
-    NoStridesError,
-    is_strided,
-    stripped,
-)
+from blitz_helpers.trace._standins import NoValuesError, is_strided
 from blitz_helpers.trace._survivors import note_made
 from blitz_helpers.trace._unstrided import macs_of, made_by_torch_nested, nbytes_of
 
@@ -50,9 +31,13 @@ if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
     from blitz_helpers.trace._failures import Failure
 
-from blitz_helpers.trace._answers import Answers, NeedsValues, WrongDeviceError
 
-_SEED = 0
+class NeedsValues(BaseException):
+    """The forward pass asked for a value. Not an `Exception`, so that no model catches it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class FailedError(ShapeError):
@@ -74,15 +59,19 @@ def forward(
     outer = tracing.tracer
     try:
         tracer = tracing.tracer = _Tracer(modules, state, ran_for_real)
-        tracer.edit(changes)
-        own_inputs = tuple(tracer.taken(place, value) for place, value in enumerate(inputs))
-        own_kwargs = {name: tracer.taken(name, value) for name, value in kwargs.items()}
+        try:
+            args = [tracer.inputs.taken(place, value) for place, value in enumerate(inputs)]
+            named = {name: tracer.inputs.taken(name, value) for name, value in kwargs.items()}
+        except NoValuesError as error:
+            raise NeedsValues(str(error)) from error
+        if changes:
+            tracer.edit(changes)
         if ran_for_real:
             tracer.lay_values_aside()
         for module in modules:
             prepare(module)
         with follow_modules(tracer), tracer, tracer.editing or nullcontext():
-            output = model(*own_inputs, **own_kwargs)
+            output = model(*args, **named)
         return tracer.trace(shape_of(output))
     except ShapeError:
         raise
@@ -90,13 +79,7 @@ def forward(
         if not ran_for_real and made_by_torch_nested(error):
             where = line_of(error)
             raise NeedsValues(f"a nested tensor asks for values in the model at {where}") from error
-        failed = _layer_error(error)
-        if failed:
-            layer, args, tensors = failed
-            call = (modules.get(layer, ""), max(tracer.calls_of.get(layer, 1) - 1, 0), layer)
-            tracer.running.append(call)  # it was left on the error
-            name = type(layer).__name__
-            raise tracer.shape_error(name, args, {}, tensors, error, False) from error
+        tracer.layer_refused(error)
         error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
         raise
     finally:
@@ -108,8 +91,8 @@ def forward(
             raise
 
 
-class _Tracer(Answers):
-    """Answers the operations of one forward pass, and writes each down."""
+class _Tracer(TorchFunctionMode):
+    """Sees the operations of one forward pass, and writes each down."""
 
     def __init__(
         self, modules: dict[nn.Module, str], state: StateGuard, ran_for_real: str | None
@@ -120,11 +103,14 @@ class _Tracer(Answers):
         self.ran_for_real = ran_for_real
         self.parameters, buffers = tensors_of(modules)
         own = [*self.parameters, *buffers]
-        self.device = own[0].device if own else torch.device("cpu")
+        device = own[0].device if own else torch.device("cpu")
         self.own = set(map(id, own))
         self.unused = set(map(id, self.parameters))
         self.lazy = any(map(nn.parameter.is_lazy, own))
-        self.generator = torch.Generator().manual_seed(_SEED) if ran_for_real else None
+        self.answers = (
+            RealAnswers(device, state, ran_for_real) if ran_for_real else Answers(device, state)
+        )
+        self.inputs = Inputs(self.answers)
         self.steps: list[ShapeStep] = []
         # For each module that is running, the steps and the ended calls in it so far, in order.
         self.records: list[list[Any]] = [[]]
@@ -132,20 +118,15 @@ class _Tracer(Answers):
         self.calls_of: dict[nn.Module, int] = {}
         self.thread = get_ident()
         self.activation_bytes = 0
-        self.muted = False
-        self.stand_ins: dict[int, Tensor] = {}
-        self.given: list[tuple[int | str | None, tuple[int, ...], torch.dtype]] = []
-        self.argument: int | str | None = None
         self.number = -1
         self.numbers: list[int] = []
         self.editing: Editing | None = None
 
     def edit(self, changes: tuple[Change, ...]) -> None:
         """Let the code changes among these be made."""
-        if changes:
-            from blitz_helpers.trace._changes import Editing
+        from blitz_helpers.trace._changes import Editing
 
-            self.editing = Editing(changes)
+        self.editing = Editing(changes)
 
     def lay_values_aside(self) -> None:
         """Keep the values and gradients of the model's own tensors."""
@@ -160,31 +141,26 @@ class _Tracer(Answers):
 
     def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Give a lazy module its parameters; nobody typed the operations that this takes."""
-        self.muted = True
+        self.answers.initializes = True
         try:
             initialize(*args, **kwargs)
         finally:
-            self.muted = False
+            self.answers.initializes = False
 
     def run_script(self, module: Any, *args: Any) -> Any:
-        """Run a scripted module as one step: through a copy without data, unless for real."""
+        """Run a scripted module as one step."""
         inputs = tensors_in(args)
+        name = type(module).__name__
         with no_torch_function():
-            if self.ran_for_real:
-                output = module._c._get_method("forward")(*args)
-            else:
-                try:
-                    with torch.no_grad():
-                        twin = script_without_data(module._c)
-                        output = twin._get_method("forward")(*mapped(stripped, args))
-                except RuntimeError as error:
-                    from blitz_helpers.trace._failures import NEEDS_DATA
-
-                    if NEEDS_DATA.search(str(error)):
-                        raise self.needs_values(type(module).__name__) from error
-                    name = type(module).__name__
-                    raise self.shape_error(name, args, {}, inputs, error, False) from error
-        self.record(type(module).__name__, output, None, [*inputs, *module.parameters()])
+            try:
+                output = self.answers.run_script(module, args)
+            except RuntimeError as error:
+                if self.ran_for_real:
+                    raise
+                if self.asks_for_values(error):
+                    raise self.needs_values(name) from error
+                raise self.shape_error(name, args, {}, inputs, error, False) from error
+        self.record(name, output, None, [*inputs, *module.parameters()])
         return output
 
     def entered(self, module: nn.Module) -> None:
@@ -222,9 +198,9 @@ class _Tracer(Answers):
         if func in PLAIN_QUESTIONS:
             return func(*args, **kwargs)
         if func == DEVICE:  # a new wrapper each time, so not `is`
-            return self.device_of(args[0])
+            return self.answers.device_of(args[0])
         if func == IS_META:
-            return self.device_of(args[0]).type == "meta"
+            return self.answers.device_of(args[0]).type == "meta"
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
@@ -232,12 +208,11 @@ class _Tracer(Answers):
         name = name_of(func)
         call = bind(func, name, args, kwargs)
         try:
-            output = self.answer(func, name, call, args, kwargs, tensors)
+            output = self.answers.answer(func, name, call, args, kwargs, tensors)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             self.refused(name, call, args, kwargs, tensors, error)
             raise
-        if name != "set_data":
-            self.record(name, tensors[0] if name == "setitem" else output, call, tensors)
+        self.record(name, tensors[0] if name == "setitem" else output, call, tensors)
         return output
 
     def refused(
@@ -250,15 +225,14 @@ class _Tracer(Answers):
         error: Exception,
     ) -> None:
         """Raise what an error of an operation stands for, unless it stands for itself."""
-        from blitz_helpers.trace._failures import NEEDS_DATA, about_shapes
+        from blitz_helpers.trace._failures import about_shapes
 
-        if isinstance(error, ShapeError | WrongDeviceError):
-            return
-        if not self.ran_for_real and (
-            isinstance(error, NoStridesError) or NEEDS_DATA.search(str(error))
-        ):
+        if isinstance(error, WrongDeviceError):
+            module = self.running[-1][0] or "the model"
+            raise WrongDeviceError(f"{name} in {module}: {error}") from None
+        if not self.ran_for_real and self.asks_for_values(error):
             raise self.needs_values(name) from error
-        if not about_shapes(error):
+        if isinstance(error, ShapeError) or not about_shapes(error):
             return
         if call is not None and not isinstance(error, Misfit):
             try:  # torch's words say less than our own
@@ -270,6 +244,31 @@ class _Tracer(Answers):
                 pass
         raise self.shape_error(name, args, kwargs, tensors, error) from error
 
+    @staticmethod
+    def asks_for_values(error: Exception) -> bool:
+        """Whether an error says that values are asked for that are not there."""
+        from blitz_helpers.trace._failures import NEEDS_DATA
+
+        return isinstance(error, NoValuesError) or bool(NEEDS_DATA.search(str(error)))
+
+    def needs_values(self, name: str) -> NeedsValues:
+        """Return what says which operation asked for a value, in which module, on which line."""
+        path = self.running[-1][0]
+        where = f"module {path!r}" if path else "the model"
+        return NeedsValues(f"{name} asks for a value in {where} at {calling_line()}")
+
+    def layer_refused(self, error: Exception) -> None:
+        """Raise what did not fit, if a layer refused its input before it called an operation."""
+        from blitz_helpers.trace._failures import layer_error  # only a failure needs it
+
+        failed = layer_error(error)
+        if failed:
+            layer, args, tensors = failed
+            call = (self.modules.get(layer, ""), max(self.calls_of.get(layer, 1) - 1, 0), layer)
+            self.running.append(call)  # it was left on the error
+            name = type(layer).__name__
+            raise self.shape_error(name, args, {}, tensors, error, False) from error
+
     # Records
 
     def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
@@ -280,36 +279,30 @@ class _Tracer(Answers):
         # Only a pass that runs for real meets sparse and nested tensors.
         strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         number = len(self.steps)
-        # What went in without an origin and comes out again is the model's own, or the user's.
         went_in = set(map(id, tensors))
-        fresh = [tensor for tensor in made if id(tensor) not in went_in]
-        if len(fresh) == len(made):
-            ours = made
-        else:
-            ours = [*fresh, *[tensor for tensor in made if known_origin(tensor) is not None]]
+        # What went in without an origin and comes out again is the model's own, or the user's.
+        ours = [one for one in made if id(one) not in went_in or known_origin(one) is not None]
         note_made(ours)
         for tensor in ours:
-            origin = None if call is None or not strided else call.origin(tensor, number)
             if not strided:
-                origin = Origin(tensor.device, depends=True)
-            elif origin is None:
-                known = origin_of(tensor)
-                origin = guessed(tensors, tensor, number) if tensors else known
+                origin: Origin | None = Origin(tensor.device, depends=True)
+            else:
+                origin = None if call is None else call.origin(tensor, number)
+            if origin is None:
+                origin = guessed(tensors, tensor, number) if tensors else origin_of(tensor)
             set_origin(tensor, origin)
-        if self.muted or id(made[0]) in self.own or (not tensors and called_by_torch()):
+        first = made[0]
+        if self.answers.initializes or id(first) in self.own or (not tensors and called_by_torch()):
             return
-        params = 0
+        params, nbytes = 0, 0
         shapes, sources = [], []
         for tensor in tensors:
-            key = id(tensor)
-            if key not in self.own:
-                if known_origin(tensor) is not None:
-                    shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
-                    sources.append(getattr(tensor, "_blitz_step", -1))
-            elif key in self.unused:
-                self.unused.remove(key)
+            if id(tensor) in self.unused:
+                self.unused.remove(id(tensor))
                 params += tensor.numel()
-        nbytes = 0
+            elif id(tensor) not in self.own and known_origin(tensor) is not None:
+                shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
+                sources.append(getattr(tensor, "_blitz_step", -1))
         for tensor in made:
             size = tensor.nbytes if strided else nbytes_of(tensor)
             nbytes += size
@@ -317,22 +310,23 @@ class _Tracer(Answers):
                 self.activation_bytes += size
         for tensor in ours:
             tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
-        first = made[0]
-        if strided:
-            arithmetic, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
-        else:
-            arithmetic, macs = (), macs_of(call, first)
-        if macs and vmapped():
-            macs *= vmapped()
+        sums: tuple[str, ...] = ()
+        macs = 0
+        if call is not None:
+            if strided:
+                sums = call.sums(first)
+            macs = call.macs(first) if strided else macs_of(call, first)
+            if macs and (samples := vmapped()):
+                macs *= samples
         path, turn, _ = self.running[-1]
-        field = origin_of(first).receptive_field
         shape = tuple(output.shape) if first is output and strided else shape_of(output)
-        self.numbers.append(self.number)
+        field = origin_of(first).receptive_field
         step = ShapeStep(
-            path, turn, name, tuple(shapes), shape, arithmetic, params, macs, field,
+            path, turn, name, tuple(shapes), shape, sums, params, macs, field,
             tuple(sources), first.dtype, nbytes, calling_line(),
         )  # fmt: skip
         self.steps.append(step)
+        self.numbers.append(self.number)
         self.records[-1].append(step)
 
     def trace(self, output_shape: Any) -> ShapeTrace:
@@ -372,10 +366,10 @@ class _Tracer(Answers):
             path, call, name, shapes, None, (), 0, 0, None, sources, None, 0, calling_line()
         )
         misfit = misfit_of(error, step, module, tensors)
-        names = self.argument_names()
+        names = self.inputs.names(next(iter(self.modules)))
         given = [
             Given(argument, names.get(argument, f"number {at}"), shape, dtype)
-            for at, (argument, shape, dtype) in enumerate(self.given)
+            for at, (argument, shape, dtype) in enumerate(self.inputs.tensors)
         ]
         sealed = isinstance(module, torch.jit.ScriptModule) or "." in name
         found = FailedError(str(misfit), self.trace(None), step, (), "")
@@ -384,23 +378,3 @@ class _Tracer(Answers):
             self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found
-
-    def argument_names(self) -> dict[int | str | None, str]:
-        """Return what the model calls its arguments."""
-        root = next(iter(self.modules))
-        names: dict[int | str | None, str] = {a: str(a) for a, _, _ in self.given if a is not None}
-        if isinstance(root, torch.jit.ScriptModule):
-            return {place: f"number {place}" for place in names}
-        parameters = inspect.signature(root.forward).parameters.values()
-        for place, parameter in enumerate(parameters):
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-                names[place] = parameter.name
-            else:
-                break
-        return {a: f"number {a}" if n.isdigit() else n for a, n in names.items()}
-
-
-def _layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
-    from blitz_helpers.trace._failures import layer_error  # only a failure needs it
-
-    return layer_error(error)

@@ -11,8 +11,8 @@ from blitz_helpers.trace._layout import without_data
 SMALL_INTEGERS, SMALL_NUMBERS = 1 << 16, 64
 
 
-class NoStridesError(NotImplementedError):
-    """A sparse or nested tensor has part of its shape among its values."""
+class NoValuesError(NotImplementedError):
+    """An operation asks for values that are not there."""
 
 
 def is_strided(tensor: Tensor) -> bool:
@@ -24,12 +24,12 @@ def stripped(tensor: Tensor) -> Tensor:
     """Return the tensor without its data.
 
     Raises:
-        NoStridesError: the tensor is sparse or nested.
+        NoValuesError: the tensor is sparse or nested, with part of its shape among its values.
     """
     if tensor.is_meta:
         return tensor
     if not is_strided(tensor):
-        raise NoStridesError(f"a tensor of layout {tensor.layout} has no strides")
+        raise NoValuesError(f"a tensor of layout {tensor.layout} has no strides")
     return without_data(tensor)
 
 

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from blitz_helpers.trace._failures import Failure
 
 from blitz_helpers._threads import WarningIgnored
-from blitz_helpers.trace._answers import NeedsValues
-from blitz_helpers.trace._engine import FailedError, forward
+from blitz_helpers.trace._engine import FailedError, NeedsValues, forward
 
 _TRIED = WarningIgnored("")  # all that is said while something is only tried
 

@@ -14,13 +14,11 @@ from blitz_helpers.trace._op import Op
 _FILES = str(Path(torch.nested.__file__).parent)
 
 
-def macs_of(call: Op | None, output: Tensor) -> int:
+def macs_of(call: Op, output: Tensor) -> int:
     """Return the multiply-accumulates of an operation on sparse or nested tensors.
 
     They are those of a nested tensor's parts, and of a sparse tensor's entries.
     """
-    if call is None:
-        return 0
     operands = {name: value for name, value in vars(call).items() if isinstance(value, Tensor)}
     nested = {name: value.unbind() for name, value in operands.items() if value.is_nested}
     if nested:

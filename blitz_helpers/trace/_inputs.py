@@ -1,0 +1,67 @@
+"""What the model is given, and by which names."""
+
+from __future__ import annotations
+
+import inspect
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blitz_helpers.trace._answers import Answers
+from blitz_helpers.trace._field import input_origin, set_origin
+from blitz_helpers.trace._nests import mapped, shape_of
+from blitz_helpers.trace._survivors import note_made
+
+Argument = int | str | None  # a place, a keyword; a tensor inside a list or a dict has none
+
+
+class Inputs:
+    """Stands in for the inputs of a model."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.tensors: list[tuple[Argument, tuple[int, ...], torch.dtype]] = []
+        self._stand_ins: dict[int, Tensor] = {}
+
+    def taken(self, argument: int | str, value: Any) -> Any:
+        """Return what stands for one argument of the model."""
+        if isinstance(argument, int) and is_shape(value):
+            tensor = self.answers.of_shape(tuple(map(int, value)))
+            return self._arrived(argument, tensor, self.answers.device)
+        if isinstance(value, Tensor):
+            return self._stand_in(argument, value)
+        return mapped(lambda tensor: self._stand_in(None, tensor), value)
+
+    def _stand_in(self, argument: Argument, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._stand_ins:  # it may be passed twice
+            copy = self.answers.instead_of(tensor)
+            self._stand_ins[id(tensor)] = self._arrived(argument, copy, tensor.device)
+        return self._stand_ins[id(tensor)]
+
+    def _arrived(self, argument: Argument, tensor: Tensor, device: torch.device) -> Tensor:
+        """Write down that a tensor is an input."""
+        set_origin(tensor, input_origin(device, tensor.dim(), len(self.tensors)))
+        tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
+        note_made((tensor,))
+        self.tensors.append((argument, shape_of(tensor), tensor.dtype))
+        return tensor
+
+    def names(self, model: nn.Module) -> dict[Argument, str]:
+        """Return what the model calls its arguments."""
+        names: dict[Argument, str] = {}
+        for argument, _, _ in self.tensors:
+            if argument is not None:
+                names[argument] = argument if isinstance(argument, str) else f"number {argument}"
+        if not isinstance(model, torch.jit.ScriptModule):
+            for place, parameter in enumerate(inspect.signature(model.forward).parameters.values()):
+                if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+                    break
+                names[place] = parameter.name
+        return names
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value is a tuple of whole numbers, which stands for a tensor."""
+    return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)

@@ -25,7 +25,7 @@ TensorBase: Any = torch._C.TensorBase
 # Parses the many forms of the arguments of `Tensor.to`.
 parse_to: Any = torch._C._nn._parse_to
 
-# The batch size of `vmap` around an operation, to count its multiply-accumulates.
+# The batch size of `vmap` around an operation, and the batch that a sample is of.
 functorch: Any = torch._C._functorch
 
 # Access to the modules, parameters and buffers of a scripted module, to copy it without data.

@@ -217,3 +217,56 @@ def test_an_operation_in_place_that_torch_refuses_is_refused(write):
         model(torch.ones(3, 3))
     with pytest.raises(RuntimeError):
         trace_shapes(model, (3, 3))
+
+
+class Samples(nn.Module):
+    """Runs a function on each sample of a batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return torch.func.vmap(self.function)(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x * 2).mul_(x),
+        lambda x: torch.zeros_like(x).add_(x),
+        lambda x: x.clone().copy_(x + 1),
+        lambda x: (x * 1).masked_fill_(x > 0, 0.0),
+        lambda x: x.view(2, 2).t_(),
+        lambda x: (x * 1).unsqueeze_(0),
+        lambda x: x.add_(1),
+        lambda x: torch.func.vmap(lambda y: (y * 1).add_(y))(x),
+    ],
+)
+def test_an_operation_in_place_on_samples_of_vmap_gives_what_torch_gives(function):
+    trace = trace_shapes(Samples(function), (3, 4))
+    assert trace.output_shape == tuple(Samples(function)(torch.ones(3, 4)).shape)
+    assert trace.ran_for_real is None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.zeros(4).add_(x),
+        lambda x: torch.zeros(4).copy_(x),
+        lambda x: (x[:1] * 1).add_(x),
+        lambda x: (x[:2] * 1).copy_(x),
+    ],
+)
+def test_an_operation_in_place_on_samples_of_vmap_that_torch_refuses_is_refused(function):
+    with pytest.raises(RuntimeError):
+        Samples(function)(torch.ones(3, 4))
+    with pytest.raises(RuntimeError):
+        trace_shapes(Samples(function), (3, 4))
+
+
+def test_steps_on_samples_of_vmap_come_from_the_input_of_the_model():
+    layer = nn.Linear(4, 5)
+    first, second = trace_shapes(Samples(lambda x: layer(x).relu()), (3, 4))
+    assert (first.input_shapes, first.inputs, first.num_macs) == (((4,),), (-1,), 3 * 4 * 5)
+    assert (second.input_shapes, second.inputs) == (((5,),), (0,))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blitz_helpers._torch import parse_to
 from blitz_helpers.trace import ops as _registered  # noqa: F401  # fills the registry
-from blitz_helpers.trace._field import Origin, known_origin, set_origin
+from blitz_helpers.trace._field import Origin, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard
 from blitz_helpers.trace._layout import META, new, without_data
 from blitz_helpers.trace._modules import script_without_data
@@ -127,13 +127,16 @@ class Answers:
                 self.check_devices(name, tensors)
             output = call.output()
             if in_place:
-                if target is not None and not vmapped() and _alike(target, output):
+                if target is not None and _alike(target, output) and not _is_one_for_all(target):
                     return target
             elif output is not NotImplemented:
                 return output
         if special == "like":
             dtype = kwargs.get("dtype")
             return new(tensors[0].shape, dtype) if dtype else without_data(tensors[0])
+        if target is not None and vmapped() and not _is_one_for_all(target):
+            # Stand-ins have the sizes of one sample; so must what `vmap` has made batches of.
+            args = mapped(lambda one: one if one is target else without_data(one), args)
         return _on_meta(func, args, kwargs)
 
     def device_of(self, tensor: Tensor) -> torch.device:
@@ -288,6 +291,11 @@ def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _without_floats(tensor: Tensor) -> Tensor:
     keeps_values = has_values(tensor) and not tensor.dtype.is_floating_point
     return tensor if keeps_values else stripped(tensor)
+
+
+def _is_one_for_all(tensor: Tensor) -> bool:
+    """Whether a tensor is the same for all samples of `vmap`, so that none may be written to it."""
+    return bool(vmapped()) and not origin_of(tensor).depends
 
 
 def _alike(tensor: Tensor, output: Any) -> bool:

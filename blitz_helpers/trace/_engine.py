@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
-from blitz_helpers._torch import no_torch_function
+from blitz_helpers._torch import functorch, no_torch_function
 from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import Origin, guessed, known_origin, origin_of, set_origin
@@ -204,6 +204,9 @@ class _Tracer(TorchFunctionMode):
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
+        if vmapped():
+            for tensor in tensors:
+                _give_past(tensor)
         self.number = self.number + 1 if self.editing is None else self.editing.number
         name = name_of(func)
         call = bind(func, name, args, kwargs)
@@ -378,3 +381,15 @@ class _Tracer(TorchFunctionMode):
             self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found
+
+
+def _give_past(tensor: Tensor) -> None:
+    """Let a sample of `vmap` come from where the batch comes from."""
+    if known_origin(tensor) is None and functorch.is_batchedtensor(tensor):
+        batch = functorch.get_unwrapped(tensor)
+        _give_past(batch)
+        origin = known_origin(batch)
+        if origin is not None:
+            dim = functorch.maybe_get_bdim(tensor)
+            set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
+            tensor._blitz_step = batch._blitz_step  # type: ignore[attr-defined]  # beside it

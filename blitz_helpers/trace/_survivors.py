@@ -38,6 +38,7 @@ class _Tracing(threading.local):
 _here = _Tracing()
 _lock = threading.Lock()
 _traces = 0  # at work, in all threads
+_raised = False  # one of them, which ended with an error
 _made: list[weakref.ref[Tensor]] = []  # by all of them
 
 
@@ -63,21 +64,23 @@ class SurvivorsDisarmed:
         _here.depth += 1
         return self
 
-    def __exit__(self, kind: object, *raised: object) -> None:
-        global _traces
+    def __exit__(self, kind: object, *error: object) -> None:
+        global _traces, _raised
         _here.depth -= 1
         with _lock:
             _traces -= 1
+            _raised = raised = _raised or kind is not None
             if _traces:
                 return
             made = _made.copy()
             _made.clear()
-        if kind is None and _alive(made):
+            _raised = False
+        if not raised and _alive(made):
             gc.collect()  # the model may have made cycles
         left = _alive(made)
         for tensor in left:
             # While an error is on its way, the frames of the model hold what they worked with.
-            holder = _holder_of(tensor, left) if kind is None and len(self.holders) < 3 else ""
+            holder = "" if raised or len(self.holders) == 3 else _holder_of(tensor, left)
             if holder and holder not in self.holders:
                 self.holders.append(holder)
             tensor.__class__ = _Survivor

@@ -14,12 +14,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     conv1.weight    54
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * width for width in widths]
+    line = ["-" * width for width in widths]
     lines = (
         "  ".join(
             f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
         )
-        for row in (header, rule, *rows)
+        for row in (header, line, *rows)
     )
     return "\n".join(line.rstrip() for line in lines)
 

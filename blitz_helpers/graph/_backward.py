@@ -115,7 +115,7 @@ NO_DERIVATIVE_FOR = {
 # Nodes that torch inserts where there is no derivative.
 _REFUSES = {
     "NotImplemented": "stands for an operation that has no derivative in torch",
-    "Error": "stands for a derivative that cannot be taken: as a rule the function behind it is "
+    "Error": "stands for a derivative that cannot be taken: usually the function behind it is "
     "marked with once_differentiable, and this is the gradient of its gradient",
 }
 

@@ -1,4 +1,4 @@
-"""Whose line of code called an operation."""
+"""Finds the line of the user's code that called an operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OURS = str(Path(__file__).parent)
 
 
 def called_by_torch() -> bool:
-    """Whether torch's own code, not the user's, called the operation that is being traced."""
+    """Return whether torch's own code, not the user's, called the operation being traced."""
     frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back  # type: ignore[assignment]  # somebody called us
@@ -23,15 +23,15 @@ def called_by_torch() -> bool:
 
 
 def calling_line() -> str:
-    """Return file and line of the innermost call that is neither torch's nor ours."""
-    frame: Any = sys._getframe(3)  # nearer are only this function and those that call it
+    """Return file and line of the innermost call outside torch and this package."""
+    frame: Any = sys._getframe(3)  # the nearer ones belong to the trace
     while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def line_of(error: Exception) -> str:
-    """Return file and line of the innermost call on an error's way that is neither's."""
+    """Return file and line of the innermost call in an error's traceback that is the user's."""
     lines = [
         f"{frame.filename}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""Where the dimensions of a tensor come from: axes of an input, steps, and receptive fields.
+"""Where the dimensions of a tensor come from, and its receptive field.
 
 While a model is traced every tensor that an operation made carries an `Origin`. It answers three
 questions: how large a part of the input can one element of this tensor see, which input sizes would
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Number = int | Fraction
 
-SizeRule = Callable[[int], int]
+SizeFormula = Callable[[int], int]
 
 
 class Axis(NamedTuple):
@@ -36,12 +36,12 @@ class Axis(NamedTuple):
     stride: Number
     low: Number
     high: Number
-    chain: tuple[object, SizeRule] | None
+    chain: tuple[object, SizeFormula] | None
     grid: tuple[Number, int] | None = None
 
     @property
     def receptive_field(self) -> int:
-        """How many neighbouring input elements one position sees, borders aside."""
+        """The number of neighbouring input elements that one position sees, borders aside."""
         if self.grid is None:
             return math.floor(self.high - self.low) + 1
         step, seen = self.grid
@@ -51,7 +51,7 @@ class Axis(NamedTuple):
         """Return the size here for an input of ``side``.
 
         Raises:
-            ValueError: such an input does not get here.
+            ValueError: an input of this size fails before it gets here.
         """
         formulas = []
         link = self.chain
@@ -67,11 +67,11 @@ INPUT_AXIS = Axis(1, 0, 0, None)
 
 
 class Dim(NamedTuple):
-    """Where one dimension of a tensor comes from; all empty: not known.
+    """Where one dimension of a tensor comes from; if that is not known, all fields are empty.
 
-    ``axis`` is set where it is spatial. ``input`` is the number of an input tensor and which of its
-    axes this is; ``step`` the number of the step that made it; ``parts`` the sizes and dimensions
-    that a view multiplied, ``summed`` those that a join added.
+    ``axis`` is set if the dimension is spatial. ``input`` has the number of an input tensor and of
+    its axis. ``step`` is the number of the step that made the dimension. ``parts`` has the sizes
+    and dimensions that a view multiplied, ``summed`` those that a join added.
     """
 
     axis: Axis | None = None
@@ -86,11 +86,11 @@ Dims = tuple[Dim, ...]
 
 
 class Origin(NamedTuple):
-    """What is known of a tensor's past.
+    """The known history of a tensor.
 
-    ``depends`` is off for what the input has no part in. ``dims`` has an entry a dimension, or none
-    at all. ``traced`` is on as long as the trail of the receptive field is not lost, ``untouched``
-    as long as each element comes from one element of the input.
+    ``depends`` tells whether the tensor depends on an input. ``dims`` has one entry for each
+    dimension, or is empty. ``traced`` tells whether the receptive field is known, ``untouched``
+    whether each element is still a single element of the input.
     """
 
     device: torch.device
@@ -101,7 +101,7 @@ class Origin(NamedTuple):
 
     @property
     def receptive_field(self) -> tuple[int, ...] | None:
-        """The receptive field along each spatial dimension, ``None`` without any."""
+        """The receptive field along each spatial dimension, ``None`` if it is not known."""
         if not self.traced or self.untouched:
             return None
         return tuple([d.axis.receptive_field for d in self.dims if d.axis is not None]) or None
@@ -118,7 +118,7 @@ def origin_of(tensor: Tensor) -> Origin:
 
 
 def set_origin(tensor: Tensor, origin: Origin) -> None:
-    """Write down where the tensor came from."""
+    """Record where the tensor came from."""
     tensor._blitz_origin = origin  # type: ignore[attr-defined]  # lives and dies with the tensor
 
 
@@ -135,7 +135,7 @@ def dims_of(tensor: Tensor) -> Dims:
 
 
 def window(
-    axis: Axis, kernel_size: int, stride: int, padding: int, dilation: int, formula: SizeRule
+    axis: Axis, kernel_size: int, stride: int, padding: int, dilation: int, formula: SizeFormula
 ) -> Axis:
     """Return the axis after a window has slid along it."""
     return Axis(
@@ -147,7 +147,9 @@ def window(
     )
 
 
-def upsampling(axis: Axis, factor: int, before: Number, after: Number, formula: SizeRule) -> Axis:
+def upsampling(
+    axis: Axis, factor: int, before: Number, after: Number, formula: SizeFormula
+) -> Axis:
     """Return the axis after each position has become ``factor`` of them.
 
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to
@@ -179,9 +181,9 @@ def spatial(tensor: Tensor, count: int) -> list[Axis] | None:
 
 
 def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim | None) -> Origin:
-    """Return the origin of what windows over the last ``count`` dimensions made of ``tensor``.
+    """Return the origin of the output of windows over the last ``count`` dimensions of ``tensor``.
 
-    ``channels`` replaces the dimension before them; with ``None`` it stays.
+    ``channels`` replaces the dimension before them, unless it is ``None``.
     """
     origin, dims = origin_of(tensor), dims_of(tensor)
     split = len(dims) - count
@@ -206,7 +208,7 @@ def last_made(tensor: Tensor, output: Tensor, step: int) -> Origin:
 
 
 def without_trail(origin: Origin, dims: Dims) -> Origin:
-    """Return an origin of these dimensions whose receptive field is not known any more."""
+    """Return an origin with these dimensions and an unknown receptive field."""
     return Origin(origin.device, origin.depends, tuple(map(_without_axis, dims)))
 
 
@@ -215,10 +217,9 @@ def _without_axis(dim: Dim) -> Dim:
 
 
 def merged(tensors: Sequence[Tensor], ndim: int) -> Origin:
-    """Return the origin of what is made of several tensors, element by element.
+    """Return the origin of an element-wise result of several tensors.
 
-    Where their receptive fields differ, it is the extent of both together: of two branches of
-    which one sees all that the other sees, the larger one.
+    If their receptive fields differ, the result has their union, or the largest if strides differ.
     """
     live = []
     for tensor in tensors:
@@ -232,7 +233,7 @@ def merged(tensors: Sequence[Tensor], ndim: int) -> Origin:
         return first
     dims = []
     for position in range(ndim):
-        # The sides that are broadcast move nothing: the others decide the stride.
+        # A side that is broadcast has no stride of its own, so the others decide it.
         known: list[tuple[bool, Dim]] = []
         for origin, shape in live:
             index = position - (ndim - len(shape))
@@ -262,7 +263,7 @@ def _union(known: list[tuple[bool, Dim]]) -> Dim:
 
 
 def guessed(tensors: Sequence[Tensor], output: Tensor, step: int) -> Origin:
-    """Return an origin for the output of an operation of which nothing is known.
+    """Return an origin for the output of an operation without a class.
 
     A leading dimension that keeps its size is taken for the same one.
     """

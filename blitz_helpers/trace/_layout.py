@@ -27,7 +27,7 @@ def without_data(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def per_dimension(value: Sizes, count: int) -> Shape:
-    """Return a torch size argument as one integer a dimension."""
+    """Return a size argument of torch as one integer per dimension."""
     if isinstance(value, int):
         return (value,) * count
     sizes = tuple(value)
@@ -42,7 +42,7 @@ def in_channels_last(tensor: Tensor) -> bool:
 
 
 def like_format(shape: Shape, dtype: torch.dtype, *models: Tensor) -> Tensor:
-    """Return a new tensor in channels-last order if one of the models is."""
+    """Return a new tensor, in channels-last order if one of ``models`` is."""
     for model in models:
         if in_channels_last(model) and model.dim() == len(shape):
             order = FORMATS[len(shape)]
@@ -56,7 +56,7 @@ def compute_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
     Raises:
         Misfit: their dtypes differ.
     """
-    # Autocast goes by the device that the tensors are really on; they are shapes here.
+    # Autocast depends on the real device; here the tensors are on meta.
     for device in ("cpu", "cuda"):
         if torch.is_autocast_enabled(device) and x.dtype.is_floating_point:
             return torch.get_autocast_dtype(device)
@@ -69,13 +69,13 @@ def compute_dtype(x: Tensor, *others: Tensor | None) -> torch.dtype:
 def wrong_dtype(
     tensor: Tensor, wants: torch.dtype, others: Sequence[Tensor] = (), noun: str = "an input"
 ) -> Misfit:
-    """Return the error of a tensor of another dtype than ``wants``."""
+    """Return the error for a tensor whose dtype is not ``wants``."""
     text = f"got {noun} of {tensor.dtype}, wants {wants}"
     return Misfit("dtype", text, tensor, None, tensor.dtype, wants, noun, others)
 
 
 def check_size(tensor: Tensor, dim: int, wants: int, noun: str, *others: Tensor) -> None:
-    """Refuse a tensor whose dimension ``dim`` has another size than ``wants``."""
+    """Refuse a tensor unless the size of dimension ``dim`` is ``wants``."""
     got = tensor.shape[dim]
     if got != wants:
         text = f"got {got} {noun}, wants {wants}"
@@ -83,19 +83,19 @@ def check_size(tensor: Tensor, dim: int, wants: int, noun: str, *others: Tensor)
 
 
 def check_rank(tensor: Tensor, allowed: Sequence[int], noun: str = "dimensions") -> None:
-    """Refuse a tensor that has another number of dimensions than those allowed."""
+    """Refuse a tensor unless its number of dimensions is one of those allowed."""
     if tensor.dim() not in allowed:
         wants = f"{' or '.join(map(str, allowed))} {noun}"
         raise wrong_rank(tensor, f"got {tuple(tensor.shape)}, wants {wants}", *allowed)
 
 
 def wrong_rank(tensor: Tensor, text: str, *allowed: int, channels: int | None = None) -> Misfit:
-    """Return the error of a tensor that does not have one of these numbers of dimensions."""
+    """Return the error for a tensor without one of these numbers of dimensions."""
     return Misfit("rank", text, tensor, None, tensor.dim(), allowed, "dimensions", (), channels)
 
 
 def wrap(dim: int, tensor: Tensor, extra: int = 0) -> int:
-    """Return which dimension ``dim`` is, counted from 0.
+    """Return the dimension ``dim``, counted from 0 even if it was given from the end.
 
     Raises:
         Misfit: the tensor has no such dimension.
@@ -125,14 +125,14 @@ def broadcast(tensors: Sequence[Tensor], drop: int = 0) -> Shape:
 
 
 def unequal(tensors: Sequence[Tensor], why: str) -> Misfit:
-    """Return the error of tensors that meet and differ."""
+    """Return the error for operands that differ in size."""
     shapes = list(dict.fromkeys(str(tuple(tensor.shape)) for tensor in tensors))
     listed = f"{', '.join(shapes[:-1])} and {shapes[-1]}" if len(shapes) > 1 else shapes[0]
     return Misfit("unequal", f"got {listed}, {why}", others=tensors)
 
 
 def elementwise(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return a new tensor as an element-wise operation over these makes it."""
+    """Return a new tensor like the output of an element-wise operation on these."""
     first = tensors[0].shape
     shape: Shape = first
     for other in tensors[1:]:
@@ -146,7 +146,7 @@ def elementwise(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _strides(shape: Shape, tensors: Sequence[Tensor]) -> list[int]:
-    """Return the strides of what an element-wise operation makes of these.
+    """Return the strides of the output of an element-wise operation on these.
 
     Source: torch's ``TensorIterator::reorder_dimensions``.
     """

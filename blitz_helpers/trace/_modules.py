@@ -17,7 +17,7 @@ from blitz_helpers.trace._layout import without_data
 
 
 def paths_of(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the modules and their dotted paths, a compiled module as the one inside it."""
+    """Return the modules and their dotted paths; a compiled module shares that of its inner one."""
     paths: dict[nn.Module, str] = {}
     todo = [("", model)]
     while todo:
@@ -57,7 +57,7 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device:
 
 
 def script_without_data(script: Any) -> Any:
-    """Return a copy of a scripted module's inside that shares its code and holds no data."""
+    """Return a copy of the inside of a scripted module that shares its code but holds no data."""
     twin = copy.copy(script)
     for name, inner in script_modules(script).items():
         twin.setattr(name, script_without_data(inner))
@@ -69,7 +69,7 @@ def script_without_data(script: Any) -> Any:
 
 
 class Tracer(Protocol):
-    """What runs the modules that cannot be traced as they are."""
+    """Runs modules that cannot be traced as they are."""
 
     def run_script(self, module: Any, *args: Any) -> Any:
         """Run a scripted module."""
@@ -79,7 +79,7 @@ class Tracer(Protocol):
 
 
 class _Tracing(threading.local):
-    """The tracer at work in one thread."""
+    """The tracer that is at work in this thread."""
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
@@ -89,10 +89,10 @@ tracing = _Tracing()
 
 
 def prepare(module: nn.Module) -> None:
-    """Make a module that needs it ready to be traced; the state guard undoes it.
+    """Prepare a scripted, lazy or compiled module for the trace; the state guard undoes it.
 
-    Another thread may be tracing the module too, or running it: it is the thread that calls the
-    module that decides what happens.
+    Another thread may be tracing or running the module too. What a call does depends on the thread
+    that makes it.
     """
     if module._compiled_call_impl is not None:
         module.__dict__["_compiled_call_impl"] = None

@@ -18,7 +18,7 @@ _PLAIN = frozenset({type(None), bool, int, float, str, torch.Size, torch.dtype, 
 def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Return the value with ``function`` applied to each tensor in it.
 
-    Lists, tuples, dictionaries and dataclasses that hold tensors are copied, as what they are.
+    Lists, tuples, dictionaries and dataclasses that hold tensors are copied, with their type.
     """
     if isinstance(value, Tensor):
         return function(value)

@@ -1,4 +1,4 @@
-"""What an operation is to the trace: one class a family, and the errors with which it refuses."""
+"""The base class of operations, their registry, and the error of arguments that do not fit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
     Attributes:
         kind: what does not fit. ``"size"``: a dimension. ``"rank"``: the number of dimensions.
             ``"window"``: a side is too small. ``"numbers"``: a view holds another count of numbers.
-            ``"unequal"``: tensors that meet differ. ``"table"``: an index is past the end.
-            ``"average"``: one value alone is normalised. ``"batch"``: the batches of two tensors
+            ``"unequal"``: operands differ in size. ``"table"``: an index is out of range.
+            ``"average"``: a single value is normalised. ``"batch"``: the batches of two operands
             differ. ``"guard"``: an exported program is for another size.
         tensor: the operand that does not fit.
         dim: which of its dimensions does not, from 0.
         got: the size, number of dimensions or dtype that it has.
-        wants: what would fit: the same, or a tuple of the allowed numbers of dimensions.
+        wants: what would fit, as in ``got``, or a tuple of the allowed numbers of dimensions.
         noun: what is counted, such as ``"features"``.
         others: the operands that it does not fit.
         channels: how many channels are wanted, where the number of dimensions is wrong.
@@ -62,7 +62,7 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
         self.channels = channels
 
     def forget(self) -> None:
-        """Let go of the tensors, so that the error keeps none alive."""
+        """Drop the tensors, so that the error keeps none of them alive."""
         self.tensor, self.others = None, ()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,9 +72,9 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
 class Op:
     """One call of an operation. A subclass declares torch's signature as fields, in torch's order.
 
-    Its fields are the names that it annotates, or else those of its base; a class attribute is the
-    default. All other arguments come in ``args`` and ``kwargs``, where these are annotated too.
-    Each method has a default for operations of which there is nothing to say.
+    The fields are the names that the class annotates, or those of its base if it annotates none. A
+    class attribute is the default value. Further arguments are in ``args`` and ``kwargs`` if the
+    class annotates these as well. The methods below have defaults that say nothing is known.
     """
 
     _fields: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class Op:
             values["args"], values["kwargs"] = rest, more
 
     def output(self) -> Any:
-        """Return the output without data; ``NotImplemented``: torch's own kernel knows better.
+        """Return the output without data, or ``NotImplemented`` to leave it to torch's own kernel.
 
         Raises:
             Misfit: torch refuses these shapes or dtypes.
@@ -126,7 +126,7 @@ class Op:
         return 0
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
-        """Return where the output's dimensions come from; ``None``: not known.
+        """Return where the output's dimensions come from, or ``None`` if that is not known.
 
         ``step`` is the number of this step, for the dimensions that it makes.
         """
@@ -164,9 +164,9 @@ def op(names: str, *namespaces: Any, **settings: Any) -> Callable[[Family], Fami
 
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
-    """Return the call of an operation, or ``None`` where nothing is known of it.
+    """Return the call as an instance of its class, or ``None`` if the operation has none.
 
-    ``func`` may be ``None``: then the name has to do.
+    If ``func`` is ``None``, the class is found by the name.
     """
     base = name.partition(".")[0]  # of "add.Tensor", as exported programs spell it
     kind = OPS.get(func)
@@ -190,7 +190,7 @@ def _found(*names: str) -> Iterator[Any]:
 
 
 def vmapped() -> int:
-    """Return over how many samples `vmap` runs this operation; 0 outside of it."""
+    """Return the number of samples over which `vmap` runs this operation, 0 outside `vmap`."""
     if functorch.maybe_current_level() is None:
         return 0
     count = 1

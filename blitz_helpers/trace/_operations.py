@@ -1,4 +1,4 @@
-"""Which torch functions ask a question, make a tensor or move one, and how a caller types them."""
+"""Sorts torch's functions into questions, factories and moves, and gives them their usual names."""
 
 from __future__ import annotations
 

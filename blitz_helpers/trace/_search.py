@@ -1,9 +1,9 @@
-"""Finds the objects in which a forward pass can leave something behind.
+"""Finds the objects that a forward pass can change.
 
-The search begins at the modules, at what is passed to them, and at the code of their ``forward``.
-It goes through containers, objects, closures and hooks, and from code to the globals, class
-attributes and methods that the code names. It never enters tensors, data sets or the standard
-library, and it ends after a number of objects.
+The search starts from the modules, their inputs, and the code of their ``forward``. It goes through
+containers, objects, closures and hooks, and from code to the globals, class attributes and methods
+that the code names. It never enters tensors, datasets or the standard library, and it stops after
+a fixed number of objects.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from blitz_helpers.trace._places import (
     state_methods,
 )
 
-_LIMIT = 10_000  # objects, and items of one container: larger ones are taken for data
+_LIMIT = 10_000  # objects, and items of one container; a larger container is taken for data
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy"}
 _RANDOM = {"random", "numpy", "numpy.random"}  # libraries whose functions have a state
 _STORE_GLOBAL = opmap["STORE_GLOBAL"]
-# What other threads work with: to put it back would undo what they have done meanwhile.
+# Objects shared with other threads: restoring them would undo the work of those threads.
 _THREADED = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Thread)
-# Of the standard library, and searched.
+# Types of the standard library that are searched all the same.
 _SEARCHED_TOO = (types.SimpleNamespace, threading.local, UserDict, UserList, ChainMap)
-# What cannot change, or is never searched.
+# Types that cannot change, or are never searched.
 _LEAVES = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis), object}
     | {Tensor, nn.Parameter, nn.Buffer, torch.Size, torch.dtype, torch.device, torch.layout}
     | {torch.memory_format, types.MethodDescriptorType, types.WrapperDescriptorType}
     | {types.GetSetDescriptorType}
 )
-# What only leads to other things.
+# Types that hold nothing of their own but lead to other objects.
 _PASSAGES = (
     *(types.MethodType, types.BuiltinMethodType, staticmethod, classmethod, property),
     *(functools.partial, functools.partialmethod, functools.cached_property),
@@ -64,8 +64,8 @@ Way = Callable[["_Search", Any], None]
 def search(modules: Iterable[nn.Module], given: Iterable[Any], keep: Keep) -> None:
     """Call ``keep`` for each place that is found.
 
-    ``keep`` takes a kind of place, the object, and what else the kind takes. It returns the place,
-    or the one that another trace has made of it before.
+    ``keep`` takes a class of places, the object, and further arguments of the class. It returns the
+    place, which may be one that another trace made for the same object.
     """
     found = _Search(keep)
     for module in modules:
@@ -79,7 +79,7 @@ class _Search:
         self.keep = keep
         self.things: deque[Any] = deque()
         self.code: deque[tuple[types.FunctionType, type | None]] = deque()
-        # Of things, code and namespaces; all are kept, or held by what is kept.
+        # Ids stay valid, since a kept place holds each of these objects, directly or not.
         self.seen: set[object] = set()
         self.read: set[int] = set()
         self.ways: dict[type, Way] = {}
@@ -104,7 +104,7 @@ class _Search:
     def add(self, things: Iterable[Any]) -> None:
         for thing in things:
             kind = type(thing)
-            if kind is tuple:  # most hold numbers alone, such as the sizes of a kernel
+            if kind is tuple:  # most hold only numbers, such as the sizes of a kernel
                 if not _LEAVES.issuperset(map(type, thing)):
                     self.things.append(thing)
             elif kind not in _LEAVES:
@@ -143,7 +143,7 @@ class _Search:
     # Code
 
     def function(self, function: types.FunctionType, owner: type | None) -> None:
-        """Look into a function's closure and defaults, and at what its code names."""
+        """Search a function's closure, defaults and attributes, and the objects its code names."""
         self.add((function.__defaults__, function.__kwdefaults__, function.__dict__))
         names, stored = _names_of(function.__code__)
         for cell in function.__closure__ or ():
@@ -160,7 +160,7 @@ class _Search:
             self.named(owner, names, owner)
 
     def named(self, thing: Any, names: tuple[str, ...] = (), owner: type | None = None) -> None:
-        """Look into what code names; of modules and classes, into what it names in them."""
+        """Search an object that code names; of modules and classes, only what it names in them."""
         kind = type(thing)
         if kind in _LEAVES:
             return
@@ -194,7 +194,7 @@ class _Search:
         owner: type | None,
         used: tuple[str, ...] = (),
     ) -> None:
-        """Keep what these names mean in a namespace, and look into it."""
+        """Keep the values of these names in a namespace, and search them."""
         key = (id(namespace), names)
         if names and key not in self.seen:
             self.seen.add(key)
@@ -211,7 +211,7 @@ _WAYS: dict[type, Way] = {
 
 
 def _way_into(kind: type) -> Way:
-    """Return the method that looks into objects of a type."""
+    """Return the method that searches objects of a type."""
     if issubclass(kind, nn.Module):
         return _Search.module
     if issubclass(kind, (types.FunctionType, *_PASSAGES)):
@@ -246,9 +246,9 @@ def _is_open(kind: type) -> bool:
 
 
 def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names that code uses, functions inside it included, and the globals it sets."""
+    """Return the names that code and its inner functions use, and the globals that it sets."""
     names = code.co_names
-    # A name's number is the instruction's argument; to know that it sets one is enough here.
+    # Which global is set does not matter: if any is, all names are kept.
     stored = names if _STORE_GLOBAL in code.co_code[::2] else ()
     for constant in code.co_consts:
         if type(constant) is types.CodeType:

@@ -1,4 +1,4 @@
-"""What is known of torch's operations, one file a family; importing them fills the registry."""
+"""Classes for torch's operations, one file per family. Importing them fills the registry."""
 
 from blitz_helpers.trace.ops import (  # noqa: F401  # imported for what they register
     attention,

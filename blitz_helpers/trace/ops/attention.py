@@ -1,4 +1,4 @@
-"""Attention: each position looks at all the others."""
+"""Attention, in which each position looks at all others."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class MultiHead(Op):
 
 @op("_nested_tensor_from_mask_left_aligned")
 class NestedFromMask(Op):
-    """Whether the encoder may go by nested tensors: it may not, and ends in the same shape."""
+    """The encoder asks whether it may use nested tensors. The answer here is no: shapes agree."""
 
     input: Tensor
     mask: Tensor

@@ -1,4 +1,4 @@
-"""Tables that are looked up by index, and losses that are told classes by index."""
+"""Lookups by index: rows of tables, and losses whose targets are class numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blitz_helpers.trace._standins import has_values
 
 
 def _check_indices(ids: Tensor, rows: int, table: Tensor, noun: str = "rows") -> None:
-    """Refuse indices past either end of a table of so many rows, where their values are known."""
+    """Refuse indices outside a table with so many rows, if their values are known."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise wrong_dtype(ids, torch.int64, (table,), "indices")
     if not has_values(ids) or not ids.numel():
@@ -83,7 +83,7 @@ class Indexed(Op):
 @op("nll_loss", takes_probabilities=False)
 @op("cross_entropy", takes_probabilities=True)
 class ClassLoss(Op):
-    """A loss that takes the scores of classes, dimension 1 or the only one, and the classes."""
+    """A loss of scores, whose classes are in dimension 1 or the only dimension, against classes."""
 
     takes_probabilities = False
     input: Tensor

@@ -1,4 +1,4 @@
-"""Normalisation, and softmax and its like."""
+"""Normalisation, and functions along one dimension such as softmax."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Norm(Op):
 
 
 def _check_channels(x: Tensor, *parameters: Any) -> None:
-    """Refuse parameters that do not have one number for each channel, or another dtype."""
+    """Refuse parameters of another dtype, or without exactly one number for each channel."""
     for parameter in parameters:
         if isinstance(parameter, Tensor):
             check_size(x, 1, parameter.shape[0], "channels", parameter)
@@ -41,7 +41,7 @@ def _check_channels(x: Tensor, *parameters: Any) -> None:
 
 
 def _check_dtypes(x: Tensor, *parameters: Any) -> None:
-    """Refuse, as torch does, parameters of another dtype than the input that they scale."""
+    """Refuse parameters whose dtype differs from that of the input, as torch does."""
     half = x.dtype in (torch.bfloat16, torch.float16)
     for parameter in parameters:
         if isinstance(parameter, Tensor) and not (half and parameter.dtype == torch.float32):

@@ -78,7 +78,7 @@ class AveragePool(_Pool):
         if self.ndim == 3 and self.input.dim() in (4, 5):
             kernels = per_dimension(self.kernel_size, 3)
             for i, (size, kernel) in enumerate(zip(self.input.shape[-3:], kernels, strict=True)):
-                if size < kernel:  # torch: here alone the padding does not help
+                if size < kernel:  # torch counts the padding in all pools but this one
                     text = (
                         f"got {tuple(self.input.shape)}: kernel_size={kernel} does not fit an "
                         f"input of {size}, as avg_pool3d counts no padding"
@@ -89,7 +89,7 @@ class AveragePool(_Pool):
 
 @for_each_ndim("adaptive_max_pool{}d")
 class AdaptivePool(Op):
-    """A pool to a size of output; where that divides the input, its windows are all equal."""
+    """A pool to a given output size. If this divides the input size, all windows are equal."""
 
     ndim = 0
     input: Tensor
@@ -109,7 +109,7 @@ class AdaptivePool(Op):
         return (made, without_data(made, torch.int64)) if self.return_indices else made
 
     def _kernels(self, output: Tensor) -> list[int]:
-        """Return the size of the windows along each side, 0 where they are not all equal."""
+        """Return the size of the windows along each side, 0 if they are not all equal."""
         sides = zip(self.input.shape[-self.ndim :], output.shape[-self.ndim :], strict=False)
         return [size // out if out and size % out == 0 else 0 for size, out in sides]
 
@@ -132,7 +132,7 @@ class AdaptivePool(Op):
 
 @for_each_ndim("adaptive_avg_pool{}d")
 class AdaptiveAveragePool(AdaptivePool):
-    """The mean over windows; to one position torch takes fewer dimensions as well."""
+    """The mean over windows. For an output size of 1, torch accepts fewer dimensions as well."""
 
     def output(self) -> Any:
         one = set(per_dimension(self.output_size, self.ndim)) == {1}

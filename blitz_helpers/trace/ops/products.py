@@ -33,7 +33,7 @@ from blitz_helpers.trace._op import Misfit, Op, op
 
 @op("inner")
 class Product(Op):
-    """Products with the last dimension of the input, which are summed up."""
+    """Sums of products over the last dimension of the input."""
 
     input: Tensor
     other: Tensor
@@ -119,7 +119,7 @@ class MatMul(Product):
 
 @op("_grouped_mm grouped_mm")
 class GroupedMatMul(Op):
-    """Products group by group; of the floats, torch's `meta` kernel knows bfloat16 alone."""
+    """A matrix product per group. The only float that torch's `meta` kernel takes is bfloat16."""
 
     mat_a: Tensor
     mat_b: Tensor
@@ -152,7 +152,7 @@ class GroupedMatMul(Op):
 
 @op("addmm addmv baddbmm addbmm")
 class AddProduct(Op):
-    """A product that is added to a tensor; each function has other names for the operands."""
+    """A product added to a tensor. Each function has its own names for the operands."""
 
     input: Tensor
     args: tuple[Any, ...]

@@ -1,4 +1,4 @@
-"""What makes the sides of an image larger or smaller: padding and interpolation."""
+"""Operations that change the sides of an image: padding and interpolation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blitz_helpers.trace._field import (
 from blitz_helpers.trace._layout import check_rank, like_format, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, op
 
-# How many numbers more than the padding a side must have.
+# How much longer than its padding a side must be.
 _ROOM = {"reflect": 1, "circular": 0}
 
 
@@ -47,7 +47,7 @@ class Pad(Op):
                 raise Misfit("window", text, x, -(i // 2) - 1, side, least)
 
     def _sides(self) -> list[tuple[int, int, int]]:
-        """Return the dimensions that change, from the end, with the numbers before and after."""
+        """Return the padded dimensions, counted from the end, and the padding on both sides."""
         pairs = [(-i - 1, *self.pad[2 * i : 2 * i + 2]) for i in range(len(self.pad) // 2)]
         return [(dim, before, after) for dim, before, after in reversed(pairs) if before or after]
 
@@ -98,7 +98,7 @@ class Interpolate(Op):
         return like_format((*x.shape[:2], *given), x.dtype, x)
 
     def _factors(self, output: Tensor) -> list[int]:
-        """Return how many times as large each side is; 0 where this is not a whole number."""
+        """Return the factor by which each side grows, 0 if it is not a whole number."""
         pairs = zip(self.input.shape[2:], output.shape[2:], strict=True)
         return [after // before if after % before == 0 else 0 for before, after in pairs]
 

@@ -26,7 +26,7 @@ from blitz_helpers.trace._op import Misfit, Op, op
 
 @lru_cache(maxsize=4096)
 def regroup(old: Shape, new: Shape) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Return which dimensions of ``old`` became which of ``new``, the smallest groups first."""
+    """Match groups of ``old`` dimensions with groups of ``new`` ones, as small as possible."""
     return tuple(_regroup(old, new))
 
 
@@ -59,7 +59,7 @@ class View(Op):
 
     @property
     def asked(self) -> Shape:
-        """The sizes as they were typed, where they were."""
+        """The sizes as they were typed, if the operation takes sizes."""
         return ()
 
     def sums(self, output: Tensor) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Reshape(View):
         return tuple(given[0] if one else given)
 
     def check(self) -> None:
-        """Refuse sizes that hold another count of numbers."""
+        """Refuse sizes that do not hold all numbers."""
         x, asked = self.input, self.asked
         if asked and isinstance(asked[0], torch.dtype):
             return
@@ -238,7 +238,7 @@ class Part(Op):
 
 @op("__getitem__")
 class GetItem(Op):
-    """Plain slices, positions and new axes; of other indices the trail is lost."""
+    """An index. Origins are followed through slices, positions and new axes, not other indices."""
 
     input: Tensor
     index: Any

@@ -20,7 +20,7 @@ from blitz_helpers.trace._field import (
     Axis,
     Dim,
     Origin,
-    SizeRule,
+    SizeFormula,
     slid,
     spatial,
     upsampling,
@@ -40,11 +40,11 @@ _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
 class Slide(NamedTuple):
-    """What windows make of the sides: their sizes, and a sum and a formula for each."""
+    """The sides after a window has slid over them: their sizes, written-out sums and formulas."""
 
     sizes: Shape
     sums: tuple[str, ...]
-    formulas: tuple[SizeRule, ...]
+    formulas: tuple[SizeFormula, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -64,7 +64,7 @@ def _size(size_of: Callable[..., int], settings: tuple[Any, ...], size: int) -> 
 
 
 def _transposed_fitting_sizes(out: int, kernel: int, stride: int, pad: int, *others: int) -> range:
-    """Return sizes that give ``out`` or more; the first is the smallest that does."""
+    """Return sizes that give ``out`` or more, from the smallest on."""
     enough = out + 2 * pad
     made = conv_transpose_output_size(enough, kernel, stride, pad, *others)
     return range(enough - (made - out) // stride, enough + 1)
@@ -89,11 +89,11 @@ class Window(Op):
 
     @cached_property
     def settings(self) -> tuple[tuple[Any, ...], ...]:
-        """What the formulas take beside the size, each with one entry a dimension."""
+        """The arguments of the formulas after the size, each with one entry per dimension."""
         raise NotImplementedError
 
     def moved(self, axis: Axis, *settings: Any) -> Axis:
-        """Return the axis after the window; the last of the settings is the size formula."""
+        """Return the axis after the window has slid along it; the last setting is its formula."""
         kernel_size, stride, padding, dilation = settings[:4]
         if padding == "same":  # the smaller half stands before the input
             padding = dilation * (kernel_size - 1) // 2
@@ -103,7 +103,7 @@ class Window(Op):
 
     @cached_property
     def slide(self) -> Slide:
-        """What becomes of the sides.
+        """The sides of the output.
 
         Raises:
             Misfit: a side is too small, or torch refuses the settings.
@@ -250,7 +250,7 @@ def any_convolution(
     output_padding: Sizes,
     groups: int,
 ) -> Op:
-    """Return a convolution as exported programs spell it, transposed or not."""
+    """Return the class behind a convolution in an exported program, transposed or not."""
     if transposed:
         settings = (stride, padding, output_padding, groups, dilation)
         call: Convolution = TransposedConvolution(input, weight, bias, *settings)

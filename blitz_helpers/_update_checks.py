@@ -49,7 +49,7 @@ def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, 
         _check_fits(f"params[{index}].grad", g, w, exactly=dense)
         moving.append((w, g))
     if len({id(w) for w in params}) < len(params):
-        raise ValueError("params names a tensor twice, which would move twice. Name each once.")
+        raise ValueError("params names a tensor twice, so it would move twice. Name each once.")
     return moving
 
 
@@ -64,7 +64,7 @@ def check_velocities(
         if not isinstance(v, Tensor):
             raise TypeError(
                 f"velocities must hold a tensor for each parameter, got a {type(v).__name__}. From "
-                "an optimizer of torch take optimizer.state[w]['momentum_buffer'] for each w."
+                "a torch optimizer, take optimizer.state[w]['momentum_buffer'] for each w."
             )
         _check_writable("velocities[w]", v)
         _check_fits("velocities[w]", v, w, exactly=False)
@@ -72,8 +72,8 @@ def check_velocities(
         sparse_v, sparse_g = (x.layout is not torch.strided for x in (v, g))
         if (sparse_v and not sparse_g) or (nesterov and sparse_g and not sparse_v):
             raise ValueError(
-                "A gradient and its velocity must both be sparse or both dense here: one was "
-                "sparse and is so no longer. Begin with empty velocities."
+                "A gradient and its velocity must both be sparse or both dense here, but one of "
+                "them is no longer sparse. Start again with empty velocities."
             )
 
 
@@ -89,8 +89,8 @@ def check_adam_state(
             given = f"one of {', '.join(map(str, kept))}" if isinstance(kept, Mapping) else kept
             raise TypeError(
                 f"state must hold a dict of {', '.join(_ADAM_MEMORY)} for each parameter, got "
-                f"{given}. Begin with an empty state. (max_exp_avg_sq is of amsgrad=True, which is "
-                "not computed here.)"
+                f"{given}. Start with an empty state. (max_exp_avg_sq is of amsgrad=True, which "
+                "is not computed here.)"
             )
         _check_step_count(kept["step"])
         for key in ("exp_avg", "exp_avg_sq"):
@@ -110,8 +110,8 @@ def _check_memory(name: str, memory: object) -> None:
     for key in memory:
         if not isinstance(key, Tensor):
             raise TypeError(
-                f"{name} must have the parameters themselves for keys, got {key!r}. Of an "
-                "optimizer of torch use dict(optimizer.state), not optimizer.state_dict()."
+                f"{name} must have the parameters themselves as keys, got {key!r}. From a torch "
+                "optimizer, take dict(optimizer.state), not optimizer.state_dict()."
             )
 
 
@@ -134,8 +134,8 @@ def _check_writable(name: str, tensor: Tensor) -> None:
         return
     if any(n > 1 and by == 0 for n, by in zip(tensor.shape, tensor.stride(), strict=True)):
         raise ValueError(
-            f"{name} is expanded: several of its entries are one number in memory, and cannot "
-            "move apart. Use its contiguous()."
+            f"{name} is expanded: several entries share one number in memory, and cannot move "
+            "separately. Use its contiguous()."
         )
 
 
@@ -145,6 +145,6 @@ def _check_fits(name: str, tensor: Tensor, w: Tensor, exactly: bool) -> None:
     if not fits or tensor.shape != w.shape or tensor.device != w.device:
         raise ValueError(
             f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, its parameter "
-            f"{w.dtype} {tuple(w.shape)} on {w.device}: they must be alike. Where the parameter "
-            "has changed, begin anew, with zero_grad() and an empty memory."
+            f"{w.dtype} {tuple(w.shape)} on {w.device}: they must match. If the parameter has "
+            "changed, begin anew, with zero_grad() and an empty memory."
         )

@@ -85,7 +85,7 @@ def fold(nodes: _Nodes, limit: int) -> FoldedGraph:
 def _paths(nodes: _Nodes) -> list[tuple[str, ...]]:
     """Return the module path of each node, or of its deepest input if it has none.
 
-    The root module counts as none, since it runs between all others.
+    The root module does not count, since it runs between all others.
     """
     paths: list[tuple[str, ...]] = [()] * len(nodes)
     for node in reversed(nodes):

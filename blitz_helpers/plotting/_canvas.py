@@ -1,4 +1,4 @@
-"""Shared by every picture: the colours, a canvas to draw on, and the way onto the page."""
+"""Shared by every picture: the colours, axes to draw on, and the alt text that a page shows."""
 
 from __future__ import annotations
 

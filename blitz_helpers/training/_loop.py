@@ -103,7 +103,7 @@ class Loop:
             raise ValueError(
                 f"The loader gave no batch in epoch {len(self._record.steps) + 1}, though its "
                 "length says otherwise: it is empty, or used up after one pass. Use a list of "
-                "batches or a DataLoader, which begin anew each time."
+                "batches or a DataLoader, which can be read again and again."
             )
         if not all(w.isfinite().all() for w in self._params):
             step = len(self._record.losses)

@@ -248,6 +248,12 @@ class MixesImages(Network):
         return self.fc1(x.view(-1, 576))
 
 
+class SideBySide(Residual):
+    def forward(self, x):
+        self.conv(x)
+        return self.conv(x)
+
+
 class Halves(nn.Linear):
     def forward(self, x):
         return super().forward(x).chunk(2, 1)
@@ -262,6 +268,7 @@ class Halves(nn.Linear):
             r"chunk gives \(\(1, 2\), \(1, 2\)\), and .* steps that give one tensor",
         ),
         (Residual(), (1, 4, 8, 8), r"add takes .* and .*In a chain it would take .*one by one"),
+        (SideBySide(), (1, 4, 8, 8), r"conv2d in conv takes .*the output of the step before it"),
         (TwoHeads(), (1, 4), r"The model returns .*its last step gave.*draws a chain"),
         (
             MixesImages(),

@@ -60,7 +60,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
         ax.locator_params(axis="x", subs=subs, numticks=9)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
-        ax.set_xlabel("size of the gradient (logarithmic scale)")
+        ax.set_xlabel("size of the gradient (log scale)")
     else:
         ax.set_xticks([])
     for line, row in enumerate(report):

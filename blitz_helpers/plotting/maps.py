@@ -98,7 +98,7 @@ def plot_filters(
     >>> plot_filters(torch.rand(6, 1, 3, 3)).get_title()
     ''
     """
-    filters = checked("filters", filters, "(N, 1, h, w)")
+    filters = checked("filters", filters, "(N, 1, h, w)", "Use filters[:, :1] for one channel.")
     count = len(filters)
     if before is not None and before.shape != filters.shape:
         raise ValueError(

@@ -132,8 +132,8 @@ def _stages(trace: ShapeTrace) -> list[_Stage]:
     batch_ndim = _batch_ndim(trace)
     shape = trace[0].input_shapes[0] if trace[0].input_shapes else ()
     stages = [_Stage(shape[batch_ndim:], GREY, [])]
-    for step in trace:
-        _check_link(step, shape, batch_ndim)
+    for number, step in enumerate(trace):
+        _check_link(step, number - 1, shape, batch_ndim)
         before, shape = shape, step.output_shape
         colour = _colour(step.op)
         if colour is None and shape == before:
@@ -198,14 +198,14 @@ def _where(step: ShapeStep) -> str:
     return f"{step.op} in {step.module}" if step.module else step.op
 
 
-def _check_link(step: ShapeStep, shape: tuple[int, ...], batch_ndim: int) -> None:
-    """Raise a ValueError unless ``step`` takes ``shape`` and continues a single chain."""
-    if tuple(step.input_shapes) != (shape,):
+def _check_link(step: ShapeStep, last: int, shape: tuple[int, ...], batch_ndim: int) -> None:
+    """Raise a ValueError unless ``step`` takes ``shape`` from step ``last``, and only that."""
+    if step.inputs != (last,) or tuple(step.input_shapes) != (shape,):
         taken = " and ".join(map(str, step.input_shapes)) or "no tensor"
         raise ValueError(
-            f"{_where(step)} takes {taken}. In a chain it would take {shape}, which the step "
-            "before it gave, and nothing else. plot_network draws a chain, without branches or "
-            "states; trace and draw the branches one by one."
+            f"{_where(step)} takes {taken}. In a chain it would take the output of the step "
+            f"before it, {shape}, and nothing else. plot_network draws a chain, without branches "
+            "or states; trace and draw the branches one by one."
         )
     after = step.output_shape
     if not (isinstance(after, tuple) and all(isinstance(size, int) for size in after)):

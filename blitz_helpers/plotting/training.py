@@ -162,7 +162,7 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     ax.set(xscale="log", ylim=(0, 104))
     ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
     ax.xaxis.minorticks_off()
-    finish_axes(ax, "lr (log scale)", "right answers (%)")
+    finish_axes(ax, "learning rate (log scale)", "right answers (%)")
     told = ", ".join(f"{mean:.0f} % at {lr:g}" for lr, mean in zip(rates, means, strict=True))
     return describe(ax, f"Right answers for each lr, on average: {told}.")
 

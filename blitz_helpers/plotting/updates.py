@@ -89,7 +89,7 @@ def plot_foretold_losses(
     ax.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
     ax.xaxis.minorticks_off()
     ax.margins(x=0.08, y=0.12)
-    finish_axes(ax, "learning rate, log axis", "drop in loss, log axis", loc="upper left")
+    finish_axes(ax, "learning rate (log scale)", "drop in loss (log scale)", loc="upper left")
     return describe(ax, " ".join(words))
 
 
@@ -210,7 +210,7 @@ def plot_descent_losses(
         else:
             steps = counted(len(curve) - 1, "step")
             words.append(f"{name} does not stay below {below:g} in {steps}.")
-    finish_axes(ax, "step", "loss, log axis", **BOXED)
+    finish_axes(ax, "step", "loss (log scale)", **BOXED)
     return describe(ax, " ".join(words))
 
 

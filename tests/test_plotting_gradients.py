@@ -96,6 +96,12 @@ def test_the_alt_text_names_the_extremes_the_zeros_and_the_rows_without_a_norm()
     )
 
 
+def test_the_alt_text_of_a_large_model_stays_short():
+    model = nn.ParameterList(torch.ones(1) for _ in range(25))
+    alt = show(plot_gradient_report(gradient_report(model))).alt
+    assert alt.endswith("19, and 5 more: no backward has reached it.")
+
+
 def image_and_gradient():
     image = torch.zeros(1, 6, 8)
     image[0, 2:4, 3:5] = 1

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_TOLD = 20  # entries of a list that an alt text gives
+
 
 def by(height: int, width: int) -> str:
     """Return the size as text, such as ``30x30``."""
@@ -44,3 +46,13 @@ def listed(words: Iterable[str], last: str = "and") -> str:
     """
     *others, end = words
     return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Return the words; of more than 20, the first 20 and how many follow.
+
+    >>> shortened(["a"] * 25)[-2:]
+    ['a', 'and 5 more']
+    """
+    rest = [f"and {len(words) - _TOLD} more"] if len(words) > _TOLD else []
+    return words[:_TOLD] + rest

@@ -10,7 +10,7 @@ from blitz_helpers.plotting._axes import MOST_NUMBERED, number_classes
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas, describe
 from blitz_helpers.plotting._images import INK, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
-from blitz_helpers.plotting._words import counted, minus
+from blitz_helpers.plotting._words import counted, minus, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _COLUMNS = 10
 _MARGIN = 0.15  # between digits, as a fraction of a digit's side
 _CAPTION = 0.25  # height of a caption, also as a fraction
-_TOLD = 20  # captions that the alt text repeats
 
 
 @same_for_all
@@ -58,8 +57,7 @@ def plot_digits(
     ax.set_axis_off()
     words = counted(len(images), "image")
     if told:
-        rest = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
-        words += f": {'; '.join(told[:_TOLD] + rest)}"
+        words += f": {'; '.join(shortened(told))}"
     return describe(ax, f"{words}.")
 
 

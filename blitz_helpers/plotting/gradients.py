@@ -8,7 +8,7 @@ from blitz_helpers.plotting._axes import colour_bar
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
 from blitz_helpers.plotting._images import around_zero, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
-from blitz_helpers.plotting._words import by
+from blitz_helpers.plotting._words import by, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,11 +138,11 @@ def _words(report: GradientReport) -> str:
         words.append(f"{smallest.name} the smallest, {smallest.norm:.2g}.")
     zeros = [f"{_percent(row.zero_fraction)} of {row.name}" for row in report if row.zero_fraction]
     if zeros:
-        words.append(f"Exactly zero: {', '.join(zeros)}.")
+        words.append(f"Exactly zero: {', '.join(shortened(zeros))}.")
     for status, (remark, _) in _REMARKS.items():
         names = [row.name for row in report if row.status == status]
         if names:
-            words.append(f"{', '.join(names)}: {remark.partition(': ')[2]}.")
+            words.append(f"{', '.join(shortened(names))}: {remark.partition(': ')[2]}.")
     return " ".join(words)
 
 

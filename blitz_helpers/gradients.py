@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from blitz_helpers._nudging import entry_at, slope_along
 from blitz_helpers._statistics import statistics
 from blitz_helpers._tables import html_table, scroll_box, text_table
 
@@ -97,13 +96,14 @@ class GradientReport(tuple[GradientRow, ...]):
         return float(torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float64)))
 
     def __repr__(self) -> str:
-        table = text_table(_HEADER, [row._cells() for row in self], align="<<<>>>>>>")
-        return f"{table}\ntotal norm: {self.total_norm:.4g}"
+        return f"{text_table(*self._table())}\ntotal norm: {self.total_norm:.4g}"
 
     def _repr_html_(self) -> str:
-        table = html_table(_HEADER, [row._cells() for row in self], align="<<<>>>>>>")
-        html = f"{table}<p>total norm: {self.total_norm:.4g}</p>"
+        html = f"{html_table(*self._table())}<p>total norm: {self.total_norm:.4g}</p>"
         return scroll_box(html, "Gradient report")
+
+    def _table(self) -> tuple[tuple[str, ...], list[list[str]], str]:
+        return _HEADER, [row._cells() for row in self], "<<<>>>>>>"
 
 
 @torch.no_grad()
@@ -183,8 +183,51 @@ def numerical_gradient(
     before = values.clone()
     picked = product(*map(range, parameter.shape)) if indices is None else indices
     try:
-        slopes = [slope_along(entry_at(values, index), loss_fn, eps) for index in picked]
+        slopes = [_slope(_entry(values, index), loss_fn, eps) for index in picked]
     finally:
         values.copy_(before)
     gradient = torch.tensor(slopes, dtype=torch.float64, device=parameter.device)
     return gradient.reshape(parameter.shape) if indices is None else gradient
+
+
+def _entry(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
+    """Return a view of one entry; ``index`` is a tuple, or a number in flattened order."""
+    where = index.tolist() if isinstance(index, Tensor) else index
+    if isinstance(where, int):
+        if not -values.numel() <= where < values.numel():
+            raise IndexError(f"index {where} is out of range for {values.numel()} entries.")
+        flat = torch.tensor(where % values.numel())
+        where = [int(i) for i in torch.unravel_index(flat, values.shape)]
+    entry = values[tuple(where)]
+    if entry.dim():
+        raise IndexError(f"index {where} must point at one entry of shape {tuple(values.shape)}.")
+    return entry
+
+
+def _slope(entry: Tensor, loss_fn: Callable[[], Tensor | float], eps: float) -> float:
+    """Return the central difference of ``loss_fn()`` for ``entry`` nudged up and down by ``eps``.
+
+    If ``loss_fn`` raises, the entry stays nudged, and the caller must restore it.
+    """
+    middle = entry.item()
+    up, down = middle + eps, middle - eps
+    if up == down:
+        raise ValueError(f"eps={eps} is lost beside an entry of {middle}: use a larger one.")
+    entry.fill_(up)
+    above = _loss_value(loss_fn())
+    entry.fill_(down)
+    below = _loss_value(loss_fn())
+    entry.fill_(middle)
+    return (above - below) / (up - down)
+
+
+def _loss_value(loss: Tensor | float) -> float:
+    if isinstance(loss, float | int):
+        return loss
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.dtype == torch.float64:
+        return loss.item()
+    given = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    raise ValueError(
+        f"loss_fn returned {given}: expected one number in float64. "
+        "Reduce it, for example by .sum(), and compute it from float64 inputs."
+    )

@@ -14,7 +14,6 @@ PACKAGE = Path(blitz_helpers.__file__).parent
 MAY_IMPORT = {
     "__init__": set(),
     "_extras": set(),
-    "_nudging": set(),
     "_run_file": {"_extras"},
     "_statistics": set(),
     "_tables": set(),
@@ -26,7 +25,7 @@ MAY_IMPORT = {
     "network": {"shapes"},
     "notebook": set(),
     "trace": {"_running", "_tables", "_threads", "_torch", "shapes"},
-    "gradients": {"_nudging", "_statistics", "_tables"},
+    "gradients": {"_statistics", "_tables"},
     "graph": {"_running", "_tables", "_torch"},
     "updates": {"_update_checks"},
     "data": {"_extras"},

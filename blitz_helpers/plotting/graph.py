@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import GREY, describe, figure_class
@@ -12,7 +12,6 @@ from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
 
     from blitz_helpers.graph import AutogradGraph
     from blitz_helpers.plotting._layers import Point
@@ -67,9 +66,9 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(page.left, page.right), ylim=(page.bottom, page.top), aspect="equal")
     ax.set_axis_off()
     # One collection per kind: separate artists would take matplotlib many times as long.
-    _add_arrows(ax, page)
-    for boxes, gid in ((page.blanks, "blanks"), (page.boxes, "boxes")):
-        ax.add_collection(_collection(boxes, gid), autolim=False)
+    for gid, collection in _collections(page).items():
+        collection.set_gid(gid)
+        ax.add_collection(collection, autolim=False)
     font = require("matplotlib.font_manager", extra="plotting").FontProperties
     fonts = {role: font(size=style.size) for role, style in WORD_STYLES.items()}
     for word in page.words:
@@ -132,33 +131,31 @@ def graph_svg(graph: AutogradGraph) -> Svg:
     return Svg("\n".join([*lines, "</svg>"]))
 
 
-def _add_arrows(ax: Axes, page: Sketch) -> None:
+def _collections(page: Sketch) -> dict[str, Any]:
+    """Return everything but the words, by kind, with what is drawn last in front."""
     collections = require("matplotlib.collections", extra="plotting")
     path = require("matplotlib.path", extra="plotting").Path
-    curves = [
-        path(points, [path.MOVETO] + [path.CURVE4] * (len(points) - 1)) for points in page.curves
-    ]
-    ax.add_collection(
-        collections.PathCollection(curves, facecolors="none", edgecolors=GREY, gid="arrows"),
-        autolim=False,
-    )
-    ax.add_collection(
-        collections.PolyCollection(page.heads, facecolors=GREY, edgecolors="none", gid="heads"),
-        autolim=False,
-    )
-
-
-def _collection(boxes: list[Rectangle], gid: str) -> PathCollection:
     rounded = require("matplotlib.patches", extra="plotting").BoxStyle.Round
-    styles = [BOX_STYLES[box.kind] for box in boxes]
-    return require("matplotlib.collections", extra="plotting").PathCollection(  # type: ignore[no-any-return]  # `require` is untyped by nature
-        [
-            rounded(pad=0, rounding_size=box.corners)(box.x, box.y, box.width, box.height, 1)
-            for box in boxes
-        ],
-        facecolors=[style.face for style in styles],
-        edgecolors=[style.edge for style in styles],
-        linestyles=[(0, style.dash or None) for style in styles],
-        linewidths=1,
-        gid=gid,
-    )
+
+    def drawn(boxes: list[Rectangle]) -> Any:
+        styles = [BOX_STYLES[box.kind] for box in boxes]
+        return collections.PathCollection(
+            [
+                rounded(pad=0, rounding_size=box.corners)(box.x, box.y, box.width, box.height, 1)
+                for box in boxes
+            ],
+            facecolors=[style.face for style in styles],
+            edgecolors=[style.edge for style in styles],
+            linestyles=[(0, style.dash or None) for style in styles],
+            linewidths=1,
+        )
+
+    curves = [
+        path(points, [path.MOVETO, *[path.CURVE4] * (len(points) - 1)]) for points in page.curves
+    ]
+    return {
+        "arrows": collections.PathCollection(curves, facecolors="none", edgecolors=GREY),
+        "heads": collections.PolyCollection(page.heads, facecolors=GREY, edgecolors="none"),
+        "blanks": drawn(page.blanks),
+        "boxes": drawn(page.boxes),
+    }

@@ -692,6 +692,35 @@ def the_gradient_of_cdist():
     return of_the_gradient(torch.cdist, leaf(3, 2), leaf(2, 2))
 
 
+for name, (build, ends_well) in {
+    "leaky_relu": (lambda: nn.functional.leaky_relu(leaf(), -0.2), True),
+    "leaky_relu_in_place": (lambda: nn.functional.leaky_relu_(inner(), -0.2), False),
+    "elu_in_place": (lambda: nn.functional.elu_(inner(), -0.2), False),
+    "celu_in_place": (lambda: nn.functional.celu_(inner(), -0.2), False),
+    "rrelu_in_place": (lambda: nn.functional.rrelu_(inner(), -0.3, -0.1), False),
+    "rrelu_in_training": (lambda: nn.functional.rrelu_(inner(), -0.3, -0.1, True), True),
+}.items():
+    build.__name__ = f"a_negative_slope_of_{name}"
+    story(works=ends_well)(build)
+
+
+@pytest.mark.parametrize("embeds", [nn.functional.embedding, nn.functional.embedding_bag])
+@pytest.mark.parametrize("by_frequency", [True, False])
+def test_a_sparse_gradient_by_frequency_is_foreseen_to_fail(embeds, by_frequency):
+    keywords = {"mode": "sum"} if embeds is nn.functional.embedding_bag else {}
+    output = embeds(
+        torch.tensor([[1, 1]]), leaf(3, 2), sparse=True, scale_grad_by_freq=by_frequency, **keywords
+    ).sum()
+    assert autograd_graph(output).can_backward is works(output) is not by_frequency
+
+
+@pytest.mark.parametrize("mode", ["reduced", "complete", "r"])
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4)])
+def test_a_qr_decomposition_without_a_derivative_is_foreseen_to_fail(mode, shape):
+    output = torch.linalg.qr(leaf(*shape) + torch.eye(*shape), mode=mode)[1].sum()
+    assert autograd_graph(output).can_backward is works(output)
+
+
 @story(works=True)
 def the_gradient_of_tanh():
     return of_the_gradient(torch.tanh, leaf())

@@ -65,9 +65,7 @@ def obstacle_at(
     for slot, (source, _) in enumerate(node.next_functions):
         has_none = kind.name in NO_DERIVATIVE or slot in NO_DERIVATIVE_FOR.get(kind.name, ())
         if has_none and source is not None:
-            return fails(
-                f"{where} has no derivative in torch for its input {slot}. Detach that input."
-            )
+            return _without_derivative(where, f"its input {slot}. Detach that input")
     found = _CHECKS[kind.name](node, where, is_used) if kind.name in _CHECKS else None
     if found is None and kind.is_opaque:
         return may_fail(
@@ -167,15 +165,49 @@ def _mask_of_rows(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
     mask = node._raw_saved_mask.data
     if mask is None or mask.layout is torch.sparse_coo:
         return None
-    return fails(f"{where} has no derivative in torch for a mask of {mask.layout}.")
+    return _without_derivative(where, f"a mask of {mask.layout}. Use one of torch.sparse_coo")
+
+
+def _negative_slope(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    slope = getattr(node, "_saved_alpha", getattr(node, "_saved_negative_slope", 1))
+    if hasattr(node, "_saved_lower") and not node._saved_training:
+        slope = node._saved_lower + node._saved_upper
+    if slope >= 0:
+        return None
+    return _without_derivative(where, "a negative slope in place. Leave out inplace=True")
+
+
+def _sparse_by_frequency(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    if not (node._saved_sparse and node._saved_scale_grad_by_freq):
+        return None
+    return _without_derivative(where, "sparse=True with scale_grad_by_freq=True. Leave out one")
+
+
+def _incomplete_qr(node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+    rows, columns = node._input_metadata[1].shape[-2:]  # of R
+    mode = node._saved_mode
+    if mode == "reduced" or (mode == "complete" and rows <= columns):
+        return None
+    return _without_derivative(where, f"mode={mode!r}. Use mode='reduced'")
+
+
+def _without_derivative(where: str, arguments: str) -> Obstacle:
+    return fails(f"{where} has no derivative in torch for {arguments}.")
 
 
 _CHECKS: dict[str, Callable[[Any, str, IsUsed], Obstacle | None]] = {
+    "CeluBackward1": _negative_slope,
     "CopySlices": _freed_write_into_a_view,
+    "EluBackward1": _negative_slope,
+    "EmbeddingBackward0": _sparse_by_frequency,
+    "EmbeddingBagBackward0": _sparse_by_frequency,
+    "LeakyReluBackward1": _negative_slope,
     "LinalgEigBackward0": _phase,
     "LinalgEighBackward0": _phase,
+    "LinalgQrBackward0": _incomplete_qr,
     "LinalgSvdBackward0": _phase,
     "NativeLayerNormBackwardBackward0": _bias_without_weight,
+    "RreluWithNoiseBackward1": _negative_slope,
     "SparseMaskBackward0": _mask_of_rows,
 }
 _WATCHED = {*_REFUSES, *NO_DERIVATIVE, *NO_DERIVATIVE_FOR, *_CHECKS}

@@ -16,6 +16,13 @@ def test_show_takes_the_words_of_every_plot_in_the_figure():
     assert show(describe(right, "Their answers.")).alt == "Six filters. Their answers."
 
 
+def test_show_takes_the_whole_figure_of_axes_in_a_subfigure():
+    left, right = plt.figure().subfigures(1, 2)
+    describe(left.subplots(), "Six filters.")
+    assert show(describe(right.subplots(), "Their answers.")).alt == "Six filters. Their answers."
+    assert plt.get_fignums() == []
+
+
 def test_words_passed_to_show_take_the_place_of_the_plots():
     _, ax = plt.subplots()
     assert show(describe(ax, "a curve"), alt="a curve that falls").alt == "a curve that falls"

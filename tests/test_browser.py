@@ -53,6 +53,7 @@ def photograph(page, name):
         page.wait_for_function(
             "theme => document.body.dataset.jpThemeName === theme", arg=f"JupyterLab {theme}"
         )
+        page.wait_for_selector("#jupyterlab-splash", state="detached")
         page.screenshot(path=folder / f"{name}_{theme.lower()}.png")
 
 

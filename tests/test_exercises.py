@@ -251,6 +251,14 @@ def test_an_error_is_shown_with_the_learners_own_line_and_the_case_tried():
     assert "It was called with tensor([1., 2.])." in said
 
 
+def test_of_many_numbers_the_first_wrong_one_is_named():
+    wanted = torch.arange(20.0).reshape(4, 5)
+    got = wanted.clone()
+    got[2, 3] = got[3, 0] = 7.5
+    with pytest.raises(_judging.Wrong, match=r"It should give 13.0000 at \(2, 3\), but gives 7.5"):
+        _judging.expect_tensor(got, wanted, "It")
+
+
 def endless():
     while True:
         pass

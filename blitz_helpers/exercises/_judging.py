@@ -91,14 +91,22 @@ def expect_tensor(
         if _alike(got, slip):
             raise Wrong(f"{tried}: {reply}")
     expect_shape(got, tuple(wanted.shape), tried)
-    raise Wrong(f"{tried} should give {shown(wanted)}, but gives {shown(got)}.")
+    if wanted.numel() <= _MOST_SHOWN:
+        raise Wrong(f"{tried} should give {shown(wanted)}, but gives {shown(got)}.")
+    place = tuple((~_near(got, wanted)).nonzero()[0].tolist())
+    numbers = f"{wanted[place]:.4f} at {place}, but gives {got[place]:.4f}"
+    raise Wrong(f"{tried} should give {numbers}.")
 
 
 def _alike(got: Any, wanted: Tensor) -> bool:
     """Return whether ``got`` is a tensor of the same shape, and equal up to rounding."""
     if not isinstance(got, Tensor) or got.shape != wanted.shape:
         return False
-    return torch.allclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-5)
+    return bool(_near(got, wanted).all())
+
+
+def _near(got: Tensor, wanted: Tensor) -> Tensor:
+    return torch.isclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-5)
 
 
 def expect_value(

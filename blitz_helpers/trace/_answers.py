@@ -1,4 +1,4 @@
-"""What a forward pass is given, and what its operations give: without data, or for real."""
+"""The results of operations: tensors without data, or real ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from blitz_helpers.trace._standins import (
 _SEED = 0
 # Operations between tensors on several devices that torch allows.
 _ACROSS_DEVICES = {"getitem", "setitem", "to", "copy_", "type_as", "index_put_", "where"}
-# How an operation is answered, where it is not one of the many that compute.
+# The operations that need an answer of their own.
 _SPECIAL = {
     **dict.fromkeys(FACTORIES, "factory"),
     **dict.fromkeys(LIKE, "like"),
@@ -50,11 +50,11 @@ _SPECIAL = {
 
 
 class WrongDeviceError(ValueError):
-    """Tensors on several devices meet."""
+    """An operation got tensors on several devices."""
 
 
 class Answers:
-    """Answers operations on tensors without data. Small values are kept, and computed with."""
+    """Answers operations with tensors without data, but computes and keeps small values."""
 
     def __init__(self, device: torch.device, state: StateGuard) -> None:
         self.device = device
@@ -67,7 +67,7 @@ class Answers:
         return torch.empty(shape, dtype=torch.float32, device=META)
 
     def instead_of(self, tensor: Tensor) -> Tensor:
-        """Return what the model is given for an input, so that the input is never written to."""
+        """Return the tensor that the model gets instead of an input, which is never written to."""
         if not is_strided(tensor):
             kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
             raise NoValuesError(f"a {kind} input has part of its shape among its values")
@@ -76,7 +76,7 @@ class Answers:
         return tensor.clone()
 
     def run_script(self, module: Any, args: tuple[Any, ...]) -> Any:
-        """Return what a scripted module gives."""
+        """Return the output of a scripted module."""
         with torch.no_grad():
             twin = script_without_data(module._c)
             return twin._get_method("forward")(*mapped(stripped, args))
@@ -90,10 +90,10 @@ class Answers:
         kwargs: dict[str, Any],
         tensors: list[Tensor],
     ) -> Any:
-        """Return what the operation gives, without data where there is none.
+        """Return the output of an operation, with values only if they are small and known.
 
         Raises:
-            NoValuesError: it asks for a value.
+            NoValuesError: the operation asks for a value that is not known.
         """
         special = _SPECIAL.get(func)
         if special == "values":
@@ -135,19 +135,19 @@ class Answers:
             dtype = kwargs.get("dtype")
             return new(tensors[0].shape, dtype) if dtype else without_data(tensors[0])
         if target is not None and vmapped() and not _is_one_for_all(target):
-            # Stand-ins have the sizes of one sample; so must what `vmap` has made batches of.
+            # Stand-ins have the sizes of one sample, so batched tensors of `vmap` must too.
             args = mapped(lambda one: one if one is target else without_data(one), args)
         return _on_meta(func, args, kwargs)
 
     def device_of(self, tensor: Tensor) -> torch.device:
-        """Return the device that the tensor, or what it stands for, is on."""
+        """Return the device of the tensor, or of the tensor that it stands for."""
         origin = known_origin(tensor)
         if origin is not None:
             return origin.device
         return self.device if tensor.is_meta else tensor.device
 
     def check_devices(self, name: str, tensors: list[Tensor]) -> None:
-        """Refuse tensors on several devices, as torch does."""
+        """Refuse tensors on different devices, as torch does."""
         device = self.device_of(tensors[0])
         for tensor in tensors:
             if tensor.dim() and self.device_of(tensor) != device:
@@ -157,7 +157,7 @@ class Answers:
                 )
 
     def make(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Return a new tensor: with values if it is small."""
+        """Return a new tensor, with values if it is small."""
         if self.initializes:
             return func(*args, **kwargs)
         device = kwargs.get("device")
@@ -183,7 +183,7 @@ class Answers:
         return output
 
     def move(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
-        """Return a tensor on the device and of the dtype asked for, with small values kept."""
+        """Return a tensor with the device and dtype asked for, keeping small values."""
         tensor = args[0]
         source = tensor if has_values(tensor) else stripped(tensor)
         device = self.device_of(tensor)
@@ -207,7 +207,7 @@ class Answers:
 
 
 class RealAnswers(Answers):
-    """Lets the operations compute, and keeps what they write to."""
+    """Lets the operations compute, and saves the tensors that they write to."""
 
     def __init__(self, device: torch.device, state: StateGuard, reason: str) -> None:
         super().__init__(device, state)
@@ -242,13 +242,13 @@ class RealAnswers(Answers):
 
 
 def not_ours(tensor: Tensor) -> Tensor | None:
-    """Return the tensor whose memory this one shows, unless the trace made it."""
+    """Return the tensor that owns this one's memory, or ``None`` if the trace made it."""
     owner = tensor if tensor._base is None else tensor._base
     return owner if known_origin(owner) is None else None
 
 
 def written_to(name: str, kwargs: dict[str, Any], tensors: list[Tensor]) -> Tensor | None:
-    """Return the tensor that the operation writes to, if it does."""
+    """Return the tensor that the operation writes to, or ``None``."""
     if kwargs:
         if isinstance(kwargs.get("out"), Tensor):
             return kwargs["out"]  # type: ignore[no-any-return]  # it is a tensor
@@ -261,12 +261,12 @@ def written_to(name: str, kwargs: dict[str, Any], tensors: list[Tensor]) -> Tens
 
 @lru_cache(maxsize=1024)
 def ends_in_place(name: str) -> bool:
-    """Whether an operation works in place by its name: `add_`, or `add_.Tensor` in a program."""
+    """Return whether a name is that of an operation in place, as `add_` and `add_.Tensor` are."""
     return name.partition(".")[0].endswith("_")
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Return what small values give."""
+    """Compute an operation on small values."""
     if kwargs.get("generator") is not None:
         kwargs = {**kwargs, "generator": None}
     with torch.no_grad():
@@ -274,7 +274,7 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Ask torch's own kernel for tensors without data, first with the integers as they are."""
+    """Run torch's kernel for tensors without data, at first with the values of integers."""
     if "device" in kwargs:
         kwargs = {**kwargs, "device": META}
     try:
@@ -294,12 +294,12 @@ def _without_floats(tensor: Tensor) -> Tensor:
 
 
 def _is_one_for_all(tensor: Tensor) -> bool:
-    """Whether a tensor is the same for all samples of `vmap`, so that none may be written to it."""
+    """Return whether all samples of `vmap` share a tensor, so that none may write to it."""
     return bool(vmapped()) and not origin_of(tensor).depends
 
 
 def _alike(tensor: Tensor, output: Any) -> bool:
-    """Whether an operation that gives ``output`` changes only the values of ``tensor`` in place."""
+    """Return whether ``tensor`` could be the output: whether only their values may differ."""
     return (
         isinstance(output, Tensor)
         and output.dtype == tensor.dtype

@@ -1,4 +1,4 @@
-"""A model and torch's global state, put back as they were."""
+"""Restores a model, its inputs and torch's global state after a trace."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace._places import Place, Values
 from blitz_helpers.trace._search import search
 
-# Of the traces at work. Those that overlap share what they keep: the second would otherwise keep
-# what the first has left somewhere, and put that back last.
+# The guards of all running traces. Traces that overlap share their places. Otherwise the second
+# would save the changes of the first, and restore those at the end.
 _guards: list[StateGuard] = []
 _lock = threading.RLock()
 
 
 class StateGuard:
-    """What a model, its code and its inputs hold, to be put back by `restore`."""
+    """Saves what a model, its code and its inputs hold, until `restore` puts it back."""
 
     def __init__(self, modules: Iterable[nn.Module], given: Iterable[Any]) -> None:
         self._places: dict[object, Place] = {}
@@ -48,12 +48,12 @@ class StateGuard:
         return place
 
     def protect(self, tensor: Tensor) -> None:
-        """Keep the values of a tensor that is about to be written to."""
+        """Save the values of a tensor that is about to be written to."""
         with _lock, no_torch_function():
             self._keep(Values, tensor)
 
     def restore(self) -> None:
-        """Put back what no other trace uses. Where Ctrl-C stopped it, a second call does it."""
+        """Restore every place that no other trace uses. After Ctrl-C it can be called again."""
         refused: Exception | None = None
         with _lock, no_torch_function():
             others = {key for guard in _guards if guard is not self for key in guard._places}
@@ -61,7 +61,7 @@ class StateGuard:
                 if key not in others:
                     try:
                         place.put_back()
-                    except Exception as error:  # whatever a user's class raises: the rest goes on
+                    except Exception as error:  # of a user's class; the other places come first
                         refused = error
             self._places.clear()
             if self in _guards:
@@ -72,7 +72,7 @@ class StateGuard:
 
 @contextmanager
 def global_state_kept() -> Iterator[None]:
-    """Put torch's global state, random state included, back on leaving."""
+    """Restore torch's global state afterwards, including random states."""
     grad_enabled = torch.is_grad_enabled()
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _AUTOCAST]
     with _process_state:
@@ -91,7 +91,7 @@ _AUTOCAST = ("cpu", "cuda")
 class _ProcessState(SharedContext):
     """The dtype of new tensors, and the states of torch's random generators."""
 
-    _warning = WarningIgnored("None of the inputs have requires_grad")  # says checkpointing
+    _warning = WarningIgnored("None of the inputs have requires_grad")  # from checkpointing
 
     def begin(self) -> None:
         self._dtype = torch.get_default_dtype()
@@ -109,7 +109,7 @@ class _ProcessState(SharedContext):
 
 
 class _OtherGenerators(SharedContext):
-    """The states of Python's and numpy's random generators; to read them takes long."""
+    """The states of Python's and numpy's random generators, which take long to read."""
 
     def begin(self) -> None:
         numpy = sys.modules.get("numpy")

@@ -1,4 +1,4 @@
-"""What the model is given, and by which names."""
+"""The stand-ins that a model gets for its inputs, and their names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from blitz_helpers.trace._field import input_origin, set_origin
 from blitz_helpers.trace._nests import mapped, shape_of
 from blitz_helpers.trace._survivors import note_made
 
-Argument = int | str | None  # a place, a keyword; a tensor inside a list or a dict has none
+Argument = int | str | None  # a position or a keyword; `None` for a tensor in a list or dict
 
 
 class Inputs:
-    """Stands in for the inputs of a model."""
+    """Makes stand-ins for the inputs of a model."""
 
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
@@ -26,7 +26,7 @@ class Inputs:
         self._stand_ins: dict[int, Tensor] = {}
 
     def taken(self, argument: int | str, value: Any) -> Any:
-        """Return what stands for one argument of the model."""
+        """Return the stand-in for one argument of the model."""
         if isinstance(argument, int) and is_shape(value):
             tensor = self.answers.of_shape(tuple(map(int, value)))
             return self._arrived(argument, tensor, self.answers.device)
@@ -41,7 +41,7 @@ class Inputs:
         return self._stand_ins[id(tensor)]
 
     def _arrived(self, argument: Argument, tensor: Tensor, device: torch.device) -> Tensor:
-        """Write down that a tensor is an input."""
+        """Record that a tensor is an input."""
         set_origin(tensor, input_origin(device, tensor.dim(), len(self.tensors)))
         tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
         note_made((tensor,))
@@ -49,7 +49,7 @@ class Inputs:
         return tensor
 
     def names(self, model: nn.Module) -> dict[Argument, str]:
-        """Return what the model calls its arguments."""
+        """Return the names that the model gives its arguments."""
         names: dict[Argument, str] = {}
         for argument, _, _ in self.tensors:
             if argument is not None:

@@ -1,4 +1,4 @@
-"""Tensors without data, and those whose values are kept beside them."""
+"""Tells which tensors have data, and makes those without."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 from blitz_helpers.trace._layout import without_data
 
-# Integers and truth values up to here, and numbers up to there, keep their values.
+# Tensors up to these sizes keep their values.
 SMALL_INTEGERS, SMALL_NUMBERS = 1 << 16, 64
 
 
 class NoValuesError(NotImplementedError):
-    """An operation asks for values that are not there."""
+    """An operation asks for values of a tensor without data."""
 
 
 def is_strided(tensor: Tensor) -> bool:
-    """Whether sizes and strides are all that there is to know of the tensor but its values."""
+    """Return whether a tensor is fully described by its sizes, strides and values."""
     return tensor.layout is torch.strided and not tensor.is_nested
 
 
@@ -34,12 +34,12 @@ def stripped(tensor: Tensor) -> Tensor:
 
 
 def is_stale(tensor: Tensor) -> bool:
-    """Whether something was written to the tensor that the trace did not compute."""
+    """Return whether an operation that the trace did not compute has written to the tensor."""
     return getattr(tensor, "_blitz_stale", False)
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether the values of a tensor are there and small enough to compute with."""
+    """Return whether a tensor has values, and few enough of them to compute with."""
     if tensor.is_meta or is_stale(tensor) or tensor.is_nested:
         return False
     dtype = tensor.dtype

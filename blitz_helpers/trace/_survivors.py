@@ -1,8 +1,8 @@
-"""Tensors without data that are alive after the trace that made them.
+"""Tensors without data that outlive the trace that made them.
 
-What a model keeps is put back (see ``_guard``), but a cache of ``functools.lru_cache``, another
-thread, or a library may hold a tensor too. Such a tensor says what it is when it is used, and the
-trace warns of it.
+Those that a model keeps are removed (see ``_guard``), but a ``functools.lru_cache``, another thread
+or a library may keep one too. Such a tensor raises an error when it is used, and the trace warns
+of it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from blitz_helpers.trace._operations import PLAIN_QUESTIONS
 from blitz_helpers.trace._standins import is_stale
 
 _OURS = str(Path(__file__).parent)
-_LEVELS = 8  # of holders that hold holders
+_LEVELS = 8  # how far a holder may be from the tensor
 
 
 class _Tracing(threading.local):
-    """Whether this thread is tracing."""
+    """The number of traces that this thread is inside."""
 
     depth = 0
 
@@ -48,10 +48,10 @@ def note_made(tensors: Iterable[Tensor]) -> None:
 
 
 class SurvivorsDisarmed:
-    """A context after which tensors without data say what they are when they are used.
+    """A context after which tensors without data raise an error when they are used.
 
-    ``holders`` tells who holds them. Where traces overlap, the last one looks for all: till then
-    what they share is not put back.
+    ``holders`` tells what keeps them alive. If traces overlap, the last one searches for all of
+    them, since shared state is restored only then.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class SurvivorsDisarmed:
             gc.collect()  # the model may have made cycles
         left = _alive(made)
         for tensor in left:
-            # While an error is on its way, the frames of the model hold what they worked with.
+            # During an error, the frames of the model still hold their variables.
             holder = "" if raised or len(self.holders) == 3 else _holder_of(tensor, left)
             if holder and holder not in self.holders:
                 self.holders.append(holder)
@@ -94,7 +94,7 @@ class _Survivor(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in PLAIN_QUESTIONS or _here.depth:  # shapes are all that a trace asks
+        if func in PLAIN_QUESTIONS or _here.depth:  # a trace asks only for shapes
             with no_subclasses():
                 return func(*args, **(kwargs or {}))
         tensors = tensors_in((*args, *(kwargs or {}).values()))
@@ -107,12 +107,12 @@ class _Survivor(Tensor):
 
 
 def _alive(made: list[weakref.ref[Tensor]]) -> list[Tensor]:
-    """Return the tensors that are alive and not what the model itself would have made."""
+    """Return the tensors that are alive, without those that a real forward pass makes as well."""
     return [tensor for ref in made if (tensor := ref()) is not None and not _is_true(tensor)]
 
 
 def _is_true(tensor: Tensor) -> bool:
-    """Whether the tensor has the values, on the device, that a real forward pass gives it."""
+    """Return whether a tensor has the values and the device that a real forward pass gives it."""
     origin = known_origin(tensor)
     if origin is None or tensor.is_meta or is_stale(tensor):
         return False
@@ -120,7 +120,7 @@ def _is_true(tensor: Tensor) -> bool:
 
 
 def _holder_of(tensor: Tensor, ours: list[Tensor]) -> str:
-    """Return in words what keeps the tensor alive."""
+    """Return the name of whatever keeps the tensor alive."""
     nearest = ""
     seen = {id(ours)}
     level: list[Any] = [tensor]
@@ -143,7 +143,7 @@ _NAMELESS = {dict, list, tuple, set, types.CellType, types.FrameType, weakref.re
 
 
 def _name_of(holder: Any, held: set[int]) -> str:
-    """Return what users call a holder, ``""`` where it has no name of its own."""
+    """Return the name of a holder as users know it, ``""`` if it has none."""
     if isinstance(holder, functools._lru_cache_wrapper):
         name = holder.__qualname__
         return f"the cache of {name}() ({name}.cache_clear() empties it)"

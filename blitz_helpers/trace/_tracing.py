@@ -1,4 +1,4 @@
-"""The one question that users ask: what does a forward pass do to shapes?"""
+"""The public function, which traces a forward pass and explains a failure."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     """Return what one forward pass of ``model`` does to shapes, step by step.
 
     Nothing is computed: the pass runs on tensors without data, and the model, the random state and
-    torch's global state are afterwards as they were. Only where the model asks for a value (as in
+    torch's global state are restored afterwards. Only if the model asks for a value (as in
     ``if x.sum() > 0``) does the pass run for real; ``ran_for_real`` then says what asked.
 
     Args:
         model: any module, on any device, ``meta`` included.
         *inputs: the model's inputs. A tuple of integers stands for a float32 tensor of that shape.
-        **kwargs: its keyword inputs, as they are.
+        **kwargs: its keyword inputs, passed on as they are.
 
     Raises:
         ShapeError: the forward pass fails on shapes. It says where, why, and what to change.
@@ -68,7 +68,7 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
 
 
 def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeTrace:
-    """Return the trace of a forward pass that runs for real only if it has to."""
+    """Return the trace of a forward pass, which runs for real only if it must."""
     modules = paths_of(model)
     try:
         return forward(model, modules, inputs, kwargs, None)
@@ -96,7 +96,7 @@ def _explained(
     kwargs: dict[str, Any],
     reason: str | None,
 ) -> ShapeError:
-    """Return the error in words, with the remedies that were tried and work."""
+    """Return the error that the user sees, with the remedies that were tried and work."""
     from blitz_helpers.trace import _changes, _proof, _words  # only a failure needs them
 
     def attempt(changes: tuple[Change, ...], given: Arguments) -> ShapeTrace | Failure | None:
@@ -113,7 +113,7 @@ def _explained(
                         return forward(copied, modules, args, named, need.reason, changes)
         except FailedError as following:
             return following.failure
-        except Exception:  # whatever the model raises, the change is no remedy
+        except Exception:  # the model still fails
             return None
 
     failure = failed.failure

@@ -1,4 +1,4 @@
-"""Sparse tensors, and nested ones: several tensors in one, each of which is computed by itself."""
+"""Counts for sparse and nested tensors, which have no strides. A nested tensor holds several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILES = str(Path(torch.nested.__file__).parent)
 def macs_of(call: Op, output: Tensor) -> int:
     """Return the multiply-accumulates of an operation on sparse or nested tensors.
 
-    They are those of a nested tensor's parts, and of a sparse tensor's entries.
+    Each part of a nested tensor counts by itself. Of a sparse tensor, only stored entries count.
     """
     operands = {name: value for name, value in vars(call).items() if isinstance(value, Tensor)}
     nested = {name: value.unbind() for name, value in operands.items() if value.is_nested}
@@ -41,7 +41,7 @@ def nbytes_of(tensor: Tensor) -> int:
 
 
 def made_by_torch_nested(error: Exception) -> bool:
-    """Whether the error comes from where torch makes nested tensors, which wants values."""
+    """Return whether an error was raised as torch made a nested tensor, which needs values."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(frame.filename.startswith(_FILES) for frame in frames)
 

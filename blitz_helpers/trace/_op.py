@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -73,38 +73,31 @@ class Op:
     """One call of an operation. A subclass declares torch's signature as fields, in torch's order.
 
     The fields are the names that the class annotates, or those of its base if it annotates none. A
-    class attribute is the default value. Further arguments are in ``args`` and ``kwargs`` if the
-    class annotates these as well. The methods below have defaults that say nothing is known.
+    class attribute is the default value. The methods below have defaults that say nothing is known.
     """
 
     _fields: tuple[str, ...] = ()
-    _required: frozenset[str] = frozenset()
     _takes_more = False
     func: Any = None  # the function that was called
 
     def __init_subclass__(cls) -> None:
         notes = inspect.get_annotations(cls)
         names = [name for name, note in notes.items() if not note.startswith("ClassVar")]
-        if names:
-            cls._takes_more = "args" in names
-            cls._fields = tuple([name for name in names if name not in ("args", "kwargs")])
-            cls._required = frozenset([name for name in cls._fields if not hasattr(cls, name)])
+        if names or not cls._fields:
+            own: Any = cls
+            own._fields, own.__init__ = tuple(names), Op.__init__
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        fields = self._fields
-        values = dict(zip(fields, args, strict=False))
-        more: dict[str, Any] = {}
-        for name, value in kwargs.items():
-            field = name if name in fields else ALIASES.get(name, name)
-            if field in values:
-                raise TypeError(f"{name} is given twice")
-            (values if field in fields else more)[field] = value
-        rest = args[len(fields) :]
-        if ((rest or more) and not self._takes_more) or not self._required <= values.keys():
-            raise TypeError(f"the arguments must be {', '.join(fields)}")
-        self.__dict__ = values
-        if self._takes_more:
-            values["args"], values["kwargs"] = rest, more
+        # As a dataclass has one, but compiled at the first call, which keeps the import short.
+        owner: Any = next(kind for kind in type(self).__mro__ if "_fields" in vars(kind))
+        more = ["args", "kwargs"] if owner._takes_more else []
+        takes = [f"{n}=owner.{n}" if hasattr(owner, n) else n for n in owner._fields]
+        takes += ["*args", "**kwargs"] if more else []
+        keeps = [f"self.{name} = {name}" for name in (*owner._fields, *more)]
+        names: dict[str, Any] = {"owner": owner}
+        exec(f"def __init__(self, {', '.join(takes)}):\n  {'; '.join(keeps)}", names)
+        owner.__init__ = names["__init__"]
+        owner.__init__(self, *args, **kwargs)
 
     def output(self) -> Any:
         """Return the output without data, or ``NotImplemented`` to leave it to torch's own kernel.
@@ -131,6 +124,18 @@ class Op:
         ``step`` is the number of this step, for the dimensions that it makes.
         """
         return None
+
+
+class OpenOp(Op):
+    """An operation that takes more arguments than its fields, or others in each of its functions.
+
+    They are in ``args`` and ``kwargs``.
+    """
+
+    _takes_more = True
+    args: ClassVar[tuple[Any, ...]]
+    kwargs: ClassVar[dict[str, Any]]
+    input: Any
 
 
 # Other names that torch takes for an argument, most of them numpy's.
@@ -168,25 +173,32 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
 
     If ``func`` is ``None``, the class is found by the name.
     """
-    base = name.partition(".")[0]  # of "add.Tensor", as exported programs spell it
-    kind = OPS.get(func)
-    if kind is None and getattr(func, "namespace", "aten") == "aten":
-        kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
+    kind = OPS.get(func) or _by_name(func, name)
     if kind is None:
         return None
     if "out" in kwargs:
         kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+    if kwargs and not ALIASES.keys().isdisjoint(kwargs):
+        kwargs = {ALIASES.get(name, name): value for name, value in kwargs.items()}
     try:
         call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
         return None
-    call.func = func or next(filter(None, _found(base, f"__{base}__")), None)
+    call.func = func or next(_functions(name, f"__{name}__"), None)
     return call
 
 
-def _found(*names: str) -> Iterator[Any]:
-    """Yield the functions of these names."""
-    return (getattr(place, name, None) for name in names for place in EVERYWHERE)
+def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
+    """Return the class of a function that torch keeps elsewhere: in place, or in a program."""
+    base = name.partition(".")[0]
+    kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
+    return kind if getattr(func, "namespace", "aten") == "aten" else None
+
+
+def _functions(*names: str) -> Iterator[Any]:
+    """Yield the functions of torch that have these names."""
+    for name in names:
+        yield from (vars(place)[name] for place in EVERYWHERE if name in vars(place))
 
 
 def vmapped() -> int:

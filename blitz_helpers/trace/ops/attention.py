@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blitz_helpers.trace._field import Origin, dims_of, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import check_rank, check_size, compute_dtype, new, unequal
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
 def _wrong_mask(mask: Tensor, text: str, dim: int | None, *others: Tensor) -> Misfit:
@@ -72,7 +72,7 @@ class ScaledDotProduct(Op):
 
 
 @op("multi_head_attention_forward")
-class MultiHead(Op):
+class MultiHead(OpenOp):
     """Four projections, then scores and their weighted sum over every head."""
 
     query: Tensor
@@ -96,8 +96,6 @@ class MultiHead(Op):
     q_proj_weight: Tensor | None = None
     k_proj_weight: Tensor | None = None
     v_proj_weight: Tensor | None = None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         query, key, value = self.query, self.key, self.value

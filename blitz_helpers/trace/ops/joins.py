@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, dims_of, merged, origin_of, without_trail
 from blitz_helpers.trace._layout import in_channels_last, like_format, new, unequal, wrap
-from blitz_helpers.trace._op import Op, op
+from blitz_helpers.trace._op import Op, OpenOp, op
 
 
 @op("cat concat concatenate")
@@ -85,14 +85,12 @@ class Stack(Op):
 
 
 @op("max min argmax argmin median any all")
-class Extremum(Op):
+class Extremum(OpenOp):
     """The largest or smallest along a dimension, of all, or of two tensors."""
 
     input: Tensor
     dim: Any = None
     keepdim: Any = False
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}  # noqa: RUF012  # a default, which nothing writes to
 
     def reduced(self) -> set[int] | None:
         """Return the dimensions that the numbers run over; ``None``: not known."""
@@ -141,5 +139,3 @@ class Variance(Reduction):
     dim: Any = None
     unbiased: bool = True
     keepdim: Any = False
-    kwargs: dict[str, Any]
-    args: tuple[Any, ...]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import new, unequal, wrap, wrong_dtype
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, OpenOp, op
 from blitz_helpers.trace._standins import has_values
 
 
@@ -27,13 +27,11 @@ def _check_indices(ids: Tensor, rows: int, table: Tensor, noun: str = "rows") ->
 
 
 @op("embedding_bag")
-class EmbeddingBag(Op):
+class EmbeddingBag(OpenOp):
     """Sums of rows of a table."""
 
     input: Tensor
     weight: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         _check_indices(self.input, self.weight.shape[0], self.weight)
@@ -56,15 +54,13 @@ class Embedding(EmbeddingBag):
 
 
 @op("index_add index_copy index_reduce scatter_add scatter gather index_select")
-class Indexed(Op):
+class Indexed(OpenOp):
     """Numbers picked or placed by their indices along a dimension."""
 
     input: Tensor
     dim: int
     index: Tensor
     source: Any = None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         x, index, source = self.input, self.index, self.source
@@ -82,7 +78,7 @@ class Indexed(Op):
 
 @op("nll_loss", takes_probabilities=False)
 @op("cross_entropy", takes_probabilities=True)
-class ClassLoss(Op):
+class ClassLoss(OpenOp):
     """A loss of scores, whose classes are in dimension 1 or the only dimension, against classes."""
 
     takes_probabilities = False
@@ -91,8 +87,6 @@ class ClassLoss(Op):
     weight: Any = None
     size_average: Any = None
     ignore_index: int = -100
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         x, target = self.input, self.target
@@ -114,13 +108,11 @@ class ClassLoss(Op):
 
 
 @op("binary_cross_entropy binary_cross_entropy_with_logits")
-class BinaryCrossEntropy(Op):
+class BinaryCrossEntropy(OpenOp):
     """A loss of numbers against truth values, element by element."""
 
     input: Tensor
     target: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         if self.input.shape != self.target.shape:

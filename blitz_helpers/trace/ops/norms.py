@@ -19,7 +19,7 @@ from blitz_helpers.trace._layout import (
     wrap,
     wrong_rank,
 )
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 from blitz_helpers.trace.ops.views import Part
 
 
@@ -73,12 +73,10 @@ class BatchNorm(_Norm):
 
 
 @op("instance_norm local_response_norm")
-class ChannelNorm(_Norm):
+class ChannelNorm(_Norm, OpenOp):
     """Normalisation within each image."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def output(self) -> Any:
         x = self.input
@@ -96,8 +94,6 @@ class GroupNorm(ChannelNorm):
 
     input: Tensor
     num_groups: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def output(self) -> Any:
         x = self.input

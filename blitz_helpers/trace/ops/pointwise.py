@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from blitz_helpers.trace._layout import (
     elementwise,
     wrong_dtype,
 )
-from blitz_helpers.trace._op import Op, op
+from blitz_helpers.trace._op import Op, OpenOp, op
 
 # The dtype of a result, by the function and the kinds of its arguments.
 _DTYPES: dict[tuple[Any, ...], torch.dtype | None] = {}
@@ -28,18 +27,13 @@ _DTYPES: dict[tuple[Any, ...], torch.dtype | None] = {}
     detach clone contiguous float half double bfloat16 type type_as requires_grad alias copy rrelu
     """
 )
-class Pointwise(Op):
+class Pointwise(OpenOp):
     """An operation whose output has the places of its inputs."""
 
-    input: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @cached_property
-    def operands(self) -> list[Tensor]:
-        """The tensors among the arguments."""
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         given = (self.input, *self.args, *self.kwargs.values())
-        return [value for value in given if isinstance(value, Tensor)]
+        self.operands = [value for value in given if isinstance(value, Tensor)]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         tensors = self.operands
@@ -76,7 +70,7 @@ class Elementwise(Pointwise):
     def _dtype(self) -> torch.dtype | None:
         """Return the dtype of the output, which torch computes once, from single numbers."""
         given = (self.input, *self.args, *self.kwargs.values())
-        kinds = [(v.dtype, v.dim() > 0) if isinstance(v, Tensor) else type(v) for v in given]
+        kinds = [(v.dtype, not v.dim()) if isinstance(v, Tensor) else type(v) for v in given]
         key = (self.func, torch.get_default_dtype(), *kinds)
         if key not in _DTYPES:
             named = {name: _single(value) for name, value in self.kwargs.items()}

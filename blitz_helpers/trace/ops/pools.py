@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -31,7 +31,6 @@ class _Pool(Window):
     ceil_mode: bool = False
     return_indices: bool = False
 
-    @cached_property
     def settings(self) -> tuple[tuple[Any, ...], ...]:
         kernel, stride = self.kernel_size, self.stride
         given = (kernel, kernel if stride in (None, (), []) else stride, self.padding)

@@ -28,7 +28,7 @@ from blitz_helpers.trace._layout import (
     unequal,
     wrong_rank,
 )
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
 @op("inner")
@@ -66,10 +66,11 @@ class Linear(Product):
     def origin(self, output: Tensor, step: int) -> Origin | None:
         if self.weight.dim() != 2:
             return None
-        found = last_made(self.input, output, step)
-        origin = origin_of(self.input)
-        keeps = origin.traced and not origin.untouched and dims_of(self.input)[-1].axis is None
-        return origin._replace(dims=(*origin.dims[:-1], found.dims[-1])) if keeps else found
+        origin, dims = origin_of(self.input), dims_of(self.input)
+        made = (*dims[:-1], Dim(step=step))
+        if origin.traced and not origin.untouched and dims[-1].axis is None:
+            return origin._replace(dims=made)
+        return without_trail(origin, made)
 
 
 @op("matmul __matmul__")
@@ -151,12 +152,10 @@ class GroupedMatMul(Op):
 
 
 @op("addmm addmv baddbmm addbmm")
-class AddProduct(Op):
+class AddProduct(OpenOp):
     """A product added to a tensor. Each function has its own names for the operands."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     @cached_property
     def operands(self) -> list[Tensor]:
@@ -198,11 +197,10 @@ class Bilinear(Op):
 
 
 @op("einsum")
-class Einsum(Op):
+class Einsum(OpenOp):
     """Products over named indices, taken from left to right."""
 
     equation: Any
-    args: tuple[Any, ...]
 
     @cached_property
     def operands(self) -> Sequence[Tensor]:
@@ -290,15 +288,13 @@ class TensorDot(Op):
 
 
 @op("multi_dot chain_matmul")
-class Chain(Op):
+class Chain(OpenOp):
     """A chain of matrix products, taken in the order that costs least."""
-
-    args: tuple[Any, ...]
 
     @cached_property
     def matrices(self) -> Sequence[Tensor]:
         """The factors, which may also come in a list."""
-        return self.args if isinstance(self.args[0], Tensor) else self.args[0]
+        return (self.input, *self.args) if isinstance(self.input, Tensor) else self.input
 
     def check(self) -> None:
         for left, right in zip(self.matrices, self.matrices[1:], strict=False):
@@ -324,11 +320,10 @@ class Chain(Op):
 
 
 @op("lstm gru rnn_tanh rnn_relu")
-class Recurrent(Op):
+class Recurrent(OpenOp):
     """Every token passes through every weight matrix of every layer and direction once."""
 
     input: Tensor
-    args: tuple[Any, ...]
 
     @property
     def weights(self) -> list[Tensor]:

@@ -21,7 +21,7 @@ from blitz_helpers.trace._field import (
     without_trail,
 )
 from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
-from blitz_helpers.trace._op import Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
 @lru_cache(maxsize=4096)
@@ -50,12 +50,10 @@ def _regroup(old: Shape, new: Shape) -> Iterator[tuple[tuple[int, ...], tuple[in
 
 
 @op("flatten view_as reshape_as")
-class View(Op):
+class View(OpenOp):
     """Another shape for the same numbers."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     @property
     def asked(self) -> Shape:
@@ -138,12 +136,10 @@ class Unflatten(View):
 
 @op("squeeze movedim moveaxis")
 @op("T mT H mH t adjoint")
-class Moved(Op):
+class Moved(OpenOp):
     """Dimensions in another order, or those of size 1 left out."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         origin, shape = origin_of(self.input), self.input.shape
@@ -191,12 +187,10 @@ class Unsqueeze(Op):
 
 
 @op("expand")
-class Expand(Op):
+class Expand(OpenOp):
     """Dimensions of size 1 repeated without a copy."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def check(self) -> None:
         x = self.input
@@ -217,12 +211,10 @@ class Expand(Op):
 
 
 @op("chunk split narrow roll")
-class Part(Op):
+class Part(OpenOp):
     """Parts along a dimension, or all of it in another order."""
 
     input: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         x = self.input

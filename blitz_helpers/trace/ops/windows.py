@@ -20,7 +20,6 @@ from blitz_helpers.trace._field import (
     Axis,
     Dim,
     Origin,
-    SizeFormula,
     slid,
     spatial,
     upsampling,
@@ -40,11 +39,14 @@ _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
 class Slide(NamedTuple):
-    """The sides after a window has slid over them: their sizes, written-out sums and formulas."""
+    """The sides after a window has slid over them: their sizes and written-out sums.
+
+    ``windows`` holds the settings of each window, then its size formula.
+    """
 
     sizes: Shape
     sums: tuple[str, ...]
-    formulas: tuple[SizeFormula, ...]
+    windows: tuple[tuple[Any, ...], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -54,9 +56,8 @@ def _slide(
     sides: Shape,
     *settings: tuple[Any, ...],
 ) -> Slide:
-    each = zip(*settings, strict=False)
-    formulas = [partial(_size, size_of, of_side) for of_side in each]
-    return Slide(size_of(sides, *settings), sum_of(sides, *settings), tuple(formulas))
+    windows = [(*one, partial(_size, size_of, one)) for one in zip(*settings, strict=False)]
+    return Slide(size_of(sides, *settings), sum_of(sides, *settings), tuple(windows))
 
 
 def _size(size_of: Callable[..., int], settings: tuple[Any, ...], size: int) -> int:
@@ -87,9 +88,8 @@ class Window(Op):
     fitting_sizes: ClassVar[Any] = staticmethod(conv_fitting_sizes)
     input: Tensor
 
-    @cached_property
     def settings(self) -> tuple[tuple[Any, ...], ...]:
-        """The arguments of the formulas after the size, each with one entry per dimension."""
+        """Return the arguments after the size, each with one entry per dimension."""
         raise NotImplementedError
 
     def moved(self, axis: Axis, *settings: Any) -> Axis:
@@ -108,7 +108,7 @@ class Window(Op):
         Raises:
             Misfit: a side is too small, or torch refuses the settings.
         """
-        x, settings = self.input, self.settings
+        x, settings = self.input, self.settings()
         sides = tuple(x.shape[-self.ndim :])
         try:
             return _slide(self.size_of, self.sum_of, sides, *settings)
@@ -129,7 +129,9 @@ class Window(Op):
     def _origin(self, channels: Dim | None) -> Origin:
         axes = spatial(self.input, self.ndim)
         if axes is not None:
-            axes = list(map(self.moved, axes, *self.settings, self.slide.formulas))
+            axes = [
+                self.moved(axis, *one) for axis, one in zip(axes, self.slide.windows, strict=True)
+            ]
         return slid(self.input, axes, self.ndim, channels)
 
 
@@ -156,7 +158,6 @@ class Convolution(Window):
     dilation: Sizes = 1
     groups: int = 1
 
-    @cached_property
     def settings(self) -> tuple[tuple[Any, ...], ...]:
         ndim, pads = self.ndim, self.padding
         return (
@@ -166,15 +167,14 @@ class Convolution(Window):
             per_dimension(self.dilation, ndim),
         )
 
-    @property
     def channels(self) -> tuple[int, int]:
-        """How many channels the weight takes, and how many it makes."""
+        """Return how many channels the weight takes, and how many it makes."""
         return self.weight.shape[1] * self.groups, self.weight.shape[0]
 
     def output(self) -> Tensor:
         x, weight, ndim = self.input, self.weight, self.ndim
-        self._check_weight()
-        inside, outside = self.channels
+        inside, outside = self.channels()
+        self._check_weight(outside)
         check_image(x, ndim, inside)
         got = x.shape[-ndim - 1]
         if got != inside:
@@ -183,7 +183,7 @@ class Convolution(Window):
         dtype = compute_dtype(x, weight, self.bias)
         return like_format((*x.shape[: -ndim - 1], outside, *self.slide.sizes), dtype, x, weight)
 
-    def _check_weight(self) -> None:
+    def _check_weight(self, channels: int) -> None:
         weight, bias, ndim = self.weight, self.bias, self.ndim
         shape = tuple(weight.shape)
         if len(shape) != ndim + 2:
@@ -192,9 +192,8 @@ class Convolution(Window):
         if self.groups < 1 or shape[0] % self.groups:
             text = f"groups={self.groups} does not divide its weight of {shape}"
             raise Misfit("other", text, weight)
-        _, outside = self.channels
-        if bias is not None and bias.shape != (outside,):
-            text = f"wants a bias of shape ({outside},), but got {tuple(bias.shape)}"
+        if bias is not None and bias.shape != (channels,):
+            text = f"wants a bias of shape ({channels},), but got {tuple(bias.shape)}"
             raise Misfit("other", text, bias)
 
     def macs(self, output: Tensor) -> int:
@@ -220,12 +219,10 @@ class TransposedConvolution(Convolution):
     groups: int = 1
     dilation: Sizes = 1
 
-    @cached_property
     def settings(self) -> tuple[tuple[Any, ...], ...]:
         given = (self.stride, self.padding, self.output_padding, self.dilation)
         return tuple(self.weight.shape[2:]), *(per_dimension(one, self.ndim) for one in given)
 
-    @property
     def channels(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1] * self.groups
 

@@ -7,13 +7,14 @@ a layer that does not fit before another input, and larger changes of the model 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
 from blitz_helpers.trace._changes import CodeChange, ModelChange
-from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, step_of
+from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, differing, step_of
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._field import dims_of, known_origin
 from blitz_helpers.trace._layers import makes, remade, sets, takes
@@ -21,7 +22,7 @@ from blitz_helpers.trace._moves import moves
 from blitz_helpers.trace._records import shape_text
 from blitz_helpers.trace._sizes import input_sizes
 from blitz_helpers.trace._transforms import Transform
-from blitz_helpers.trace._words import mixing_view
+from blitz_helpers.trace._words import mixing_view, root
 
 INSTEAD, STATE, TABLE, TAKES, SETTINGS, MAKES, PARAMETER, SLIP = 3, 3, 5, 8, 9, 12, 13, 26
 
@@ -32,18 +33,15 @@ def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
     moved = [*_calls(clues), *moves(clues)]
     found = [*moved, *_slips(clues)]
     # If the wanted features are in another dimension, the layer should not be made to fit this one.
-    elsewhere = bool(moved) and failure.misfit.kind == "size" and not _was_made(clues)
+    x, dim = failure.misfit.tensor, failure.misfit.dim
+    was_made = x is not None and dim is not None and dims_of(x)[dim].step is not None
+    elsewhere = bool(moved) and failure.misfit.kind == "size" and not was_made
     found += _layers(clues, elsewhere)
     views = any(one.cost < TAKES for one in moved)
     found += [] if elsewhere else input_sizes(clues, views)
     if failure.sealed:
         found = [c for c in found if isinstance(c, Sides) or c.change.kind == "input"]
     return sorted(found, key=lambda one: one.cost)
-
-
-def _was_made(clues: Clues) -> bool:
-    x, dim = clues.misfit.tensor, clues.misfit.dim
-    return x is not None and dim is not None and dims_of(x)[dim].step is not None
 
 
 # The call itself
@@ -86,12 +84,10 @@ def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[int, tuple
         return
     if asked[0] not in (-1, x.shape[0]) and -1 not in asked[1:]:
         yield 1, (-1, *asked[1:])
-        yield 12, (x.shape[0], *asked[1:])
     per, sides = x.numel() // max(1, x.shape[0]), asked[2:]
-    if sides and len(set(sides)) == 1 and asked[1] > 0 and per % asked[1] == 0:
-        side = round((per // asked[1]) ** (1 / len(sides)))
-        if side ** len(sides) * asked[1] == per:
-            yield 4, (-1, asked[1], *(side,) * len(sides))
+    side = root(per, asked[1], len(sides)) if len(set(sides)) == 1 and asked[1] > 0 else None
+    if side:
+        yield 4, (-1, asked[1], *(side,) * len(sides))
     if sides and asked[1] != -1 and min(sides) > 0 and per % prod(sides) == 0:
         yield 7, (-1, per // prod(sides), *sides)
 
@@ -113,9 +109,9 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
         case "window" if x is not None and dim is not None:
             yield from _padding(path, module, misfit.wants - x.shape[dim])
         case "numbers" if x is not None and misfit.wants and x.dim() > 1:
-            last, asked = x.dim() - 1, misfit.wants
-            if -1 not in asked[last:] and asked[1:last] == tuple(x.shape[1:last]):
-                yield from _maker(clues, x, last, prod(asked[last:]))
+            last = x.dim() - 1
+            if -1 not in misfit.wants[last:]:
+                yield from _maker(clues, x, last, prod(misfit.wants[last:]))
         case "unequal" if not misfit.noun:
             yield from _meeting(clues)
         case "dtype" if x is not None:
@@ -147,11 +143,9 @@ def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
             break
         if part.input is not None and part.input[1] == 1 and wants % rest == 0:
             number, channels = part.input[0], wants // rest
-            given = clues.failure.given[number]
-            if given.argument is not None and given.shape[1] == part_size != channels:
-                words = f"{clues.an_input(given)} of {channels} channel{'s' * (channels > 1)}"
-                change = clues.resized(number, ((1, channels),), words)
-                yield Candidate(MAKES, change)
+            if clues.shape_of(number)[1] == part_size != channels:
+                words = f"{channels} channel{'s' * (channels > 1)}"
+                yield from clues.another_input(number, ((1, channels),), MAKES, words)
     path = clues.failure.maker(own)
     if path and size:
         yield from _if_any(MAKES, makes(path, clues.part(path), size, clues.name_of(path)))
@@ -159,7 +153,7 @@ def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
 
 def _if_any(cost: float, change: ModelChange | None, doubtful: bool = False) -> Found:
     if change is not None:
-        yield Candidate(cost, change, doubtful=doubtful)
+        yield Candidate(cost, change, doubtful)
 
 
 def _padding(path: str, module: Any, lack: int) -> Found:
@@ -196,20 +190,12 @@ def _conversion(clues: Clues, x: Tensor) -> Found:
 
 def _meeting(clues: Clues) -> Found:
     """Yield changes of layers and parameters that make the tensors of one call agree in size."""
-    others = clues.misfit.others
-    for x in others:
-        for y in others:
-            lead = max(x.dim(), y.dim())
-            for at in range(1, 1 + min(x.dim(), y.dim())):
-                own, other = x.dim() - at, y.dim() - at
-                if x is y or x.shape[own] == y.shape[other] or lead - at == clues.misfit.dim:
-                    continue
-                if known_origin(x) is None:
-                    yield from _parameter(clues, x, own, y.shape[other])
-                else:
-                    yield from _maker(clues, x, own, y.shape[other])
-            if x.dim() == y.dim() > 2 and x.shape[2:] != y.shape[2:]:
-                yield from _window_settings(clues, x, tuple(y.shape[2:]))
+    for x, y in permutations(clues.misfit.others, 2):
+        for at in differing(x, y, clues.misfit.dim):
+            change = _parameter if known_origin(x) is None else _maker
+            yield from change(clues, x, x.dim() - at, y.shape[-at])
+        if x.dim() == y.dim() > 2 and x.shape[2:] != y.shape[2:]:
+            yield from _window_settings(clues, x, tuple(y.shape[2:]))
 
 
 def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
@@ -248,36 +234,23 @@ def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
 
 def _slips(clues: Clues) -> Found:
     """Yield views of the first input for a missing batch, or for channels that stand last."""
-    given = clues.failure.given[:1]
-    if not given or given[0].argument is None or not given[0].shape:
+    shape, kind = clues.shape_of(0), clues.misfit.kind
+    if not shape:
         return
-    shape, rank = given[0].shape, clues.misfit.kind == "rank"
-    views: list[tuple[float, Transform, bool]] = []
     alone = any(
         step.op.startswith("conv") and step.input_shapes[:1] == (shape,)
         for step in clues.failure.steps
     )
     if len(shape) in (1, 3) or alone:
-        views.append((9 if rank else SLIP, Transform("unsqueeze", (0,)), True))
-    if len(shape) == 4 and _has_channels_last(shape):
-        views.append((SLIP + 1, Transform("permute", (0, 3, 1, 2)), False))
+        cost = SLIP if kind != "rank" else 9
+        yield from clues.changed_input(0, Transform("unsqueeze", (0,)), cost)
+    if len(shape) == 4 and shape[3] not in shape[1:3]:
+        yield from clues.changed_input(0, Transform("permute", (0, 3, 1, 2)), SLIP + 1)
     if len(shape) == 3 and clues.misfit.noun != "inner":
-        views.append((SLIP + 2, Transform("transpose", (1, 2)), False))
-    if shape[0] == 1 and (len(shape) == 3 or rank):
-        views.append((SLIP + 3, Transform("squeeze", (0,)), True))
-    where = "on the input" if len(clues.failure.given) == 1 else f"on the input {given[0].name}"
-    for cost, view, batch in views:
-        words = f"{view.text(clues.code_name(0))} {where}"
-        yield Candidate(cost, clues.input_change(0, view, words), batch)
-    if clues.misfit.kind == "average" and shape[0] == 1:
-        yield Candidate(4, clues.resized(0, ((0, 2),), "a batch of 2 or more"), batch=True)
-    for number, other in enumerate(clues.failure.given[1:], start=1):
-        if other.shape and other.shape[0] != shape[0] and other.argument is not None:
-            words = f"{clues.an_input(other)} of {shape_text((shape[0], *other.shape[1:]))}"
-            yield Candidate(SLIP + 2, clues.resized(number, ((0, shape[0]),), words))
-
-
-def _has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Return whether these look like the sizes of images with their channels last."""
-    high, wide, last = shape[1:]
-    return last <= 4 < min(high, wide) or high == wide != last
+        yield from clues.changed_input(0, Transform("transpose", (1, 2)), SLIP + 2)
+    if shape[0] == 1 and kind == "average":
+        two = Transform("sized", ((0, 2),))
+        yield from clues.of_input(0, two, STATE + 1, "a batch of 2 or more")
+    for number in range(1, len(clues.failure.given)):
+        if clues.shape_of(number)[:1] not in ((), shape[:1]):
+            yield from clues.another_input(number, ((0, shape[0]),), SLIP + 2)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from blitz_helpers.trace._changes import Change, CodeChange, InputChange
-from blitz_helpers.trace._failures import Failure, Given, place_name
-from blitz_helpers.trace._field import Dim, dims_of, known_origin, origin_of
+from blitz_helpers.trace._changes import Change, CodeChange, InputChange, ModelChange
+from blitz_helpers.trace._failures import Failure, place_name
+from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._nests import mapped
 from blitz_helpers.trace._op import Misfit, bind
 from blitz_helpers.trace._records import shape_text
@@ -22,14 +22,17 @@ from blitz_helpers.trace._transforms import Transform
 class Candidate:
     """A change that may help; the cheapest is tried first.
 
-    ``batch`` is on where it changes the batch, and says so; ``doubtful`` where it would only hide
-    the failure if another remedy is found.
+    ``doubtful`` is on where it would only hide the failure if another remedy is found.
     """
 
     cost: float
     change: Change
-    batch: bool = False
     doubtful: bool = False
+
+    @property
+    def batch(self) -> bool:
+        """Whether it changes the batch, and says so."""
+        return not isinstance(self.change, ModelChange) and self.change.transform.touches_batch
 
 
 @dataclass(frozen=True)
@@ -37,27 +40,29 @@ class Sides:
     """An input of another size along some axes, one of those that ``fits`` takes."""
 
     cost: float
-    number: int
+    argument: int | str
+    place: int
     axes: tuple[int, ...]
     given: int
     fits: Callable[[int], bool]
     noun: str
-    resize: Callable[[tuple[tuple[int, int], ...], str], InputChange]
     doubtful = False
 
     def change(self, size: int, sizes: str = "") -> InputChange:
         """Return the change to one size, worded for ``sizes`` such as ``"30 to 33"``."""
-        each = tuple((axis, size) for axis in self.axes)
-        return self.resize(each, self.noun.format(sizes or size))
+        view = Transform("sized", tuple((axis, size) for axis in self.axes))
+        return InputChange(self.argument, self.place, view, self.noun.format(sizes or size))
 
     def and_also(self, other: Sides) -> Sides | None:
-        """Return the sizes that both take, or ``None`` if the other takes what was given."""
-        if other.fits(other.given):
+        """Return the sizes that both take, if it is another size that the other takes."""
+        same = (self.argument, self.place, self.axes) == (other.argument, other.place, other.axes)
+        if not same or other.fits(other.given):
             return None
         return replace(self, fits=lambda side: self.fits(side) and other.fits(side))
 
 
 Found = Iterator[Candidate | Sides]
+Sizes = tuple[tuple[int, int], ...]
 
 
 class Clues:
@@ -120,50 +125,71 @@ class Clues:
 
     # Where a tensor is changed
 
-    def changed(self, x: Tensor, transform: Transform, cost: float, batch: bool = False) -> Found:
+    def changed(self, x: Tensor, transform: Transform, cost: float) -> Found:
         """Yield the change of an operand: of an input itself, or of a value between."""
-        failure = self.failure
-        number = self.input_number(x)
+        failure, number = self.failure, self.input_number(x)
         if number is not None and failure.given[number].argument is not None:
-            words = f"{transform.text(self.code_name(number))} {self._on(x, number)}"
-            change = self.input_change(number, transform, words)
             alone = self.misfit.noun == "mask" or not self._used_before(x)
-            yield Candidate(cost if alone else cost + 2, change, batch)
+            meets = self.misfit.kind == "unequal" and len(self.operands) > 1
+            where = self._on_the_one(x) if meets and len(failure.given) > 1 else ""
+            yield from self.changed_input(number, transform, cost if alone else cost + 2, where)
             if alone:
                 return
         several = len({*map(id, self.operands), id(x)}) > 1
         words = f"{transform.text()} {self._on_the_one(x) if several else f'before {failure.name}'}"
-        if transform == Transform("flatten", (1,)) and self._in_sequential() and not several:
+        in_sequential = failure.step.module.rpartition(".")[2].isdigit()
+        if transform == Transform("flatten", (1,)) and in_sequential and not several:
             words = f"nn.Flatten() before {failure.name}"
+        step = step_of(x)
         if failure.called:
             place = next((i for i, one in enumerate(failure.tensors) if one is x), None)
             if place is not None:
                 here = CodeChange(failure.number, failure.step.op, place, transform, words)
-                yield Candidate(cost, here, batch)
-        elif (step := step_of(x)) is not None and step >= 0:
+                yield Candidate(cost, here)
+        elif step is not None and step >= 0:
             op, call = failure.steps[step].op, failure.numbers[step]
-            yield Candidate(cost, CodeChange(call, op, "output", transform, words), batch)
+            yield Candidate(cost, CodeChange(call, op, "output", transform, words))
 
-    def input_change(self, number: int, transform: Transform, words: str) -> InputChange:
-        """Return the change of one input."""
+    def changed_input(
+        self, number: int, transform: Transform, cost: float, where: str = ""
+    ) -> Found:
+        """Yield the change of one input by a view or a conversion."""
+        name = self.failure.given[number].name
+        several = len(self.failure.given) > 1
+        where = where or (f"on the input {name}" if several else "on the input")
+        code = transform.text(name if several and name.isidentifier() else "x")
+        yield from self.of_input(number, transform, cost, f"{code} {where}")
+
+    def another_input(
+        self, number: int, sizes: Sizes, cost: float, words: str = "", doubtful: bool = False
+    ) -> Found:
+        """Yield an input of other sizes along some axes, told by its shape or in other words."""
+        shape = list(self.failure.given[number].shape)
+        for axis, size in sizes:
+            shape[axis] = size
+        text = f"{self.an_input(number)} of {words or shape_text(tuple(shape))}"
+        yield from self.of_input(number, Transform("sized", sizes), cost, text, doubtful)
+
+    def of_input(
+        self, number: int, transform: Transform, cost: float, text: str, doubtful: bool = False
+    ) -> Found:
+        """Yield the change of one input by a transform, in these words."""
+        argument, place = self.place_of(number)
+        if argument is not None:
+            yield Candidate(cost, InputChange(argument, place, transform, text), doubtful)
+
+    def place_of(self, number: int) -> tuple[int | str | None, int]:
+        """Return the argument that an input stands in, and which of the tensors there it is."""
         argument = self.failure.given[number].argument
-        assert argument is not None  # the caller has looked
-        place = sum(one.argument == argument for one in self.failure.given[:number])
-        return InputChange(argument, place, transform, words)
-
-    def resized(self, number: int, sizes: tuple[tuple[int, int], ...], words: str) -> InputChange:
-        """Return the change of one input to other sizes along some axes."""
-        return self.input_change(number, Transform("sized", sizes), words)
+        return argument, sum(one.argument == argument for one in self.failure.given[:number])
 
     def _used_before(self, x: Tensor) -> bool:
         """Return whether an earlier step took an input of this shape, too."""
-        taken = {
-            shape
+        return any(
+            made == -1 and shape == tuple(x.shape)
             for step in self.failure.steps
             for made, shape in zip(step.inputs, step.input_shapes, strict=True)
-            if made == -1
-        }
-        return tuple(x.shape) in taken
+        )
 
     # Words
 
@@ -173,23 +199,12 @@ class Clues:
         ordinal = ("first ", "second ", "third ", "next ")[min(which, 3)] if len(alike) > 1 else ""
         return f"on the {ordinal}one of {shape_text(tuple(x.shape))}"
 
-    def _on(self, x: Tensor, number: int) -> str:
-        if len(self.failure.given) == 1:
-            return "on the input"
-        if self.misfit.kind == "unequal" and len(self.operands) > 1:
-            return self._on_the_one(x)
-        return f"on the input {self.failure.given[number].name}"
-
-    def an_input(self, given: Given) -> str:
+    def an_input(self, number: int) -> str:
         """Return what to call another input in its place."""
         if len(self.failure.given) == 1:
             return "an input"
-        return f"an input {given.name}" if given.name.isidentifier() else f"input {given.name}"
-
-    def code_name(self, number: int) -> str:
-        """Return what to call an input in code."""
         name = self.failure.given[number].name
-        return name if len(self.failure.given) > 1 and name.isidentifier() else "x"
+        return f"an input {name}" if name.isidentifier() else f"input {name}"
 
     def name_of(self, path: str) -> str:
         """Return what to call a module in a remedy."""
@@ -203,9 +218,6 @@ class Clues:
             return self.model.get_submodule(path)
         except AttributeError:
             return None
-
-    def _in_sequential(self) -> bool:
-        return isinstance(self.part(self.failure.step.module.rpartition(".")[0]), nn.Sequential)
 
     # Whose a dimension is
 
@@ -243,17 +255,27 @@ class Clues:
             return True
         if own.parts:
             return all(part.input is None or part.input[1] > 0 for _, part in own.parts)
-        if self.is_side(x, dim):
+        if self.is_side(x, dim) or self.is_batch(x, dim):
             return False
-        if own.input is None:
-            return own == Dim()
-        number, axis = own.input
-        ndim = len(self.shape_of(number))
-        if self.misfit.noun == "channels":
-            return axis == dim
+        picture = (
+            own.input is not None and own.input[1] > 1 and len(self.shape_of(own.input[0])) > 3
+        )
         attends = self.misfit.noun.startswith("features in")
-        pooled = axis == 1 and ndim > 3 and x.dim() < 3  # the channels, without their sides
-        return pooled or (axis == ndim - 1 and (ndim <= 3 or attends))
+        last = dim == x.dim() - 1 and (attends or not picture)
+        return last or self.misfit.noun == "channels"
+
+
+def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
+    """Return the dimensions, counted from the end, in which two tensors do not fit together.
+
+    Tensors that are ``joined`` along a dimension may differ in it; others are broadcast.
+    """
+    found = []
+    for at in range(1, 1 + min(x.dim(), y.dim())):
+        p, q = x.shape[-at], y.shape[-at]
+        allowed = 1 in (p, q) if joined is None else x.dim() - at == joined
+        found += [] if p == q or allowed else [at]
+    return found
 
 
 def step_of(x: Tensor) -> int | None:

@@ -179,6 +179,7 @@ def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
 _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...] = (
     (r"xpected (\d)-?D(?: or (\d)-?D)? (?:input|tensor)?.*?got (\d)-?D", _read_rank),
     (r"xpected.*?(\d)-?D or (\d)-?D.*?got (?:a )?(\d)-?D", _read_rank),
+    (r"should also be (\d)-?D()? but got \(?(\d)-?D", _read_rank),
     (r"(?:size\(-1\)|input_size).*?[Ee]xpected (\d+),? got (\d+)", _read_features),
     (r"to have (\d+) channels, but got (\d+) channels", _read_channels),
     (r"to match num_features \((\d+)\), but got: (\d+)", _read_channels),

@@ -11,6 +11,7 @@ from torch import Tensor
 from blitz_helpers.trace._clues import Clues, Found
 from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._transforms import Transform
+from blitz_helpers.trace._words import root
 
 FULL = (None, None)
 Moves = Iterator[tuple[float, Transform]]
@@ -35,15 +36,9 @@ def moves(clues: Clues) -> Found:
 def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
     for cost, transform in possible:
         if clues.accepts(x, transform(x.to("meta"))):
-            batch = _touches_batch(transform) and clues.misfit.kind in ("size", "rank")
-            yield from clues.changed(x, transform, cost, batch)
+            yield from clues.changed(x, transform, cost)
             if transform.name == "flatten":
                 return  # one that flattens less, or moves dimensions, is not meant
-
-
-def _touches_batch(transform: Transform) -> bool:
-    first = transform.args[:1]
-    return first == (None,) or (first == (0,) and transform.name in ("squeeze", "unsqueeze"))
 
 
 def _conversions(clues: Clues) -> Found:
@@ -67,14 +62,14 @@ def _views(clues: Clues, x: Tensor) -> Moves:
             yield 5 if x is clues.operands[-1] else 5.5, Transform("transpose", (-2, -1))
         return
     for dim in range(x.dim()):
+        if x.shape[dim] == 1 and misfit.kind != "size":
+            yield 6, Transform("squeeze", (dim,))
+    for dim in range(x.dim()):
         if _may_flatten(clues, x, dim):
             yield 4, Transform("flatten", (dim,))
     yield from _widened(clues, x)
     yield from _ordered(clues, x)
     yield from _images(clues, x)
-    for dim in range(x.dim()):
-        if x.shape[dim] == 1 and misfit.kind != "size":
-            yield 6, Transform("squeeze", (dim,))
     if misfit.noun == "target" and x.dim() > 1 and 1 not in x.shape:
         yield 7, Transform("flatten")
 
@@ -98,20 +93,17 @@ def _widened(clues: Clues, x: Tensor) -> Moves:
         found = list(combinations(range(ndim), x.dim()))
         # A mask gets new dimensions at the front, any other tensor at the end.
         found.sort(key=lambda at: (at[:1] != (0,), -sum(at) if x.dtype == torch.bool else sum(at)))
-        late = 0.0
         for places in found:
             leads = places[:1] != (0,)
             if misfit.kind != "unequal":
-                if leads and x.dim() == 2 and not _is_picture(x):
+                if leads and x.dim() == 2 and not (_is_picture(x) or clues.input_number(x)):
                     continue  # the rows of a batch are not one sample
                 if clues.channels is None and places != tuple(range(ndim))[-x.dim() :]:
                     continue  # the meaning of the other dimensions is not known
             elif places == tuple(range(ndim))[-x.dim() :]:
                 continue  # broadcasting aligns the tensors like this already
             view = _indexed(places, ndim)
-            cost = 4 + late + (8 if leads and between else 0)
-            late += 0.1
-            yield cost, view
+            yield 12 if leads and between else 4, view
 
 
 def _most_dims(clues: Clues, x: Tensor) -> int:
@@ -166,10 +158,7 @@ def _without(order: tuple[int, ...], place: int) -> list[int]:
 
 def _may_stand(clues: Clues, x: Tensor, source: int, target: int) -> bool:
     """Return whether ``source`` may be the features, rather than a width, the time or the batch."""
-    own = dims_of(x)[source]
     if source == target or clues.is_side(x, source) or clues.is_batch(x, source):
-        return False
-    if own.input is not None and own.input[1] == 0 and x.dim() > 1:
         return False
     if x.dim() <= 3:
         return True
@@ -181,13 +170,12 @@ def _may_stand(clues: Clues, x: Tensor, source: int, target: int) -> bool:
 def _images(clues: Clues, x: Tensor) -> Moves:
     """Yield the views that turn flat rows into images."""
     channels = clues.channels
-    if channels is None or x.dim() != 2 or x.shape[1] % channels:
+    if channels is None or x.dim() != 2:
         return
-    pixels = x.shape[1] // channels
-    for sides in (1, 2, 3):
-        side = round(pixels ** (1 / sides))
-        if side > 1 and side**sides == pixels and (channels, sides) != (1, 1):
-            yield 3, Transform("reshape", (-1, channels, *(side,) * sides))
+    for count in (1, 2, 3):
+        side = root(x.shape[1], channels, count) or 1
+        if side > 1 and (channels, count) != (1, 1):
+            yield 3, Transform("reshape", (-1, channels, *(side,) * count))
 
 
 # Padding, cropping, projections
@@ -209,7 +197,7 @@ def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
     free = clues.misfit.dim
     differ = [i for i, (p, q) in enumerate(zip(x.shape, y.shape, strict=True)) if p != q]
     differ = [i for i in differ if i != free]
-    if not differ or (0 in differ and x.dim() > 1 and clues.is_batch(x, 0)):
+    if not differ:
         return
     ndim = x.dim() - 2
     smaller = [y.shape[d] - x.shape[d] for d in differ]
@@ -220,7 +208,7 @@ def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
         if known:
             yield 17 + shrinks, Transform("conv", (x.shape[1], y.shape[1], strides))
         return
-    if differ == [x.dim() - 1] and not clues.is_side(x, x.dim() - 1) and ndim < 2:
+    if differ == [x.dim() - 1] and ndim < 2:
         yield 17 + shrinks, Transform("linear", (x.shape[-1], y.shape[-1]))
     if not all(clues.is_side(x, d) or clues.is_side(y, d) or d > 1 for d in differ):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
 
@@ -16,10 +17,7 @@ from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._nests import mapped, tensors_in
 from blitz_helpers.trace._records import ShapeTrace
 from blitz_helpers.trace._remedies import Remedy
-from blitz_helpers.trace._transforms import Transform
 
-# The search is counted, not timed, so that the same input gives the same message everywhere.
-_TRACES, _STEPS = 24, 20_000
 _MOST = 3
 _LARGEST_SIDE = 1024
 Result = ShapeTrace | Failure | None
@@ -27,26 +25,23 @@ Attempt = Callable[[tuple[Change, ...], Arguments], Result]
 Changes = tuple[Change, ...]
 
 
-def remedies_for(
-    failure: Failure, model: nn.Module, given: Arguments, attempt: Attempt
-) -> list[Remedy]:
-    """Return at most three remedies that were tried and work, best first.
+@dataclass
+class Proof:
+    """A search for at most three remedies that were tried and work, best first.
 
     ``attempt`` traces the model with some changes. It returns the trace, or the failure that comes
     next, or ``None`` for an error of another kind.
     """
-    return _Proof(failure, model, given, attempt).remedies()
 
-
-class _Proof:
-    def __init__(
-        self, failure: Failure, model: nn.Module, given: Arguments, attempt: Attempt
-    ) -> None:
-        self.failure, self.model, self.given = failure, model, given
-        self.attempt = attempt
-        self.traces, self.steps = _TRACES, _STEPS
-        # The changes that only moved the failure to a later step, with that failure.
-        self.later: list[tuple[Change, Failure, bool]] = []
+    failure: Failure
+    model: nn.Module
+    given: Arguments
+    attempt: Attempt
+    # The search is counted, not timed, so that the same input gives the same message everywhere.
+    traces: int = 24
+    steps: int = 20_000
+    # The changes that only moved the failure to a later step, with that failure.
+    later: list[tuple[Change, Failure, bool]] = field(default_factory=list)
 
     def remedies(self) -> list[Remedy]:
         """Return the remedies that work: single changes, or pairs if no single change does."""
@@ -61,11 +56,8 @@ class _Proof:
                 found.append(remedy)
         for first, following, batch in () if found else self.later[:5]:
             for candidate in candidates(following, self.model)[:6]:
-                if self.spent or found:
-                    break
-                if not _views_twice(first, candidate):
-                    remedy = self.proven((first,), candidate, batch)
-                    found += [] if remedy is None else [remedy]
+                remedy = None if found else self.proven((first,), candidate, batch)
+                found += [] if remedy is None else [remedy]
         return found
 
     @property
@@ -115,10 +107,10 @@ class _Proof:
         """
         results: dict[int, Result] = {}
 
-        def result(size: int) -> Result:
+        def passes(size: int) -> bool:
             if size not in results:
-                results[size] = self.tried((*before, sides.change(size)))
-            return results[size]
+                results[size] = self.tried((*before, sides.change(size))) if size else None
+            return isinstance(results[size], ShapeTrace)
 
         if sides.fits(sides.given):
             return None, None
@@ -128,44 +120,31 @@ class _Proof:
             if not sizes:
                 break
             size = min(sizes, key=lambda one: abs(one - sides.given))
-            low, high = _run(sizes, size)
+            low, high = _around(size, set(sizes).__contains__, limit)
             ends = (size, low, high if high < limit else min(high, 2 * size))
-            refused = next((n for n in ends if not isinstance(result(n), ShapeTrace)), None)
+            refused = next((n for n in ends if not passes(n)), None)
             if refused is None:
                 words = _words(sizes, low, high, limit)
-                outside = [n for n in (low - 1, high + 1) if 0 < n <= limit]
-                if any(isinstance(result(n), ShapeTrace) for n in outside):
-                    words = self.felt(result, size)
-                elif words.startswith("a multiple") and result(size + gcd(*sizes)) is None:
+                if (low > 1 and passes(low - 1)) or (high < limit and passes(high + 1)):
+                    low, high = _around(size, passes, 4)
+                    ended = low < high and size - low < 4 and high - size < 4
+                    words = f"{low} to {high}" if ended else ""
+                elif words.startswith("a multiple") and not passes(size + gcd(*sizes)):
                     words = ""
                 return sides.change(size, words), results[size]
-            following = results[refused]
-            more = self.narrower(sides, following)
+            more = self.narrower(sides, results[refused])
             if more is None:
                 return sides.change(size), results[size]
             sides = more
         return None, None
-
-    @staticmethod
-    def felt(result: Callable[[int], Result], size: int) -> str:
-        """Return the range around a size in words, after trying one size after the other."""
-        ends = []
-        for step in (-1, 1):
-            end = size
-            while abs(end - size) < 4 and end + step and isinstance(result(end + step), ShapeTrace):
-                end += step
-            ends.append(end)
-        low, high = ends
-        ended = low < high and size - low < 4 and high - size < 4
-        return f"{low} to {high}" if ended else ""
 
     def narrower(self, sides: Sides, following: Result) -> Sides | None:
         """Return the sides that also avoid the failure that followed."""
         if not isinstance(following, Failure):
             return None
         for other in candidates(following, self.model):
-            if isinstance(other, Sides) and other.number == sides.number:
-                return sides.and_also(other) if other.axes == sides.axes else None
+            if isinstance(other, Sides):
+                return sides.and_also(other)
         return None
 
     # The batch
@@ -200,24 +179,15 @@ class _Proof:
         return any(isinstance(m, kinds) and not m.batch_first for m in self.model.modules())
 
 
-def _views_twice(first: Change, candidate: Candidate | Sides) -> bool:
-    """Return whether the pair would apply two views to one input."""
-    second = None if isinstance(candidate, Sides) else candidate.change
-    if not isinstance(first, InputChange) or not isinstance(second, InputChange):
-        return False
-    names = {first.transform.name, second.transform.name}
-    return "to" not in names and second.transform != Transform("unsqueeze", (0,))
-
-
-def _run(sizes: list[int], size: int) -> tuple[int, int]:
-    """Return the first and the last of the consecutive sizes around one of them."""
-    known = set(sizes)
-    low = high = size
-    while low - 1 in known:
-        low -= 1
-    while high + 1 in known:
-        high += 1
-    return low, high
+def _around(size: int, passes: Callable[[int], bool], most: int) -> list[int]:
+    """Return the first and the last size of those around one that pass, ``most`` away at most."""
+    ends = []
+    for step in (-1, 1):
+        end = size
+        while abs(end - size) < most and passes(end + step):
+            end += step
+        ends.append(end)
+    return ends
 
 
 def _words(sizes: list[int], low: int, high: int, limit: int) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from itertools import combinations, product
 from math import prod
 
 from torch import Tensor
 
-from blitz_helpers.trace._changes import InputChange
-from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides
-from blitz_helpers.trace._field import INPUT_AXIS, Dim, dims_of, known_origin, origin_of
-from blitz_helpers.trace._records import shape_text
+from blitz_helpers.trace._clues import Clues, Found, Sides, Sizes, differing
+from blitz_helpers.trace._field import Dim, dims_of, origin_of
 from blitz_helpers.trace._transforms import Transform
 
 Place = tuple[Tensor, int]
-Sizes = tuple[tuple[int, int], ...]
-SIDES, FEATURES, MEETING, GUESSES = 10, 11, 16, 70
+EXPORTED, SIDES, FEATURES, MEETING, GUESSES = 3, 10, 11, 16, 70
 
 
 def input_sizes(clues: Clues, doubtful: bool) -> Found:
@@ -49,41 +45,32 @@ def input_sizes(clues: Clues, doubtful: bool) -> Found:
 def _guesses(clues: Clues) -> Found:
     """Yield common sides of images, for scripted or exported code, whose steps are not traced."""
     shape = clues.shape_of(0)
-    if len(shape) < 3 or clues.failure.given[0].argument is None:
+    if len(shape) < 3:
         return
-    axes = tuple(range(2, len(shape)))
-    noun = "an input of length {}" if len(axes) == 1 else "an input of {} pixels a side"
     for size in sorted({28, 32, 64, 96, 224, 256} - {shape[2]}, key=lambda n: abs(n - shape[2])):
-        yield replace(_along(clues, 0, axes, {size}.__contains__, noun), cost=GUESSES)
+        yield from _along(clues, 0, tuple(range(2, len(shape))), {size}.__contains__, GUESSES)
 
 
 def _features(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
     """Yield an input with the number of features or channels that is wanted."""
-    own = dims_of(x)[dim]
-    if own.input is None or own.input[1] == 0:
-        return
-    number, axis = own.input
+    number, axis = dims_of(x)[dim].input or (0, 0)
     shape = clues.shape_of(number)
-    if clues.failure.given[number].argument is None or shape[axis] != x.shape[dim]:
-        return
-    channels = clues.misfit.noun == "channels" or (axis == 1 and len(shape) > 3)
-    noun = ("channel" if channels else "feature") + "s" * (wants != 1)
-    words = f"{clues.an_input(clues.failure.given[number])} of {wants} {noun}"
-    yield Candidate(FEATURES, clues.resized(number, ((axis, wants),), words))
+    if axis and shape[axis] == x.shape[dim]:
+        channels = clues.misfit.noun == "channels" or (axis == 1 and len(shape) > 3)
+        noun = ("channel" if channels else "feature") + "s" * (wants != 1)
+        yield from clues.another_input(number, ((axis, wants),), FEATURES, f"{wants} {noun}")
 
 
 def _exported(clues: Clues) -> Found:
     """Yield the input that a program was exported for."""
     dim, wants = clues.misfit.got, clues.misfit.wants
     for number, given in enumerate(clues.failure.given):
-        if given.argument is None or given.name != clues.misfit.noun or dim >= len(given.shape):
-            continue
-        image = dim > 1 and len(given.shape) > 3
-        axes = tuple(range(2, len(given.shape))) if image else (dim,)
-        words = f"of {wants} pixels a side" if image else f"of {wants} in dimension {dim}"
-        sizes = tuple((axis, wants) for axis in axes)
-        change = clues.resized(number, sizes, f"{clues.an_input(given)} {words}")
-        yield Candidate(3, change, batch=dim == 0)
+        if given.name == clues.misfit.noun and dim < len(given.shape):
+            image = dim > 1 and len(given.shape) > 3
+            axes = range(2, len(given.shape)) if image else (dim,)
+            words = f"{wants} pixels a side" if image else f"{wants} in dimension {dim}"
+            sizes = tuple((axis, wants) for axis in axes)
+            yield from clues.another_input(number, sizes, EXPORTED, words)
 
 
 def _shorter(clues: Clues) -> Found:
@@ -91,9 +78,8 @@ def _shorter(clues: Clues) -> Found:
     rows, length = clues.misfit.wants, clues.misfit.got + 1
     for number, given in enumerate(clues.failure.given):
         for axis, size in enumerate(given.shape):
-            if axis and size == length > rows and given.argument is not None:
-                noun = f"{clues.an_input(given)} of length {{}}"
-                yield _along(clues, number, (axis,), lambda side: side <= rows, noun)
+            if axis and size == length > rows:
+                yield from _along(clues, number, (axis,), lambda side: side <= rows)
 
 
 def _level(clues: Clues) -> Found:
@@ -104,8 +90,12 @@ def _level(clues: Clues) -> Found:
         return
     differ = differing(x, y, clues.misfit.dim)
     places = [(t, t.dim() - at) for at in differ for t in (x, y)]
-    moving = [(t, d) for t, d in places if _input_axes(_sized(clues, t, d))]
-    fixed = {(t.dim() - d, t.shape[d]) for t, d in places if not _input_axes(_sized(clues, t, d))}
+    moving = [(t, d) for t, d in places if _input_axes(clues, t.shape[d], dims_of(t)[d])]
+    fixed = {
+        (t.dim() - d, t.shape[d])
+        for t, d in places
+        if not any(t is m and d == e for m, e in moving)
+    }
     known = origin_of(x).depends and origin_of(y).depends
     if known and not any(_is_computed(dims_of(t)[d]) for t, d in moving):
         return  # both are inputs, and neither of them is the wrong one
@@ -117,19 +107,6 @@ def _level(clues: Clues) -> Found:
     yield from _sides(clues, moving, agree)
 
 
-def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
-    """Return the dimensions, counted from the end, in which two tensors do not fit together.
-
-    Tensors that are ``joined`` along a dimension may differ in it; others are broadcast.
-    """
-    found = []
-    for at in range(1, 1 + min(x.dim(), y.dim())):
-        p, q = x.shape[-at], y.shape[-at]
-        allowed = 1 in (p, q) if joined is None else x.dim() - at == joined
-        found += [at] if p != q and not allowed else []
-    return found
-
-
 def _met(clues: Clues, doubtful: bool) -> Found:
     """Yield an input with sizes of the tensors that it is combined with."""
     misfit = clues.misfit
@@ -137,17 +114,8 @@ def _met(clues: Clues, doubtful: bool) -> Found:
         number = clues.input_number(x)
         if number is None or clues.shape_of(number) != tuple(x.shape):
             continue
-        given = clues.failure.given[number]
-        if given.argument is None or (number == 0 and misfit.kind != "size"):
-            continue
-        for sizes in _met_sizes(clues, x):
-            shape = list(x.shape)
-            for axis, size in sizes:
-                shape[axis] = size
-            words = f"{clues.an_input(given)} of {shape_text(tuple(shape))}"
-            change = clues.resized(number, sizes, words)
-            batch = any(axis == 0 for axis, _ in sizes)
-            yield Candidate(MEETING, change, batch, doubtful)
+        for sizes in _met_sizes(clues, x) if number or misfit.kind == "size" else ():
+            yield from clues.another_input(number, sizes, MEETING, doubtful=doubtful)
 
 
 def _met_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
@@ -188,30 +156,27 @@ def _accepted_sizes(clues: Clues, x: Tensor, options: Sequence[Collection[int]])
 
 def _sides(clues: Clues, places: Sequence[Place], fits: Callable[[list[int]], bool]) -> Found:
     """Yield the input sides for which the sizes at ``places`` satisfy ``fits``."""
-    owns = [(x.shape[dim], _sized(clues, x, dim)) for x, dim in places]
-    used = {axis for _, own in owns for axis in _input_axes(own)}
-    numbers = {number for number, _ in used}
-    if len(numbers) != 1 or min(numbers) >= len(clues.failure.given):
+    owns = [(x.shape[dim], dims_of(x)[dim]) for x, dim in places]
+    used = {axis for size, own in owns for axis in _input_axes(clues, size, own)}
+    if len({number for number, _ in used}) != 1:
         return
-    (number,) = numbers
-    given = clues.failure.given[number]
-    axes = {axis for _, axis in used} - ({0} if len(given.shape) > 1 else set())
-    if given.argument is None or not axes:
+    number = min(used)[0]
+    shape = clues.shape_of(number)
+    own_axes = {axis for _, axis in used} - ({0} if len(shape) > 1 else set())
+    if not own_axes:
         return
-    every = _all_sides(clues, given.shape, axes, places)
-    at = min(set(every) & axes, default=every[0])
+    axes = tuple(range(2, len(shape))) if len(shape) > 3 else tuple(sorted(own_axes))
+    given = shape[min(set(axes) & own_axes, default=axes[0])]
 
     def fits_side(side: int) -> bool:
-        if 8 * side < given.shape[every[0]]:
+        if 8 * side < shape[axes[0]]:
             return False  # nobody means to shrink an image that far
         try:
-            return fits([_size_for(size, own, side, every) for size, own in owns])
+            return fits([_size_for(clues, size, own, side, axes) for size, own in owns])
         except ValueError:
             return False
 
-    which = clues.an_input(given)
-    noun = f"{which} of length {{}}" if len(every) == 1 else f"{which} of {{}} pixels a side"
-    yield _along(clues, number, every, fits_side, noun, given.shape[at])
+    yield from _along(clues, number, axes, fits_side, given=given)
 
 
 def _along(
@@ -219,50 +184,31 @@ def _along(
     number: int,
     axes: tuple[int, ...],
     fits: Callable[[int], bool],
-    noun: str,
+    cost: float = SIDES,
     given: int = 0,
-) -> Sides:
-    given = given or clues.shape_of(number)[axes[0]]
-
-    def resize(sizes: Sizes, words: str) -> InputChange:
-        return clues.resized(number, sizes, words)
-
-    return Sides(SIDES, number, axes, given, fits, noun, resize)
-
-
-def _all_sides(
-    clues: Clues, shape: tuple[int, ...], axes: set[int], places: Sequence[Place]
-) -> tuple[int, ...]:
-    """Return all spatial axes of an image, given some of its ``axes``."""
-    if len(shape) > 3:
-        return tuple(range(2, len(shape)))
-    if len(shape) == 3 and clues.failure.step.op.endswith("2d"):
-        return (1, 2)  # one image without its batch
-    slid = [own for x, _ in places for own in dims_of(x) if own.axis is not None and own.axis.chain]
-    return tuple(sorted(axes | {axis for own in slid for _, axis in _input_axes(own) if axis}))
+) -> Found:
+    """Yield the sizes of an input along some axes that ``fits`` takes."""
+    argument, place = clues.place_of(number)
+    noun = f"{clues.an_input(number)} of " + ("length {}" if len(axes) == 1 else "{} pixels a side")
+    if argument is not None:
+        given = given or clues.shape_of(number)[axes[0]]
+        yield Sides(cost, argument, place, axes, given, fits, noun)
 
 
-def _sized(clues: Clues, x: Tensor, dim: int) -> Dim:
-    """Return where a dimension comes from; an input axis that kept its size counts as spatial."""
-
-    def known(size: int, own: Dim) -> Dim:
-        parts = tuple([(one, known(one, part)) for one, part in own.parts])
-        summed = tuple([(one, known(one, part)) for one, part in own.summed])
-        own = own._replace(parts=parts, summed=summed)
-        if own.axis is None and own.input is not None:
-            number, axis = own.input
-            if clues.shape_of(number)[axis : axis + 1] == (size,):
-                return own._replace(axis=INPUT_AXIS)
-        return own
-
-    return known(x.shape[dim], dims_of(x)[dim]) if known_origin(x) is not None else Dim()
+def _follows(clues: Clues, size: int, dim: Dim) -> bool:
+    """Return whether a dimension's size follows from an axis of an input, or is that axis."""
+    if dim.input is None:
+        return False
+    number, axis = dim.input
+    return dim.axis is not None or clues.shape_of(number)[axis : axis + 1] == (size,)
 
 
-def _input_axes(dim: Dim) -> set[tuple[int, int]]:
+def _input_axes(clues: Clues, size: int, dim: Dim) -> set[tuple[int, int]]:
     """Return the input axes that determine the size of a dimension, as (input, axis)."""
-    if dim.input is not None and dim.axis is not None:
+    if dim.input is not None and _follows(clues, size, dim):
         return {dim.input}
-    return {axis for _, part in (*dim.parts, *dim.summed) for axis in _input_axes(part)}
+    parts = (*dim.parts, *dim.summed)
+    return {axis for one, part in parts for axis in _input_axes(clues, one, part)}
 
 
 def _is_computed(dim: Dim) -> bool:
@@ -270,12 +216,14 @@ def _is_computed(dim: Dim) -> bool:
     return bool(dim.parts or dim.summed) or (dim.axis is not None and dim.axis.chain is not None)
 
 
-def _size_for(size: int, dim: Dim, side: int, axes: tuple[int, ...]) -> int:
+def _size_for(clues: Clues, size: int, dim: Dim, side: int, axes: tuple[int, ...]) -> int:
     """Return the size of a dimension for an input of ``side`` along some axes."""
-    if dim.axis is not None and dim.input is not None and dim.input[1] in axes:
-        return dim.axis.size_for(side)
+    if dim.input is not None and dim.input[1] in axes and _follows(clues, size, dim):
+        return side if dim.axis is None else dim.axis.size_for(side)
     if dim.summed:
-        return sum(_size_for(one, part, side, axes) for one, part in dim.summed)
-    if dim.parts:
-        return prod(_size_for(one, part, side, axes) for one, part in dim.parts)
-    return size
+        return sum(_size_for(clues, one, part, side, axes) for one, part in dim.summed)
+    return (
+        prod(_size_for(clues, one, part, side, axes) for one, part in dim.parts)
+        if dim.parts
+        else size
+    )

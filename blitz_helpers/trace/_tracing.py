@@ -120,7 +120,7 @@ def _explained(
     remedies, bug = [], None
     with _TRIED:
         try:
-            remedies = _proof.remedies_for(failure, model, (inputs, kwargs), attempt)
+            remedies = _proof.Proof(failure, model, (inputs, kwargs), attempt).remedies()
         except Exception as error:  # a bug of ours, which must not hide the failure
             bug = error
     hint = _words.hint_of(remedies)

@@ -29,6 +29,14 @@ class Transform:
             return own(tensor, *self.args)
         return getattr(tensor, self.name)(*self.args)  # type: ignore[no-any-return]  # tensor methods
 
+    @property
+    def touches_batch(self) -> bool:
+        """Whether it adds, drops or resizes the first dimension."""
+        first = self.args[:1]
+        if self.name == "sized":
+            return any(axis == 0 for axis, _ in self.args)
+        return first == (None,) or (first == (0,) and self.name in ("squeeze", "unsqueeze"))
+
     def text(self, name: str = "x") -> str:
         """Return the operation as one types it, on a tensor called ``name``."""
         args = ", ".join(map(str, self.args))

@@ -58,6 +58,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
 
     ax = canvas(ax, right - left, 2 * top + (lines_below + 1.5) * _LINE)
     margin = _UNIT / 2  # room for half of a line's width
+    # The limits are set here, so `add_artist` will do: `add_patch` would compute them, slowly.
     ax.set(xlim=(left - margin, right + margin), aspect="equal")
     ax.set(ylim=(-top - lines_below * _LINE, top + 1.5 * _LINE))
     ax.axis("off")
@@ -267,7 +268,7 @@ def _draw_maps(ax: Axes, stage: _Stage) -> None:
     width, height = stage.width - stage.depth, stage.height - stage.depth
     for back in reversed(range(stage.shown)):
         corner = (stage.x + back * _SHIFT, stage.bottom + back * _SHIFT)
-        ax.add_patch(rectangle(corner, width, height, **look))
+        ax.add_artist(rectangle(corner, width, height, **look))
 
 
 def _unit_heights(stage: _Stage) -> list[float]:
@@ -283,10 +284,10 @@ def _draw_column(ax: Axes, stage: _Stage) -> None:
     circle = require("matplotlib.patches", extra="plotting").Circle
     look = {"facecolor": _tint(stage.colour, 0.35), "edgecolor": stage.colour, "linewidth": 0.7}
     for height in _unit_heights(stage):
-        ax.add_patch(circle((stage.middle, height), _UNIT / 2, **look))
+        ax.add_artist(circle((stage.middle, height), _UNIT / 2, **look))
     if stage.shown < stage.shape[0]:
         for dot in (-1, 0, 1):
-            ax.add_patch(circle((stage.middle, dot * _PITCH * 0.4), 0.012, color=GREY))
+            ax.add_artist(circle((stage.middle, dot * _PITCH * 0.4), 0.012, color=GREY))
 
 
 def _connect(ax: Axes, before: _Stage, after: _Stage) -> None:

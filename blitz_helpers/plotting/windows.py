@@ -318,7 +318,7 @@ class _Grids:
 
     def _box(self, left: float, top: float, width: float, height: float, **look: Any) -> None:
         rectangle = require("matplotlib.patches", extra="plotting").Rectangle
-        self.ax.add_patch(rectangle((left, top), width, height, **{"facecolor": "none", **look}))
+        self.ax.add_artist(rectangle((left, top), width, height, **{"facecolor": "none", **look}))
 
     def _lines(self, left: int, top: int, width: int, height: int, **look: Any) -> None:
         collection = require("matplotlib.collections", extra="plotting").LineCollection

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 _SIDE = 28  # pixels a side, as MNIST's images are
 _NUM_CLASSES = 10
-_IDX_NAMES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+_PREFIXES = {"train": "train", "test": "t10k"}  # of the original files
 
 
 def load_mnist(
@@ -55,7 +52,7 @@ def load_mnist(
     >>> len(digits), image.shape, label
     (1000, torch.Size([1, 32, 32]), tensor(7))
     """
-    if split not in tuple(_IDX_NAMES):
+    if split not in tuple(_PREFIXES):
         raise ValueError(f"split={split!r} does not exist. Use 'train' or 'test'.")
     if not isinstance(size, int) or size < _SIDE or size % 2:
         raise ValueError(
@@ -105,9 +102,10 @@ def _read_numbers(text: bytes) -> Tensor:
 
 def _idx_digits(root: Path, split: str) -> tuple[Tensor, Tensor]:
     """Read images ``(N, 28, 28)`` and labels ``(N,)`` from the original files, both uint8."""
-    images_path, labels_path = (_find(root, name) for name in _IDX_NAMES[split])
-    images = _read_idx(images_path, ndim=3)
-    labels = _read_idx(labels_path, ndim=1)
+    prefix = _PREFIXES[split]
+    images_path = _find(root, f"{prefix}-images-idx3-ubyte")
+    labels_path = _find(root, f"{prefix}-labels-idx1-ubyte")
+    images, labels = _read_idx(images_path, ndim=3), _read_idx(labels_path, ndim=1)
     if images.shape[1:] != (_SIDE, _SIDE):
         height, width = images.shape[1:]
         raise ValueError(
@@ -168,15 +166,12 @@ def _read_idx(path: Path, ndim: int) -> Tensor:
         )
     start = 4 + 4 * ndim
     shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    if len(data) >= start and 0 in shape:
-        raise ValueError(
-            f"{path} says that it holds {'x'.join(map(str, shape))} bytes, which is nothing. "
-            "Fetch it again."
-        )
+    says = f"{path} says that it holds {'x'.join(map(str, shape))} bytes"
     expected = start + math.prod(shape)  # Python integers, which no header can overflow
+    if len(data) >= start and 0 in shape:
+        raise ValueError(f"{says}, which is nothing. Fetch it again.")
     if len(data) != expected:
         raise ValueError(
-            f"{path} says that it holds {'x'.join(map(str, shape))} bytes, {expected} with its "
-            f"header, but has {len(data)}. Fetch it again."
+            f"{says}, {expected} with its header, but has {len(data)}. Fetch it again."
         )
     return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)

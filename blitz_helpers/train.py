@@ -37,9 +37,9 @@ two on two machines:     torchrun --nnodes 2 --node-rank RANK --master-addr FIRS
                              --master-port PORT -m blitz_helpers.train --epochs 5
                          on the first with RANK 0, on the other with RANK 1
 
-Each batch is shared out among the processes, and their gradients are averaged: how many there are
-changes the losses by no more than rounding does. Only the first of them prints, and reads and
-writes the checkpoint.
+Each batch is shared out among the processes, and their gradients are averaged: the number of
+processes changes the losses only by rounding. Only the first process prints, and reads and writes
+the checkpoint.
 """
 
 

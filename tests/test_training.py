@@ -567,6 +567,25 @@ def test_a_model_without_logits_is_refused():
     with pytest.raises(ValueError, match=r"gives shape \(2, 2, 3\)"):
         evaluate(nn.Identity(), [(torch.ones(2, 2, 3), torch.ones(2).long())])
 
+    class Several(nn.Module):
+        def forward(self, x):
+            return {"logits": x}
+
+    with pytest.raises(ValueError, match="gives a dict, where logits"):
+        evaluate(Several(), [(torch.eye(3), torch.arange(3))])
+
+
+def test_a_step_that_is_no_function_is_refused_and_what_the_error_advises_works(dataset):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = weights(model)
+    for step in (optimizer, torch.optim.SGD, None):
+        with pytest.raises(TypeError, match=r"must be a function of the .* optimizer\.step\(\)"):
+            fit(model, make_loader(dataset), step, 1)
+    assert torch.equal(weights(model), before)
+    fit(model, make_loader(dataset), lambda params: optimizer.step(), 1)
+    assert not torch.equal(weights(model), before)
+
 
 def test_an_empty_loader_is_refused(dataset):
     empty = TensorDataset(torch.ones(0, 4), torch.ones(0).long())

@@ -161,11 +161,10 @@ def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
     inputs, labels = batch
     device = next((w.device for w in model.parameters()), inputs.device)
     logits = model(inputs.to(device))
-    if logits.ndim != 2:
-        raise ValueError(
-            f"The model gives shape {tuple(logits.shape)}, where logits (N, num_classes) are "
-            "expected."
-        )
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        is_tensor = isinstance(logits, Tensor)
+        given = f"shape {tuple(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
+        raise ValueError(f"The model gives {given}, where logits (N, num_classes) are expected.")
     is_integer = not (labels.is_floating_point() or labels.is_complex())
     if labels.shape != logits.shape[:1] or not is_integer or labels.dtype == torch.bool:
         raise ValueError(

@@ -63,7 +63,8 @@ def fit(
         ValueError: a loader is empty, a label is out of range, or ``resume_from`` is damaged or
             from another training. It is raised before anything changes, except for bad labels or
             an empty loader that only show up later in the training.
-        TypeError: a loader has no length, or a file cannot store the memory of ``step``.
+        TypeError: a loader has no length, ``step`` is not a function, or a file cannot store its
+            memory.
         DivergenceError: the loss or a weight is no longer finite. ``checkpoint`` still holds the
             last good epoch.
         ImportError: tqdm is not installed.
@@ -82,6 +83,11 @@ def fit(
         check_batches(val_loader, "val_loader")
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
+    if not callable(step) or isinstance(step, type):
+        raise TypeError(
+            f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1) or, "
+            "for an optimizer of torch, lambda params: optimizer.step()."
+        )
     _check_alike(len(loader), epochs)
     module = unwrapped(model)
     state = State(module, step, loader=loader, val_loader=val_loader, lr_schedule=lr_schedule)

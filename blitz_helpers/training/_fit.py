@@ -85,8 +85,8 @@ def fit(
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
     if not callable(step) or isinstance(step, type):
         raise TypeError(
-            f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1) or, "
-            "for an optimizer of torch, lambda params: optimizer.step()."
+            f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1), "
+            "or for an optimizer of torch, lambda params: optimizer.step()."
         )
     _check_alike(len(loader), epochs)
     module = unwrapped(model)

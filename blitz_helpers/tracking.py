@@ -128,21 +128,20 @@ def _open(
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
     """Restore the variables and hooks that wandb changes in the process, even on import."""
-    before = dict(os.environ)
-    hooks = sys.excepthook, sys.exit
+    variables, hooks = _wandb_variables(), (sys.excepthook, sys.exit)
     # Keeps wandb from sending reports of its own errors. It reads this on its first import.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         yield
     finally:
         sys.excepthook, sys.exit = hooks
-        for name in {**before, **os.environ}:
-            if not name.startswith("WANDB_"):
-                continue
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                del os.environ[name]
+        for name in _wandb_variables().keys() - variables:
+            del os.environ[name]
+        os.environ.update(variables)
+
+
+def _wandb_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
 
 
 class LoggedRun(list[dict[str, Any]]):

@@ -219,6 +219,42 @@ def test_a_generator_that_the_model_holds_goes_on(tmp_path):
     assert_resumes(tmp_path, make=lambda: make_model().insert(0, Jitter()))
 
 
+def test_extra_state_and_the_versions_of_modules_are_kept(tmp_path):
+    class Counting(nn.Module):
+        _version = 3
+
+        def __init__(self):
+            super().__init__()
+            self.seen = Counter()
+
+        def forward(self, x):
+            self.seen["batches"] += self.training
+            return x * (1 + 0.01 * self.seen["batches"])
+
+        def get_extra_state(self):
+            return self.seen
+
+        def set_extra_state(self, seen):
+            self.seen = seen
+
+        def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+            assert local_metadata["version"] == 3
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    def make():
+        return nn.Sequential(Counting(), *make_model())
+
+    def train(epochs, **files):
+        model = make()
+        batches = DataLoader(data(), 8, shuffle=True, generator=seeded())
+        return fit(model, batches, partial(sgd_step, lr=0.1), epochs, **files)
+
+    path = tmp_path / "net.pt"
+    whole = train(4)
+    train(2, checkpoint=path)
+    assert train(4, resume_from=path) == whole
+
+
 def bound_by_place():
     def rule(velocities, params):
         momentum_step(params, velocities, lr=0.1)

@@ -39,12 +39,14 @@ class Checkpoints:
             return
         names: dict[torch.Tensor, str] = {w: name for name, w in self._module.named_parameters()}
         model = self._module.state_dict()
+        for name, value in model.items():  # in place, since it has the modules' versions too
+            model[name] = encode(value, f"the model's {name}", {})
         memory = self._state.remembered()
         _write_file(
             path,
             {
                 "version": _VERSION,
-                "model": {n: encode(value, f"the model's {n}", {}) for n, value in model.items()},
+                "model": model,
                 "memory": {n: encode(source.get(), n, names) for n, source in memory.items()},
                 "record": asdict(record),
                 "generators": list(self._state.generators),
@@ -80,7 +82,10 @@ class Checkpoints:
 
     def restore(self, found: dict[str, Any]) -> None:
         parameters = dict(self._module.named_parameters())
-        self._module.load_state_dict({n: decode(kept, {}) for n, kept in found["model"].items()})
+        model = found["model"]
+        for name, kept in model.items():
+            model[name] = decode(kept, {})
+        self._module.load_state_dict(model)
         memory = self._state.memory()
         for name, kept in found["memory"].items():
             memory[name].set(decode(kept, parameters))

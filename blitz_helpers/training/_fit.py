@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from blitz_helpers.training._checkpoint import Checkpoints, check_writable
 from blitz_helpers.training._evaluation import Loader, check_batches, evaluate, mode, unwrapped
 from blitz_helpers.training._history import History, Record, mean
-from blitz_helpers.training._loop import Log, Loop, Run
+from blitz_helpers.training._loop import Loop, Run
 from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._progress import Progress
 from blitz_helpers.training._reach import reachable
@@ -104,11 +104,10 @@ def fit(
     # A DistributedSampler, even inside a batch sampler, reshuffles only if it is told the epoch.
     samplers = [part for _, part in reachable(loader) if hasattr(type(part), "set_epoch")]
 
-    log = Log(run)
+    progress = Progress(epochs, record.num_steps(), len(record.losses), shown=rank() == 0)
+    loop = Loop(model, step, lr_schedule, record, run, progress)
     try:
         with _unchanged_if_refused(module, state, record, resuming=found is not None):
-            progress = Progress(epochs, record.num_steps(), len(record.losses), rank() == 0)
-            loop = Loop(model, step, lr_schedule, record, log, progress)
             if source is not None and found is not None:
                 if len(record.steps) < epochs:
                     _start_persistent_workers(loader, val_loader)
@@ -123,8 +122,8 @@ def fit(
                         result = evaluate(module, val_loader)
                         record.val_losses.append(result.loss)
                         record.val_accuracies.append(result.accuracy)
-                        log.add({"val/loss": result.loss, "val/accuracy": result.accuracy})
-                    log.flush()
+                        loop.values |= {"val/loss": result.loss, "val/accuracy": result.accuracy}
+                    loop.log()
                     if target is not None:
                         checkpoints.save(target, record)
                         loop.checkpoint = target, epoch + 1
@@ -132,7 +131,7 @@ def fit(
     except KeyboardInterrupt:
         return record.history(interrupted=True)
     finally:
-        log.flush()
+        loop.log()
     return record.history()
 
 

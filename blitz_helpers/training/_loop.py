@@ -55,21 +55,6 @@ class Run(Protocol):
         """Log the values of one step."""
 
 
-class Log:
-    """Logs each step's values late, so that more can be added to the last step of an epoch."""
-
-    def __init__(self, run: Run | None) -> None:
-        self._run, self._values = run, dict[str, float]()
-
-    def add(self, values: dict[str, float]) -> None:
-        self._values |= values
-
-    def flush(self) -> None:
-        values, self._values = self._values, {}
-        if self._run is not None and values:
-            self._run.log(values)
-
-
 class Loop:
     """The steps of a training."""
 
@@ -79,16 +64,23 @@ class Loop:
         step: Callable[..., object],
         lr_schedule: Callable[[float], float] | None,
         record: Record,
-        log: Log,
+        run: Run | None,
         progress: Progress,
     ) -> None:
         self._model, self._params = model, list(model.parameters())
         self._step, self._lr_schedule = step, lr_schedule
-        self._record, self._log, self._progress = record, log, progress
+        self._record, self._run, self._progress = record, run, progress
         self._trained_on: tuple[Tensor, Tensor] | None = None
         """The batch of the last finished step."""
         self.checkpoint: tuple[Path, int] | None = None
         """The last good checkpoint and its epoch."""
+        self.values: dict[str, float] = {}
+        """What is to be logged of the last step; at the end of an epoch, more is added."""
+
+    def log(self) -> None:
+        values, self.values = self.values, {}
+        if self._run is not None and values:
+            self._run.log(values)
 
     def train_epoch(self, loader: Loader) -> None:
         """Train on all batches of the loader, and count them as an epoch.
@@ -112,7 +104,7 @@ class Loop:
 
     def _train_on(self, batch: tuple[Tensor, Tensor]) -> None:
         record = self._record
-        self._log.flush()  # or values that hooks log in backward would join the last step
+        self.log()  # or values that hooks log in backward would join the last step
         for w in self._params:  # before the forward pass, which needs their memory
             w.grad = None
         logits, labels = answer(self._model, batch)
@@ -121,14 +113,14 @@ class Loop:
         if not math.isfinite(value):
             raise self._divergence(len(record.losses) + 1, f"the loss is {value}", batch)
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        num_steps = record.num_steps()
+        num_steps, values = record.num_steps(), {"train/loss": value}
         if self._lr_schedule is None:
             self._step(self._params)
         else:
             lr = self._lr_schedule(len(record.losses) / num_steps)
             self._step(self._params, lr=lr)
-            self._log.add({"train/lr": lr})
-        self._log.add({"train/loss": value})
+            values["train/lr"] = lr
+        self.values = values
         record.losses.append(value)
         self._trained_on = batch
         self._progress.advance(value, num_steps)

@@ -189,6 +189,20 @@ def a_saved_tensor_given_other_memory():
     return output
 
 
+@story(works=False)
+def an_output_of_another_shape_now():
+    output = leaf() * 2
+    output.data = torch.ones(5)
+    return output
+
+
+@story(works=True)
+def an_output_of_another_shape_that_fits():
+    output = leaf() * 2
+    output.data = torch.ones(2, 3)
+    return output
+
+
 @story(works=True)
 def a_leaf_of_another_dtype_now():
     w = leaf()

@@ -15,7 +15,8 @@ from torch.autograd.graph import Node
 
 from blitz_helpers._torch import DispatchMode
 from blitz_helpers.graph._kinds import Kind
-from blitz_helpers.graph._saved import FREED, Lost, Shape
+from blitz_helpers.graph._saved import FREED, Lost
+from blitz_helpers.graph._tensors import Root, Shape, shape_of
 
 
 class Obstacle(NamedTuple):
@@ -211,6 +212,17 @@ _CHECKS: dict[str, Callable[[Any, str, IsUsed], Obstacle | None]] = {
     "SparseMaskBackward0": _mask_of_rows,
 }
 _WATCHED = {*_REFUSES, *NO_DERIVATIVE, *NO_DERIVATIVE_FOR, *_CHECKS}
+
+
+def check_root(root: Root) -> Obstacle | None:
+    """Return what keeps a gradient of an output's shape from the node that made it, or none."""
+    made = shape_of(root.node._input_metadata[root.output_nr])
+    if made is None or root.shape is None or _expands_to(made, root.shape):
+        return None
+    return fails(
+        f"{root.where} had the shape {made} in the forward pass and has {root.shape} now. Run the "
+        "forward pass again."
+    )
 
 
 def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:

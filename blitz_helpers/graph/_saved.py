@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from torch import Tensor, UntypedStorage
 
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
-
-Shape: TypeAlias = tuple[int, ...]
+from blitz_helpers.graph._tensors import Shape, shape_of
 
 
 class Lost(NamedTuple):
@@ -188,11 +187,3 @@ def _broadcast(one: Shape, other: Shape) -> bool:
     """Return whether two shapes can be broadcast together."""
     pairs = zip(reversed(one), reversed(other), strict=False)
     return all(a == b or 1 in (a, b) for a, b in pairs)
-
-
-def shape_of(tensor: Any) -> Shape | None:
-    """Return the shape, or ``None`` for a nested tensor, which has no single shape."""
-    try:
-        return tuple(tensor.shape)
-    except RuntimeError:
-        return None

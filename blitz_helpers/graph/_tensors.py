@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from blitz_helpers.graph._nodes import NamedTensor
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+def shape_of(tensor: Any) -> Shape | None:
+    """Return the shape, or ``None`` for a nested tensor, which has no single shape."""
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError:
+        return None
 
 
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
@@ -42,8 +53,18 @@ def maker_of(tensor: Tensor, where: str) -> Node | None:
         ) from error
 
 
-def require_graph(output: object, where: str) -> tuple[Node, int]:
-    """Return the node that made an output, and which of the node's outputs it is.
+class Root(NamedTuple):
+    """An output of the forward pass, where backward begins."""
+
+    where: str
+    shape: Shape | None
+    node: Node
+    output_nr: int
+    """The number of the output among those of its node."""
+
+
+def require_graph(output: object, where: str) -> Root:
+    """Return where backward begins for an output.
 
     Raises:
         TypeError: it is not a tensor.
@@ -56,7 +77,7 @@ def require_graph(output: object, where: str) -> tuple[Node, int]:
         )
     node = maker_of(output, where)
     if node is not None:
-        return node, output.output_nr
+        return Root(where, shape_of(output), node, output.output_nr)
     if output.requires_grad:
         raise ValueError(
             f"{where} is a leaf that requires grad: no operation made it, so there is no graph "

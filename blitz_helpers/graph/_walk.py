@@ -11,14 +11,21 @@ from typing import Any
 from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._backward import Obstacle, check_leaf, decisive, obstacle_at
+from blitz_helpers.graph._backward import Obstacle, check_leaf, check_root, decisive, obstacle_at
 from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._kinds import kind_of
 from blitz_helpers.graph._modules import find_owners
 from blitz_helpers.graph._nodes import GraphNode, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
-from blitz_helpers.graph._saved import Lost, SavedReader, Shape, shape_of
-from blitz_helpers.graph._tensors import items_in, read_named, require_graph
+from blitz_helpers.graph._saved import Lost, SavedReader
+from blitz_helpers.graph._tensors import (
+    Root,
+    Shape,
+    items_in,
+    read_named,
+    require_graph,
+    shape_of,
+)
 
 
 def autograd_graph(
@@ -74,9 +81,9 @@ def autograd_graph(
 
 
 def _snapshot(
-    roots: Sequence[tuple[Node, int]], model: nn.Module | None, tensors: Mapping[str, Tensor]
+    roots: Sequence[Root], model: nn.Module | None, tensors: Mapping[str, Tensor]
 ) -> AutogradGraph:
-    nodes, inputs, depths = _discover(list(dict.fromkeys(root for root, _ in roots)))
+    nodes, inputs, depths = _discover(list(dict.fromkeys(root.node for root in roots)))
     numbers = dict(zip(nodes, range(len(nodes)), strict=True))
     kinds = list(map(kind_of, nodes))
     parameters, modules = find_owners(model, nodes, kinds, inputs)
@@ -88,7 +95,8 @@ def _snapshot(
 
     @cache
     def used_outputs() -> set[tuple[Node | None, int]]:
-        return {*roots, *chain.from_iterable(node.next_functions for node in nodes)}
+        begins = ((root.node, root.output_nr) for root in roots)
+        return {*begins, *chain.from_iterable(node.next_functions for node in nodes)}
 
     def is_used(node: Node, output_nr: int) -> bool:
         return (node, output_nr) in used_outputs()
@@ -100,7 +108,7 @@ def _snapshot(
         if shape is not None and shape != shape_of(leaf):
             reader.reshaped_leaves[id(leaf)] = shape
         leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, shape))
-    obstacles: list[Obstacle | None] = []
+    obstacles: list[Obstacle | None] = list(map(check_root, roots))
     saved: list[tuple[SavedTensor, ...]] = [()] * len(nodes)
     for number, (node, kind) in enumerate(zip(nodes, kinds, strict=True)):
         lost: list[Lost] = []
@@ -111,7 +119,7 @@ def _snapshot(
     names, ops = ([getattr(kind, field) for kind in kinds] for field in ("name", "op"))
     columns = (range(len(nodes)), names, ops, parameters, modules, shapes, inputs, saved, depths)
     graph = tuple(map(GraphNode._make, zip(*columns, strict=True)))
-    starts = tuple(graph[number] for number in dict.fromkeys(numbers[root] for root, _ in roots))
+    starts = tuple(graph[number] for number in dict.fromkeys(numbers[root.node] for root in roots))
     saved_bytes = sum(map(UntypedStorage.nbytes, reader.storages))
     return AutogradGraph(graph, starts, saved_bytes, decisive(obstacles + leaf_obstacles), named)
 

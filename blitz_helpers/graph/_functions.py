@@ -71,7 +71,9 @@ class _Code:
     def __init__(self, function: FunctionType, depth: int, is_bound: bool) -> None:
         self._code = function.__code__
         self._depth = depth
-        self._is_bound = is_bound
+        self._parameters = list(inspect.signature(function, follow_wrapped=False).parameters)
+        if is_bound and len(self._parameters) > 1:
+            del self._parameters[0]
         self._steps: list[dis.Instruction] = []
         self._place_of: dict[int, int] = {}  # keyed by offset; padding maps to the next instruction
         for step in dis.get_instructions(function):
@@ -90,20 +92,13 @@ class _Code:
 
     def asks(self, is_first: bool) -> Asks:
         """Return whether it asks ``ctx``, its first or any argument, for the saved tensors."""
-        contexts = set(self._parameters(is_first))
+        contexts = set(self._parameters[:1] if is_first else self._parameters)
         found = [self._asks_at(place, contexts) for place in range(len(self._steps))]
         asking = [place for place, asks in enumerate(found) if asks == "always"]
         if not (self.can_return(0, avoiding=asking) or self._swallows_errors()):
             return "always"
         is_used_inside = contexts.intersection(self._code.co_cellvars)  # by an inner function
         return "perhaps" if is_used_inside or set(found) != {"never"} else "never"
-
-    def _parameters(self, is_first: bool) -> tuple[str, ...]:
-        count, flags = self._code.co_argcount, self._code.co_flags
-        if is_first and self._is_bound < count:
-            return self._code.co_varnames[self._is_bound : self._is_bound + 1]
-        stars = bool(flags & inspect.CO_VARARGS) + bool(flags & inspect.CO_VARKEYWORDS)
-        return self._code.co_varnames[: count + self._code.co_kwonlyargcount + stars]
 
     def _asks_at(self, place: int, contexts: set[str]) -> Asks:
         """Return whether this instruction asks for saved tensors, or may do so with ``ctx``."""

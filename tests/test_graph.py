@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -734,6 +735,34 @@ def test_after_a_forward_that_was_interrupted_nothing_is_labelled(net):
     graph = autograd_graph(before.relu().sum(), net)
     assert node_of(graph, "relu").module is None
     assert node_of(graph, "convolution").module == "conv1"
+
+
+def test_a_module_may_return_a_view_that_has_lost_its_graph():
+    class Half(nn.Module):
+        def forward(self, x):
+            first, _ = x.split(2)
+            with torch.no_grad():
+                x.mul_(2)
+            return first, x.sin()
+
+    model = nn.Sequential(Half())
+    with label_modules(model):
+        _, output = model(weight(4, 2) * 1)
+    assert autograd_graph(output).root.module == "0"
+
+
+@dataclass
+class Answer:
+    loss: torch.Tensor
+    logits: tuple[torch.Tensor, ...]
+
+
+def test_outputs_may_be_in_a_dataclass():
+    one = weight().exp()
+    graph = autograd_graph(Answer(one.sum(), (one,)))
+    assert [root.op for root in graph.roots] == ["sum", "exp"]
+    with pytest.raises(TypeError, match=r"output\.logits\[0\] is a NoneType"):
+        autograd_graph(Answer(one.sum(), (None,)))
 
 
 def test_labels_end_with_the_graph(net):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -41,10 +41,9 @@ class Labels:
         self._starts.append(sequence_number())
         self._modules.append(module)
 
-    def mark(self, node: Node) -> None:
-        """Let these labels apply to a node and to those behind it."""
-        others = _labels_on(node)
-        if self not in others:
+    def mark(self, node: Node | None) -> None:
+        """Let these labels apply to a node, if there is one, and to those behind it."""
+        if node is not None and self not in (others := _labels_on(node)):
             node.metadata[_KEY] = (*others, self)  # type: ignore[index]  # a dict, stubbed wrongly
             self.marked.add(node._sequence_nr())
             free_apart(node)  # the node now has a Python object
@@ -85,8 +84,9 @@ class _Labeller:
         if module in self._paths:
             self._note_innermost()
             for tensor, _ in items_in(output, ""):
-                if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                    self._here.labels.mark(tensor.grad_fn)
+                if isinstance(tensor, Tensor):
+                    with suppress(RuntimeError):  # a view that has lost its graph
+                        self._here.labels.mark(tensor.grad_fn)
 
     def end(self) -> None:
         """Record that no module runs any more, in case one was interrupted."""

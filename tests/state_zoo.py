@@ -350,7 +350,7 @@ class InModuleOutsideTheTree(Keeper):
 
 
 class InPlainTensor(Keeper):
-    """A tensor that is no buffer, written to in place, also through a view."""
+    """A tensor that is not a buffer, written to in place, also through a view."""
 
     def __init__(self):
         super().__init__()

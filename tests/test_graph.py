@@ -595,7 +595,7 @@ def test_labelled_nodes_know_the_module_that_ran_them(net):
     with label_modules(net):
         output = net(torch.ones(1, 1, 32, 32))
     graph = autograd_graph(F.mse_loss(output, torch.ones(1, 10)), net)
-    assert graph.root.module is None  # the loss is no module's
+    assert graph.root.module is None  # the loss belongs to no module
     modules = Counter(node.module for node in graph.nodes[1:])
     assert None not in modules
     assert modules[""] == 7  # four relu, two pools, one view: functions in the network's forward

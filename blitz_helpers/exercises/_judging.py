@@ -1,4 +1,4 @@
-"""Tries the learner's code, compares what it gives, and says what is wrong with it."""
+"""Tries the learner's code, compares its results, and says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def expect_value(
 
 
 def told_of(error: Exception) -> str:
-    """Return what a reply says of an error in the learner's code, with the line that raised it."""
+    """Return the words for an error in the learner's code, with the line that raised it."""
     line = own_line(error)
     where = f" in your line `{line}`" if line else ""
     return f"Your code raised {type(error).__name__}{where}: {error}"

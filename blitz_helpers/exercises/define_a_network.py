@@ -149,7 +149,7 @@ class Reader(nn.Module):
 ```""",
     hints=(
         "What does a module list: any tensor, or those of one type?",
-        "It also lists what is in the modules that you assign to `self`. A list is no module.",
+        "It also lists what is in the modules that you assign to `self`. A list is not a module.",
         "Make `contrast` an `nn.Parameter`, and assign each layer to a name of its own.",
     ),
     solution="""\

@@ -1,4 +1,4 @@
-"""A model that runs for real, and is afterwards as it was."""
+"""Runs a model for real, and restores it afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from blitz_helpers.trace._guard import StateGuard, global_state_kept, other_gene
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Run in eval mode, and afterwards restore what changed in the model, and the random states.
+    """Run the ``with`` block in eval mode, then restore the model and the random states.
 
     >>> model = nn.Dropout()
     >>> with untouched(model):

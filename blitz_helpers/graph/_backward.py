@@ -47,7 +47,7 @@ IsUsed: TypeAlias = Callable[[Node, int], bool]
 def obstacle_at(
     node: Any, kind: Kind, module: str | None, lost: list[Lost], is_used: IsUsed
 ) -> Obstacle | None:
-    """Return what stops backward at a node that has lost some of its saved tensors, or none."""
+    """Return the obstacle at a node that has lost some of its saved tensors, or none."""
     if not lost and kind.code is None and not kind.is_opaque and kind.name not in _WATCHED:
         return None
     where = f"{kind.name} in {module}" if module else kind.name
@@ -226,7 +226,7 @@ def check_root(root: Root) -> Obstacle | None:
 
 
 def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:
-    """Return what keeps a gradient of this shape from a leaf's ``.grad``, or none."""
+    """Return the obstacle to a gradient of this shape in a leaf's ``.grad``, or none."""
     if not leaf.requires_grad:
         return None  # torch discards the gradient
     if not leaf.is_leaf:

@@ -35,7 +35,7 @@ class Kind:
     is_pointwise: bool = False
     """Whether the operation computes each entry from the entries at the same place."""
     is_opaque: bool = False
-    """Whether its nodes show nobody what they saved."""
+    """Whether its nodes hide the tensors that they saved."""
     saved: tuple[tuple[str, str, str], ...] = ()
     """For each tensor that its nodes may save: name, attribute as saved, attribute unpacked."""
     code: BackwardCode | None = None

@@ -23,7 +23,7 @@ def shape_of(tensor: Any) -> Shape | None:
 
 
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
-    """Yield everything inside tuples, lists, dicts and dataclasses, each with the way to it."""
+    """Yield everything inside tuples, lists, dicts and dataclasses, each with the path to it."""
     if isinstance(output, Mapping):
         inside = [(f"[{key!r}]", value) for key, value in output.items()]
     elif isinstance(output, tuple | list):

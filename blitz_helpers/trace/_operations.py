@@ -69,7 +69,7 @@ def name_of(function: Any) -> str:
             elif name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "iand", "ior"):
                 name = name[1:] + "_"
             name = {"truediv": "div", "truediv_": "div_"}.get(name, name)
-        elif name == "_grouped_mm":  # of which F.grouped_mm is another spelling
+        elif name == "_grouped_mm":  # `F.grouped_mm` calls it
             name = "grouped_mm"
         _NAMES[function] = name
     return name

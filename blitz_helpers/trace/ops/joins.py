@@ -93,7 +93,7 @@ class Extremum(OpenOp):
     keepdim: Any = False
 
     def reduced(self) -> set[int] | None:
-        """Return the dimensions that the numbers run over; ``None``: not known."""
+        """Return the dimensions that are reduced, or ``None`` if they are not known."""
         dim = self.kwargs.get("other", self.dim)
         if dim is None or (isinstance(dim, Sequence) and not dim):
             return set(range(self.input.dim()))

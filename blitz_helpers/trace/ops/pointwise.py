@@ -1,4 +1,4 @@
-"""Operations element by element: each output comes from the same place of the inputs."""
+"""Element-wise operations: each number of the output comes from the same place in the inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DTYPES: dict[tuple[Any, ...], torch.dtype | None] = {}
     """
 )
 class Pointwise(OpenOp):
-    """An operation whose output has the places of its inputs."""
+    """An operation whose output keeps the places of its inputs."""
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,7 +124,7 @@ class Move(Pointwise):
 
 @op("prelu")
 class PReLU(Op):
-    """A slope a channel below zero."""
+    """A slope below zero, one for each channel."""
 
     input: Tensor
     weight: Tensor

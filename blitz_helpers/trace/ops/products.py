@@ -289,7 +289,7 @@ class TensorDot(Op):
 
 @op("multi_dot chain_matmul")
 class Chain(OpenOp):
-    """A chain of matrix products, taken in the order that costs least."""
+    """A chain of matrix products, in the cheapest order."""
 
     @cached_property
     def matrices(self) -> Sequence[Tensor]:
@@ -327,7 +327,7 @@ class Recurrent(OpenOp):
 
     @property
     def weights(self) -> list[Tensor]:
-        """The weights, which stand later for packed sequences."""
+        """The weights, which packed sequences move to a later argument."""
         return next(value for value in self.args if isinstance(value, list))
 
     def check(self) -> None:

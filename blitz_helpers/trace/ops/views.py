@@ -96,7 +96,7 @@ class View(OpenOp):
 
 @op("view reshape")
 class Reshape(View):
-    """A shape of given sizes, of which one may be -1."""
+    """A shape of given sizes; one of them may be -1."""
 
     @property
     def asked(self) -> Shape:

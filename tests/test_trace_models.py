@@ -11,7 +11,7 @@ from hard_models import HARD_MODELS, HardModel
 from torch import nn
 
 from blitz_helpers import trace_shapes
-from blitz_helpers.trace import _engine, _guard, _modules
+from blitz_helpers.trace import _engine, _modules
 from blitz_helpers.trace._nests import shape_of
 
 each_model = pytest.mark.parametrize("hard", HARD_MODELS, ids=str)
@@ -160,10 +160,7 @@ def test_every_step_without_data_is_the_step_of_a_real_forward():
         if hard.asks_for or any(getattr(one, "is_meta", False) for one in args):
             continue
         model = build(hard)
-        with (
-            _guard.global_state_kept(),
-            warnings.catch_warnings(),
-        ):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             modules = _modules.paths_of(model)
             real = _engine.forward(model, modules, args, kwargs, "to compare")

@@ -1,4 +1,4 @@
-"""Runs the forward pass under a mode that sees each operation as its caller typed it."""
+"""The forward pass, each operation seen as its caller typed it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from blitz_helpers._running import follow_modules
+from blitz_helpers._threads import WarningIgnored
 from blitz_helpers._torch import functorch, no_torch_function
 from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import Origin, guessed, known_origin, origin_of, set_origin
-from blitz_helpers.trace._guard import StateGuard
+from blitz_helpers.trace._guard import StateGuard, other_generators
 from blitz_helpers.trace._inputs import Inputs
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
 from blitz_helpers.trace._nests import shape_of, tensors_in
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
     from blitz_helpers.trace._failures import Failure
 
+_CHECKPOINTING = WarningIgnored("None of the inputs have requires_grad")  # says checkpointing
+
 
 class NeedsValues(BaseException):
     """The forward pass asked for a value. Not an `Exception`, so that no model catches it."""
@@ -41,7 +44,7 @@ class NeedsValues(BaseException):
 
 
 class FailedError(ShapeError):
-    """A forward pass failed on shapes; the remedies are not known yet."""
+    """A forward pass failed on shapes: not yet explained."""
 
     failure: Failure
 
@@ -54,48 +57,40 @@ def forward(
     ran_for_real: str | None,
     changes: tuple[Change, ...] = (),
 ) -> ShapeTrace:
-    """Run the forward pass once, with changes to its code.
-
-    It runs for real if ``ran_for_real`` gives a reason.
-    """
-    state = StateGuard(modules, (*inputs, *kwargs.values()))
+    """Run the forward pass once, for real if there is a reason to, with changes to its code."""
+    given = (*inputs, *kwargs.values(), *(other_generators() if ran_for_real else ()))
     outer = tracing.tracer
-    try:
+    with StateGuard(modules, given) as state, _CHECKPOINTING:
         tracer = tracing.tracer = _Tracer(modules, state, ran_for_real)
         try:
             args = [tracer.inputs.taken(place, value) for place, value in enumerate(inputs)]
             named = {name: tracer.inputs.taken(name, value) for name, value in kwargs.items()}
-        except NoValuesError as error:
-            raise NeedsValues(str(error)) from error
-        if changes:
-            tracer.edit(changes)
-        if ran_for_real:
-            tracer.lay_values_aside()
-        for module in modules:
-            prepare(module)
-        with follow_modules(tracer), tracer, tracer.editing or nullcontext():
-            output = model(*args, **named)
-        return tracer.trace(shape_of(output))
-    except ShapeError:
-        raise
-    except Exception as error:
-        if not ran_for_real and made_by_torch_nested(error):
-            where = line_of(error)
-            raise NeedsValues(f"a nested tensor asks for values in the model at {where}") from error
-        tracer.layer_refused(error)
-        error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
-        raise
-    finally:
-        tracing.tracer = outer
-        try:
-            state.restore()
-        except BaseException:  # Ctrl-C in the middle of it
-            state.restore()
+            if changes:
+                tracer.edit(changes)
+            if ran_for_real:
+                tracer.lay_values_aside()
+            for module in modules:
+                prepare(module)
+            with follow_modules(tracer), tracer, tracer.editing or nullcontext():
+                output = model(*args, **named)
+            return tracer.trace(shape_of(output))
+        except ShapeError:
             raise
+        except Exception as error:
+            if isinstance(error, NoValuesError):  # of an input
+                raise NeedsValues(str(error)) from error
+            if not ran_for_real and made_by_torch_nested(error):
+                reason = f"a nested tensor asks for values in the model at {line_of(error)}"
+                raise NeedsValues(reason) from error
+            tracer.layer_refused(error)
+            error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
+            raise
+        finally:
+            tracing.tracer = outer
 
 
 class _Tracer(TorchFunctionMode):
-    """Sees the operations of one forward pass, has them answered, and records each as a step."""
+    """Sees the operations of one forward pass, and writes each down."""
 
     def __init__(
         self, modules: dict[nn.Module, str], state: StateGuard, ran_for_real: str | None
@@ -115,7 +110,7 @@ class _Tracer(TorchFunctionMode):
         )
         self.inputs = Inputs(self.answers)
         self.steps: list[ShapeStep] = []
-        # For each running module, the steps and the finished calls inside it so far, in order.
+        # For each module that is running, the steps and the ended calls in it so far, in order.
         self.records: list[list[Any]] = [[]]
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
         self.calls_of: dict[nn.Module, int] = {}
@@ -126,13 +121,13 @@ class _Tracer(TorchFunctionMode):
         self.editing: Editing | None = None
 
     def edit(self, changes: tuple[Change, ...]) -> None:
-        """Make those of the changes that are changes to code."""
+        """Let the code changes among these be made."""
         from blitz_helpers.trace._changes import Editing
 
         self.editing = Editing(changes)
 
     def lay_values_aside(self) -> None:
-        """Save the values and gradients of the model's own tensors."""
+        """Keep the values and gradients of the model's own tensors."""
         parameters, buffers = tensors_of(self.modules)
         for tensor in (*parameters, *buffers):
             if not nn.parameter.is_lazy(tensor):  # that has no values yet
@@ -143,7 +138,7 @@ class _Tracer(TorchFunctionMode):
     # Modules
 
     def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Give a lazy module its parameters, without recording the operations that this takes."""
+        """Give a lazy module its parameters; nobody typed the operations that this takes."""
         self.answers.initializes = True
         try:
             initialize(*args, **kwargs)
@@ -230,7 +225,7 @@ class _Tracer(TorchFunctionMode):
         tensors: list[Tensor],
         error: Exception,
     ) -> None:
-        """Raise `ShapeError` or `NeedsValues` if that is what an operation's error means."""
+        """Raise what an error of an operation stands for, unless it stands for itself."""
         from blitz_helpers.trace._failures import about_shapes
 
         if isinstance(error, WrongDeviceError):
@@ -252,19 +247,19 @@ class _Tracer(TorchFunctionMode):
 
     @staticmethod
     def asks_for_values(error: Exception) -> bool:
-        """Return whether an error says that an operation asks for values that are not there."""
+        """Whether an error says that values are asked for that are not there."""
         from blitz_helpers.trace._failures import NEEDS_DATA
 
         return isinstance(error, NoValuesError) or bool(NEEDS_DATA.search(str(error)))
 
     def needs_values(self, name: str) -> NeedsValues:
-        """Return the error that says which operation asked for a value, and where."""
+        """Return what says which operation asked for a value, in which module, on which line."""
         path = self.running[-1][0]
         where = f"module {path!r}" if path else "the model"
         return NeedsValues(f"{name} asks for a value in {where} at {calling_line()}")
 
     def layer_refused(self, error: Exception) -> None:
-        """Raise a `ShapeError` if a layer refused its input before it called an operation."""
+        """Raise what did not fit, if a layer refused its input before it called an operation."""
         from blitz_helpers.trace._failures import layer_error  # only a failure needs it
 
         failed = layer_error(error)
@@ -278,7 +273,7 @@ class _Tracer(TorchFunctionMode):
     # Records
 
     def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
-        """Record the step, and on each tensor that it made the tensor's origin."""
+        """Write the step down, and on each tensor that it made where that came from."""
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
@@ -286,7 +281,7 @@ class _Tracer(TorchFunctionMode):
         strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         number = len(self.steps)
         went_in = set(map(id, tensors))
-        # An output that was an input without an origin belongs to the model or the user.
+        # What went in without an origin and comes out again is the model's own, or the user's.
         ours = [one for one in made if id(one) not in went_in or known_origin(one) is not None]
         note_made(ours)
         for tensor in ours:
@@ -336,7 +331,7 @@ class _Tracer(TorchFunctionMode):
         self.records[-1].append(step)
 
     def trace(self, output_shape: Any) -> ShapeTrace:
-        """Return the trace recorded so far."""
+        """Return what was written down so far."""
         parameters = [
             tensor
             for tensor in (tensors_of(self.modules)[0] if self.lazy else self.parameters)
@@ -361,7 +356,7 @@ class _Tracer(TorchFunctionMode):
         error: Exception,
         called: bool = True,
     ) -> FailedError:
-        """Return the error that says which step failed, and why."""
+        """Return the error that says which step failed, and what of it did not fit."""
         from blitz_helpers.trace._failures import Failure, Given, misfit_of
 
         path, call, module = self.running[-1]
@@ -387,7 +382,7 @@ class _Tracer(TorchFunctionMode):
 
 
 def _give_past(tensor: Tensor) -> None:
-    """Give a sample of `vmap` the origin of its batch."""
+    """Let a sample of `vmap` come from where the batch comes from."""
     if known_origin(tensor) is None and functorch.is_batchedtensor(tensor):
         batch = functorch.get_unwrapped(tensor)
         _give_past(batch)

@@ -1,40 +1,54 @@
-"""Restores a model, its inputs and torch's global state after a trace."""
+"""A model, its inputs and torch's global state, put back as they were."""
 
 from __future__ import annotations
 
 import random
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers._threads import SharedContext, WarningIgnored
 from blitz_helpers._torch import no_torch_function
-from blitz_helpers.trace._places import Place, Values
+from blitz_helpers.trace._places import DefaultDtype, Place, Values
 from blitz_helpers.trace._search import search
 
-# The guards of all running traces. Traces that overlap share their places. Otherwise the second
-# would save the changes of the first, and restore those at the end.
+# Of the traces at work. Those that overlap share what they keep: the second would otherwise keep
+# what the first has left somewhere, and put that back last.
 _guards: list[StateGuard] = []
 _lock = threading.RLock()
+_AUTOCAST = ("cpu", "cuda")
 
 
 class StateGuard:
-    """Saves what a model, its code and its inputs hold, until `restore` puts it back."""
+    """A context that puts back what modules, their code and objects hold, and torch's own state.
 
-    def __init__(self, modules: Iterable[nn.Module], given: Iterable[Any]) -> None:
+    Torch's own are its random generators, the default dtype, and the modes of this thread.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module] = (), given: Iterable[Any] = ()) -> None:
+        self._modules, self._given = modules, given
         self._places: dict[object, Place] = {}
+
+    def __enter__(self) -> StateGuard:
+        self._grad_enabled = torch.is_grad_enabled()
+        self._autocast = [
+            (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+            for device in _AUTOCAST
+        ]
+        cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
+        generators = (torch.default_generator, *(torch.cuda.default_generators if cuda else ()))
         with _lock, no_torch_function():
             _guards.append(self)
             try:
-                search(modules, given, self._keep)
+                self._keep(DefaultDtype, torch)
+                search(self._modules, (*generators, *self._given), self._keep)
             except BaseException:
-                self.restore()
+                self._put_back()
                 raise
+        return self
 
     def _keep(self, kind: type[Place], owner: Any, *names: tuple[str, ...]) -> Place:
         key = (kind, id(owner), *names)
@@ -48,12 +62,19 @@ class StateGuard:
         return place
 
     def protect(self, tensor: Tensor) -> None:
-        """Save the values of a tensor that is about to be written to."""
+        """Keep the values of a tensor that is about to be written to."""
         with _lock, no_torch_function():
             self._keep(Values, tensor)
 
-    def restore(self) -> None:
-        """Restore every place that no other trace uses. After Ctrl-C it can be called again."""
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._put_back()
+        except BaseException:  # Ctrl-C in the middle of it
+            self._put_back()
+            raise
+
+    def _put_back(self) -> None:
+        """Put back what no other trace uses."""
         refused: Exception | None = None
         with _lock, no_torch_function():
             others = {key for guard in _guards if guard is not self for key in guard._places}
@@ -61,66 +82,21 @@ class StateGuard:
                 if key not in others:
                     try:
                         place.put_back()
-                    except Exception as error:  # of a user's class; the other places come first
+                    except Exception as error:  # whatever a user's class raises: the rest goes on
                         refused = error
             self._places.clear()
             if self in _guards:
                 _guards.remove(self)
+        torch.set_grad_enabled(self._grad_enabled)
+        for device, enabled, dtype in self._autocast:
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
         if refused is not None:
             raise refused
 
 
-@contextmanager
-def global_state_kept() -> Iterator[None]:
-    """Restore torch's global state afterwards, including random states."""
-    grad_enabled = torch.is_grad_enabled()
-    autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _AUTOCAST]
-    with _process_state:
-        try:
-            yield
-        finally:
-            torch.set_grad_enabled(grad_enabled)
-            for device, enabled, kind in autocast:
-                torch.set_autocast_enabled(device, enabled)
-                torch.set_autocast_dtype(device, kind)
-
-
-_AUTOCAST = ("cpu", "cuda")
-
-
-class _ProcessState(SharedContext):
-    """The dtype of new tensors, and the states of torch's random generators."""
-
-    _warning = WarningIgnored("None of the inputs have requires_grad")  # from checkpointing
-
-    def begin(self) -> None:
-        self._dtype = torch.get_default_dtype()
-        self._cpu = torch.get_rng_state()
-        cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
-        self._cuda = torch.cuda.get_rng_state_all() if cuda else None
-        self._warning.__enter__()
-
-    def end(self) -> None:
-        self._warning.__exit__()
-        torch.set_default_dtype(self._dtype)
-        torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state_all(self._cuda)
-
-
-class _OtherGenerators(SharedContext):
-    """The states of Python's and numpy's random generators, which take long to read."""
-
-    def begin(self) -> None:
-        numpy = sys.modules.get("numpy")
-        self._python = random.getstate()
-        self._numpy = numpy.random.get_state() if numpy else None
-
-    def end(self) -> None:
-        random.setstate(self._python)
-        if self._numpy is not None:
-            sys.modules["numpy"].random.set_state(self._numpy)
-
-
-_process_state = _ProcessState()
-other_generators_kept = _OtherGenerators()
+def other_generators() -> list[Any]:
+    """Return the global random generators of Python and numpy; to copy their states takes long."""
+    numpy: Any = sys.modules.get("numpy.random")
+    drawing: list[Any] = [random.random, *([numpy.rand] if numpy else [])]
+    return [method.__self__ for method in drawing]

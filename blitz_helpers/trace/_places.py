@@ -1,4 +1,4 @@
-"""Places that a forward pass can change, each with its earlier content."""
+"""Places where a forward pass can leave something, each with what it held before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = object()  # stands for what a name means that is not set
 
 
 class Place:
-    """An object and its earlier content. Traces that run at the same time share it."""
+    """An object and what it held. Traces that run at the same time share it."""
 
     __slots__ = ("held", "owner")
 
@@ -27,11 +27,11 @@ class Place:
         self.held: Any = self.read()
 
     def read(self) -> Any:
-        """Return the present content of the object."""
+        """Return what the object holds now."""
         raise NotImplementedError
 
     def write(self) -> None:
-        """Give the object its earlier content."""
+        """Make the object hold again what it held."""
         raise NotImplementedError
 
     def inside(self) -> Iterable[Any]:
@@ -39,7 +39,7 @@ class Place:
         return self.held  # type: ignore[no-any-return]  # a list
 
     def put_back(self) -> None:
-        """Restore the object if its content has changed."""
+        """Make the object hold again what it held, unless it still does."""
         if not _same(self.read(), self.held):
             self.write()
 
@@ -48,16 +48,30 @@ def _same(now: Collection[Any], before: Collection[Any]) -> bool:
     return len(now) == len(before) and all(map(is_, now, before))
 
 
-# Containers. Subclasses are read and written through the methods of the built-in type.
+# Containers. A subclass is read and written by the methods of the built-in type, past its own.
 
 
-class Mapping(Place):
-    """A dictionary."""
+class Contents(Place):
+    """What a list, a deque or a set holds."""
 
     __slots__ = ()
 
     def read(self) -> list[Any]:
-        base = _base_of(self.owner)
+        return list(base_of(self.owner).__iter__(self.owner))
+
+    def write(self) -> None:
+        base: Any = base_of(self.owner)
+        base.clear(self.owner)
+        (base.update if base is set else base.extend)(self.owner, self.held)
+
+
+class Mapping(Place):
+    """The keys of a dictionary, then their values."""
+
+    __slots__ = ()
+
+    def read(self) -> list[Any]:
+        base = base_of(self.owner)
         return [*base.keys(self.owner), *base.values(self.owner)]
 
     def write(self) -> None:
@@ -65,18 +79,20 @@ class Mapping(Place):
         refill(self.owner, dict(zip(self.held[:half], self.held[half:], strict=True)))
 
 
-def _base_of(mapping: Any) -> Any:
-    return OrderedDict if isinstance(mapping, OrderedDict) else dict
+CONTAINERS: dict[type, type[Place]] = {
+    **{OrderedDict: Mapping, dict: Mapping},
+    **{list: Contents, deque: Contents, set: Contents},
+}
 
 
-def _unchanged(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    # A key that replaced another one is now the last.
-    return _same(now.values(), before.values()) and next(reversed(now)) is next(reversed(before))
+def base_of(container: Any) -> Any:
+    """Return the built-in type of a container."""
+    return next(base for base in CONTAINERS if isinstance(container, base))
 
 
 def refill(mapping: Any, before: dict[Any, Any]) -> None:
-    """Give a dictionary its earlier items, in the same order."""
-    base = _base_of(mapping)
+    """Make a dictionary hold what it held before, in the same order."""
+    base = base_of(mapping)
     # Key by key: another thread may be reading the attributes of a module.
     for key in [key for key in base.keys(mapping) if key not in before]:
         base.__delitem__(mapping, key)
@@ -88,42 +104,16 @@ def refill(mapping: Any, before: dict[Any, Any]) -> None:
         base.update(mapping, before)
 
 
-class Items(Place):
-    """A list or a deque."""
-
-    __slots__ = ()
-
-    def read(self) -> list[Any]:
-        base = deque if isinstance(self.owner, deque) else list
-        return list(base.__iter__(self.owner))
-
-    def write(self) -> None:
-        base: Any = deque if isinstance(self.owner, deque) else list
-        base.clear(self.owner)
-        base.extend(self.owner, self.held)
+def _unchanged(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    # A name that came in place of another one stands last.
+    return _same(now.values(), before.values()) and next(reversed(now)) is next(reversed(before))
 
 
-class Members(Place):
-    """A set."""
-
-    __slots__ = ()
-
-    def read(self) -> list[Any]:
-        return list(set.__iter__(self.owner))
-
-    def write(self) -> None:
-        set.clear(self.owner)
-        set.update(self.owner, self.held)
-
-
-CONTAINERS: dict[type, type[Place]] = {dict: Mapping, list: Items, deque: Items, set: Members}
-
-
-# Named values: closure cells, slots, globals, class attributes.
+# What has names: globals by their dictionary, class attributes, slots, closure cells.
 
 
 class Names(Place):
-    """Some names of an object, each set or not."""
+    """What some names of an object mean, ``MISSING`` where one is not set."""
 
     __slots__ = ("names",)
 
@@ -131,61 +121,37 @@ class Names(Place):
         self.names = names
         super().__init__(owner)
 
-    def get(self, name: str) -> Any:
-        """Return the value of a name, ``MISSING`` if it is not set."""
+    def read(self) -> list[Any]:
+        if isinstance(self.owner, dict | type):
+            namespace = self.owner if isinstance(self.owner, dict) else vars(self.owner)
+            return [namespace.get(name, MISSING) for name in self.names]
+        return [self._value(name) for name in self.names]
+
+    def _value(self, name: str) -> Any:
         try:
             return object.__getattribute__(self.owner, name)
         except (AttributeError, ValueError):  # of a slot, of a cell
             return MISSING
 
-    def read(self) -> list[Any]:
-        return list(map(self.get, self.names))
-
     def write(self) -> None:
-        for name, value in zip(self.names, self.held, strict=True):
-            if self.get(name) is not value:
-                self.put(name, value)
+        for name, now, value in zip(self.names, self.read(), self.held, strict=True):
+            if now is not value:
+                self._put(name, value)
 
-    def put(self, name: str, value: Any) -> None:
-        """Give a name its earlier value."""
-        if value is MISSING:
-            object.__delattr__(self.owner, name)
-        else:
-            object.__setattr__(self.owner, name, value)
-
-
-class Globals(Names):
-    """Some global variables of a Python module, in its dictionary."""
-
-    __slots__ = ()
-
-    def get(self, name: str) -> Any:
-        return self.owner.get(name, MISSING)
-
-    def put(self, name: str, value: Any) -> None:
-        if value is MISSING:
-            del self.owner[name]
-        else:
-            self.owner[name] = value
-
-
-class ClassAttributes(Names):
-    """Some attributes of a class itself."""
-
-    __slots__ = ()
-
-    def get(self, name: str) -> Any:
-        return vars(self.owner).get(name, MISSING)
-
-    def put(self, name: str, value: Any) -> None:
-        if value is MISSING:
-            delattr(self.owner, name)
-        else:
-            setattr(self.owner, name, value)
+    def _put(self, name: str, value: Any) -> None:
+        owner, gone = self.owner, value is MISSING
+        if isinstance(owner, dict):
+            owner.pop(name) if gone else owner.update({name: value})
+        elif isinstance(owner, type):
+            delattr(owner, name) if gone else setattr(owner, name, value)
+        elif gone:
+            object.__delattr__(owner, name)
+        else:  # past `__setattr__`: it may be frozen
+            object.__setattr__(owner, name, value)
 
 
 def slots_of(kind: type) -> tuple[str, ...]:
-    """Return the attribute names behind a type's ``__slots__``."""
+    """Return the names of a type's ``__slots__``, as its objects know them."""
     return tuple(
         name
         for base in kind.__mro__
@@ -195,15 +161,19 @@ def slots_of(kind: type) -> tuple[str, ...]:
     )
 
 
-def _numpy_state(generator: Any) -> Any:
-    return generator.bit_generator.state
+# Torch's default dtype and random generators, modules, and the values of their tensors.
 
 
-def _set_numpy_state(generator: Any, state: Any) -> None:
-    generator.bit_generator.state = state
+class DefaultDtype(Place):
+    """The dtype of new tensors."""
 
+    __slots__ = ()
 
-# Random generators.
+    def read(self) -> list[Any]:
+        return [torch.get_default_dtype()]
+
+    def write(self) -> None:
+        torch.set_default_dtype(*self.held)
 
 
 class RandomState(Place):
@@ -223,7 +193,7 @@ class RandomState(Place):
 
 
 def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
-    """Return the functions that read and set a random generator's state, or ``None``."""
+    """Return how a random generator gives and takes its state, ``None`` for anything else."""
     numpy: Any = sys.modules.get("numpy.random")
     if isinstance(thing, random.Random):
         return thing.getstate, thing.setstate
@@ -235,9 +205,6 @@ def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object
     return None
 
 
-# Modules, and the values of their tensors.
-
-
 _OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...
 _TREE = ("_parameters", "_buffers", "_modules")
 _tree = itemgetter(*_TREE)
@@ -247,13 +214,13 @@ _hooks = itemgetter(*[name for name in _OWN if "hooks" in name])
 class Module(Place):
     """A module: its class, attributes, parameters, buffers, modules and hooks.
 
-    It includes `requires_grad` and `.grad` of parameters and buffers, but not their values.
+    Of its parameters and buffers, `requires_grad` and `.grad`.
     """
 
     __slots__ = ("flags", "hooks", "kind", "tensors")
 
     def read(self) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-        """Return the module's dictionaries with a copy of each, without empty ones for hooks."""
+        """Return the dictionaries of the module with a copy of each; most for hooks are empty."""
         attributes = self.owner.__dict__
         self.kind = type(self.owner)
         self.hooks = _hooks(attributes)
@@ -313,7 +280,7 @@ class Values(Place):
         refill(tensor.__dict__, self.attributes)
         if self.grad is not None:
             tensor.grad = self.grad
-        # Large weights are often mapped from a file; writing to them would copy the pages.
+        # Large weights are often mapped from a file, and writing would copy its pages.
         if self.data.numel() <= _SMALL or not _same_bits(self.data, self.held):
             self.data.copy_(self.held)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._guard import global_state_kept
+from blitz_helpers.trace._guard import StateGuard
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change
@@ -66,7 +66,7 @@ class Remedy:
         ]
         named = {name: _own(value) for name, value in named.items()}
         editing: Any = Editing(self.changes)
-        with global_state_kept(), changed_model(model, self.changes, data=True) as copied, editing:
+        with StateGuard(), changed_model(model, self.changes, data=True) as copied, editing:
             return copied(*real, **named)
 
 

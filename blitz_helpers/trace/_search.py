@@ -25,8 +25,6 @@ from torch import Tensor, nn
 
 from blitz_helpers.trace._places import (
     CONTAINERS,
-    ClassAttributes,
-    Globals,
     Module,
     Names,
     Place,
@@ -147,12 +145,12 @@ class _Search:
         self.add((function.__defaults__, function.__kwdefaults__, function.__dict__))
         names, stored = _names_of(function.__code__)
         for cell in function.__closure__ or ():
-            self.names(Names, cell, ("cell_contents",), owner, names)
+            self.names(cell, ("cell_contents",), owner, names)
         namespace = function.__globals__
         if is_library(namespace.get("__name__", "")):
             return
         if stored:
-            self.keep(Globals, namespace, stored)
+            self.keep(Names, namespace, stored)
         for name in names:
             if name in namespace:
                 self.named(namespace[name], names)
@@ -171,10 +169,10 @@ class _Search:
         elif isinstance(thing, type):
             for base in thing.__mro__:
                 if not is_library(base.__module__):
-                    self.names(ClassAttributes, base, names, thing)
+                    self.names(base, names, thing)
         elif isinstance(thing, types.ModuleType):
             if not is_library(thing.__name__):
-                self.names(Globals, vars(thing), names, None)
+                self.names(vars(thing), names, None)
             elif thing.__name__ in _RANDOM:
                 for name in names:
                     self.named(vars(thing).get(name), names)
@@ -188,7 +186,6 @@ class _Search:
 
     def names(
         self,
-        kind: type[Place],
         namespace: Any,
         names: tuple[str, ...],
         owner: type | None,
@@ -198,7 +195,7 @@ class _Search:
         key = (id(namespace), names)
         if names and key not in self.seen:
             self.seen.add(key)
-            for value in self.keep(kind, namespace, names).inside():
+            for value in self.keep(Names, namespace, names).inside():
                 self.named(value, used or names, owner)
 
 
@@ -207,6 +204,7 @@ _WAYS: dict[type, Way] = {
     tuple: _Search.add,
     types.FunctionType: _Search.named,
     types.MethodType: _Search.named,
+    torch.Generator: _Search.generator,
 }
 
 

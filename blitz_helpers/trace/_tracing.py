@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blitz_helpers.trace._guard import global_state_kept, other_generators_kept
 from blitz_helpers.trace._modules import (
     device_of,
     paths_of,
@@ -55,7 +54,7 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     '(32 - 3 + 2*0)/1 + 1 = 30'
     """
     _check_model(model, inputs, kwargs)
-    with global_state_kept(), SurvivorsDisarmed() as survivors:
+    with SurvivorsDisarmed() as survivors:
         trace = _traced(model, inputs, kwargs)
     if survivors.holders:
         holders = "; ".join(survivors.holders)
@@ -82,11 +81,10 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -
                 f"{reason}, and a model on the meta device has no values. "
                 "Use model.to_empty(device='cpu'), with weights, to run it for real."
             ) from None
-    with other_generators_kept:
-        try:
-            return forward(model, modules, inputs, kwargs, reason)
-        except FailedError as failed:
-            raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
+    try:
+        return forward(model, modules, inputs, kwargs, reason)
+    except FailedError as failed:
+        raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
 
 
 def _explained(
@@ -109,8 +107,7 @@ def _explained(
                 except NeedsValues as need:
                     if reason or device_of(modules).type == "meta":
                         return None
-                    with other_generators_kept:
-                        return forward(copied, modules, args, named, need.reason, changes)
+                    return forward(copied, modules, args, named, need.reason, changes)
         except FailedError as following:
             return following.failure
         except Exception:  # the model still fails

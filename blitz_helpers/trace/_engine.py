@@ -202,7 +202,7 @@ class _Tracer(TorchFunctionMode):
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
-        if vmapped():
+        if functorch.maybe_current_level() is not None:
             for tensor in tensors:
                 _give_past(tensor)
         self.number = self.number + 1 if self.editing is None else self.editing.number
@@ -277,14 +277,36 @@ class _Tracer(TorchFunctionMode):
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
+        first = made[0]
+        number = len(self.steps)
         # Only a pass that runs for real meets sparse and nested tensors.
         strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
-        number = len(self.steps)
-        went_in = set(map(id, tensors))
-        # What went in without an origin and comes out again is the model's own, or the user's.
-        ours = [one for one in made if id(one) not in went_in or known_origin(one) is not None]
-        note_made(ours)
-        for tensor in ours:
+        is_step = not (
+            self.answers.initializes or id(first) in self.own or (not tensors and called_by_torch())
+        )
+        went_in = set()
+        params, nbytes = 0, 0
+        shapes, sources = [], []
+        for tensor in tensors:
+            key = id(tensor)
+            went_in.add(key)
+            if key not in self.own:
+                if known_origin(tensor) is not None:
+                    shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
+                    sources.append(getattr(tensor, "_blitz_step", -1))
+            elif is_step and key in self.unused:
+                self.unused.remove(key)
+                params += tensor.numel()
+        for tensor in made:
+            fresh = id(tensor) not in went_in
+            size = tensor.nbytes if strided else nbytes_of(tensor)
+            nbytes += size
+            if fresh:
+                note_made(tensor)
+                if is_step and tensor._base is None:
+                    self.activation_bytes += size
+            elif known_origin(tensor) is None:
+                continue  # the model's own, or the user's
             if not strided:
                 origin: Origin | None = Origin(tensor.device, depends=True)
             else:
@@ -292,25 +314,10 @@ class _Tracer(TorchFunctionMode):
             if origin is None:
                 origin = guessed(tensors, tensor, number) if tensors else origin_of(tensor)
             set_origin(tensor, origin)
-        first = made[0]
-        if self.answers.initializes or id(first) in self.own or (not tensors and called_by_torch()):
+            if is_step:
+                tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
+        if not is_step:
             return
-        params, nbytes = 0, 0
-        shapes, sources = [], []
-        for tensor in tensors:
-            if id(tensor) in self.unused:
-                self.unused.remove(id(tensor))
-                params += tensor.numel()
-            elif id(tensor) not in self.own and known_origin(tensor) is not None:
-                shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
-                sources.append(getattr(tensor, "_blitz_step", -1))
-        for tensor in made:
-            size = tensor.nbytes if strided else nbytes_of(tensor)
-            nbytes += size
-            if tensor._base is None and id(tensor) not in went_in:
-                self.activation_bytes += size
-        for tensor in ours:
-            tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         sums: tuple[str, ...] = ()
         macs = 0
         if call is not None:

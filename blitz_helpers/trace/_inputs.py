@@ -44,7 +44,7 @@ class Inputs:
         """Record that a tensor is an input."""
         set_origin(tensor, input_origin(device, tensor.dim(), len(self.tensors)))
         tensor._blitz_step = -1  # type: ignore[attr-defined]  # as an origin, beside it
-        note_made((tensor,))
+        note_made(tensor)
         self.tensors.append((argument, shape_of(tensor), tensor.dtype))
         return tensor
 

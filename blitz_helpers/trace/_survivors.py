@@ -13,7 +13,6 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,9 @@ _raised = False  # one of them, which ended with an error
 _made: list[weakref.ref[Tensor]] = []  # by all of them
 
 
-def note_made(tensors: Iterable[Tensor]) -> None:
-    """Remember, without keeping them alive, the tensors that a trace has made."""
-    _made.extend(map(weakref.ref, tensors))
+def note_made(tensor: Tensor) -> None:
+    """Remember, without keeping it alive, a tensor that a trace has made."""
+    _made.append(weakref.ref(tensor))
 
 
 class SurvivorsDisarmed:

@@ -14,11 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers.exercises._judging import Wrong, shown, told_of
-from blitz_helpers.exercises._limits import (
-    TookTooLongError,
-    bounded_output,
-    within,
-)
+from blitz_helpers.exercises._limits import TookTooLongError, bounded_output, within
 from blitz_helpers.trace._guard import StateGuard, other_generators
 
 _SECONDS = 5.0
@@ -49,27 +45,23 @@ class Text:
         return self.markdown
 
 
+@dataclass(repr=False, eq=False)
 class Exercise:
     """One exercise. Show it to read the question; then use ``check``, ``hint``, ``solution``."""
 
-    def __init__(
-        self,
-        judge: Callable[[Any], str | None],
-        wants: type,
-        question: str,
-        hints: tuple[str, ...],
-        solution: str,
-        why: str,
-    ) -> None:
-        self.name = judge.__name__
-        self.question = question
-        self.state = "open"
-        self._judge = judge
-        self._wants = wants
-        self._hints = hints
-        self._told = 0
-        self._solution = solution
-        self._why = why
+    _judge: Callable[[Any], str | None]
+    _wants: type
+    question: str
+    _hints: tuple[str, ...]
+    _solution: str
+    _why: str
+    state: str = "open"  # then "tried", then "done"
+    _told: int = 0  # hints so far
+
+    @property
+    def name(self) -> str:
+        """The name of the exercise in its module."""
+        return self._judge.__name__
 
     def __repr__(self) -> str:
         return self.question
@@ -115,7 +107,7 @@ class Exercise:
         return Reply(True, self._why if told is None else told)
 
     def hint(self) -> Text:
-        """Return the next hint; each says a little more, and the last one stays."""
+        """Return the next hint, or the last one again; each says a little more."""
         self._told = min(self._told + 1, len(self._hints))
         rest = len(self._hints) - self._told
         hint = self._hints[self._told - 1]

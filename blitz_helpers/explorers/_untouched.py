@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from blitz_helpers.trace._guard import StateGuard, global_state_kept, other_generators_kept
+from blitz_helpers.trace._guard import StateGuard, other_generators
 
 
 @contextmanager
@@ -19,13 +19,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
     >>> model.training
     True
     """
-    guard = StateGuard(model.modules(), ())
-    try:
+    with StateGuard(model.modules(), other_generators()) as guard:
         for buffer in model.buffers():
             guard.protect(buffer)
-        with global_state_kept(), other_generators_kept:
-            for module in model.modules():
-                module.training = False
-            yield
-    finally:
-        guard.restore()
+        for module in model.modules():
+            module.training = False
+        yield

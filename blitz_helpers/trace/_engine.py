@@ -1,4 +1,4 @@
-"""The forward pass, each operation seen as its caller typed it."""
+"""Runs the forward pass under a mode that sees each operation as its caller typed it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NeedsValues(BaseException):
 
 
 class FailedError(ShapeError):
-    """A forward pass failed on shapes: not yet explained."""
+    """A forward pass failed on shapes; the remedies are not known yet."""
 
     failure: Failure
 
@@ -57,7 +57,10 @@ def forward(
     ran_for_real: str | None,
     changes: tuple[Change, ...] = (),
 ) -> ShapeTrace:
-    """Run the forward pass once, for real if there is a reason to, with changes to its code."""
+    """Run the forward pass once, with changes to its code.
+
+    It runs for real if ``ran_for_real`` gives a reason.
+    """
     given = (*inputs, *kwargs.values(), *(other_generators() if ran_for_real else ()))
     outer = tracing.tracer
     with StateGuard(modules, given) as state, _CHECKPOINTING:
@@ -90,7 +93,7 @@ def forward(
 
 
 class _Tracer(TorchFunctionMode):
-    """Sees the operations of one forward pass, and writes each down."""
+    """Sees the operations of one forward pass, has them answered, and records each as a step."""
 
     def __init__(
         self, modules: dict[nn.Module, str], state: StateGuard, ran_for_real: str | None
@@ -110,7 +113,7 @@ class _Tracer(TorchFunctionMode):
         )
         self.inputs = Inputs(self.answers)
         self.steps: list[ShapeStep] = []
-        # For each module that is running, the steps and the ended calls in it so far, in order.
+        # For each running module, the steps and the finished calls inside it so far, in order.
         self.records: list[list[Any]] = [[]]
         self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
         self.calls_of: dict[nn.Module, int] = {}
@@ -121,13 +124,13 @@ class _Tracer(TorchFunctionMode):
         self.editing: Editing | None = None
 
     def edit(self, changes: tuple[Change, ...]) -> None:
-        """Let the code changes among these be made."""
+        """Make those of the changes that are changes to code."""
         from blitz_helpers.trace._changes import Editing
 
         self.editing = Editing(changes)
 
     def lay_values_aside(self) -> None:
-        """Keep the values and gradients of the model's own tensors."""
+        """Save the values and gradients of the model's own tensors."""
         parameters, buffers = tensors_of(self.modules)
         for tensor in (*parameters, *buffers):
             if not nn.parameter.is_lazy(tensor):  # that has no values yet
@@ -138,7 +141,7 @@ class _Tracer(TorchFunctionMode):
     # Modules
 
     def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Give a lazy module its parameters; nobody typed the operations that this takes."""
+        """Give a lazy module its parameters, without recording the operations that this takes."""
         self.answers.initializes = True
         try:
             initialize(*args, **kwargs)
@@ -225,7 +228,7 @@ class _Tracer(TorchFunctionMode):
         tensors: list[Tensor],
         error: Exception,
     ) -> None:
-        """Raise what an error of an operation stands for, unless it stands for itself."""
+        """Raise `ShapeError` or `NeedsValues` if that is what an operation's error means."""
         from blitz_helpers.trace._failures import about_shapes
 
         if isinstance(error, WrongDeviceError):
@@ -247,19 +250,19 @@ class _Tracer(TorchFunctionMode):
 
     @staticmethod
     def asks_for_values(error: Exception) -> bool:
-        """Whether an error says that values are asked for that are not there."""
+        """Return whether an error says that an operation asks for values that are not there."""
         from blitz_helpers.trace._failures import NEEDS_DATA
 
         return isinstance(error, NoValuesError) or bool(NEEDS_DATA.search(str(error)))
 
     def needs_values(self, name: str) -> NeedsValues:
-        """Return what says which operation asked for a value, in which module, on which line."""
+        """Return the error that says which operation asked for a value, and where."""
         path = self.running[-1][0]
         where = f"module {path!r}" if path else "the model"
         return NeedsValues(f"{name} asks for a value in {where} at {calling_line()}")
 
     def layer_refused(self, error: Exception) -> None:
-        """Raise what did not fit, if a layer refused its input before it called an operation."""
+        """Raise a `ShapeError` if a layer refused its input before it called an operation."""
         from blitz_helpers.trace._failures import layer_error  # only a failure needs it
 
         failed = layer_error(error)
@@ -273,7 +276,7 @@ class _Tracer(TorchFunctionMode):
     # Records
 
     def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
-        """Write the step down, and on each tensor that it made where that came from."""
+        """Record the step, and on each tensor that it made the tensor's origin."""
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
@@ -338,7 +341,7 @@ class _Tracer(TorchFunctionMode):
         self.records[-1].append(step)
 
     def trace(self, output_shape: Any) -> ShapeTrace:
-        """Return what was written down so far."""
+        """Return the trace recorded so far."""
         parameters = [
             tensor
             for tensor in (tensors_of(self.modules)[0] if self.lazy else self.parameters)
@@ -363,7 +366,7 @@ class _Tracer(TorchFunctionMode):
         error: Exception,
         called: bool = True,
     ) -> FailedError:
-        """Return the error that says which step failed, and what of it did not fit."""
+        """Return the error that says which step failed, and why."""
         from blitz_helpers.trace._failures import Failure, Given, misfit_of
 
         path, call, module = self.running[-1]
@@ -389,7 +392,7 @@ class _Tracer(TorchFunctionMode):
 
 
 def _give_past(tensor: Tensor) -> None:
-    """Let a sample of `vmap` come from where the batch comes from."""
+    """Give a sample of `vmap` the origin of its batch."""
     if known_origin(tensor) is None and functorch.is_batchedtensor(tensor):
         batch = functorch.get_unwrapped(tensor)
         _give_past(batch)

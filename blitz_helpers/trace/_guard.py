@@ -15,8 +15,8 @@ from blitz_helpers._torch import no_torch_function
 from blitz_helpers.trace._places import DefaultDtype, Place, Values
 from blitz_helpers.trace._search import search
 
-# Of the traces at work. Those that overlap share what they keep: the second would otherwise keep
-# what the first has left somewhere, and put that back last.
+# The guards of all running traces. Traces that overlap share their places. Otherwise the second
+# would save the changes of the first, and restore those at the end.
 _guards: list[StateGuard] = []
 _lock = threading.RLock()
 _AUTOCAST = ("cpu", "cuda")
@@ -62,7 +62,7 @@ class StateGuard:
         return place
 
     def protect(self, tensor: Tensor) -> None:
-        """Keep the values of a tensor that is about to be written to."""
+        """Save the values of a tensor that is about to be written to."""
         with _lock, no_torch_function():
             self._keep(Values, tensor)
 
@@ -82,7 +82,7 @@ class StateGuard:
                 if key not in others:
                     try:
                         place.put_back()
-                    except Exception as error:  # whatever a user's class raises: the rest goes on
+                    except Exception as error:  # of a user's class; the other places come first
                         refused = error
             self._places.clear()
             if self in _guards:

@@ -1,4 +1,4 @@
-"""Places where a forward pass can leave something, each with what it held before."""
+"""Places that a forward pass can change, each with its earlier content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = object()  # stands for what a name means that is not set
 
 
 class Place:
-    """An object and what it held. Traces that run at the same time share it."""
+    """An object and its earlier content. Traces that run at the same time share it."""
 
     __slots__ = ("held", "owner")
 
@@ -27,11 +27,11 @@ class Place:
         self.held: Any = self.read()
 
     def read(self) -> Any:
-        """Return what the object holds now."""
+        """Return the present content of the object."""
         raise NotImplementedError
 
     def write(self) -> None:
-        """Make the object hold again what it held."""
+        """Give the object its earlier content."""
         raise NotImplementedError
 
     def inside(self) -> Iterable[Any]:
@@ -39,7 +39,7 @@ class Place:
         return self.held  # type: ignore[no-any-return]  # a list
 
     def put_back(self) -> None:
-        """Make the object hold again what it held, unless it still does."""
+        """Restore the object if its content has changed."""
         if not _same(self.read(), self.held):
             self.write()
 
@@ -48,7 +48,7 @@ def _same(now: Collection[Any], before: Collection[Any]) -> bool:
     return len(now) == len(before) and all(map(is_, now, before))
 
 
-# Containers. A subclass is read and written by the methods of the built-in type, past its own.
+# Containers. Subclasses are read and written through the methods of the built-in type.
 
 
 class Contents(Place):
@@ -91,7 +91,7 @@ def base_of(container: Any) -> Any:
 
 
 def refill(mapping: Any, before: dict[Any, Any]) -> None:
-    """Make a dictionary hold what it held before, in the same order."""
+    """Give a dictionary its earlier items, in the same order."""
     base = base_of(mapping)
     # Key by key: another thread may be reading the attributes of a module.
     for key in [key for key in base.keys(mapping) if key not in before]:
@@ -105,7 +105,7 @@ def refill(mapping: Any, before: dict[Any, Any]) -> None:
 
 
 def _unchanged(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    # A name that came in place of another one stands last.
+    # A key that replaced another one is now the last.
     return _same(now.values(), before.values()) and next(reversed(now)) is next(reversed(before))
 
 
@@ -151,7 +151,7 @@ class Names(Place):
 
 
 def slots_of(kind: type) -> tuple[str, ...]:
-    """Return the names of a type's ``__slots__``, as its objects know them."""
+    """Return the attribute names behind a type's ``__slots__``."""
     return tuple(
         name
         for base in kind.__mro__
@@ -193,7 +193,7 @@ class RandomState(Place):
 
 
 def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
-    """Return how a random generator gives and takes its state, ``None`` for anything else."""
+    """Return the functions that read and set a random generator's state, or ``None``."""
     numpy: Any = sys.modules.get("numpy.random")
     if isinstance(thing, random.Random):
         return thing.getstate, thing.setstate
@@ -214,13 +214,13 @@ _hooks = itemgetter(*[name for name in _OWN if "hooks" in name])
 class Module(Place):
     """A module: its class, attributes, parameters, buffers, modules and hooks.
 
-    Of its parameters and buffers, `requires_grad` and `.grad`.
+    It includes `requires_grad` and `.grad` of parameters and buffers, but not their values.
     """
 
     __slots__ = ("flags", "hooks", "kind", "tensors")
 
     def read(self) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-        """Return the dictionaries of the module with a copy of each; most for hooks are empty."""
+        """Return the module's dictionaries with a copy of each, without empty ones for hooks."""
         attributes = self.owner.__dict__
         self.kind = type(self.owner)
         self.hooks = _hooks(attributes)
@@ -280,7 +280,7 @@ class Values(Place):
         refill(tensor.__dict__, self.attributes)
         if self.grad is not None:
             tensor.grad = self.grad
-        # Large weights are often mapped from a file, and writing would copy its pages.
+        # Large weights are often mapped from a file; writing to them would copy the pages.
         if self.data.numel() <= _SMALL or not _same_bits(self.data, self.held):
             self.data.copy_(self.held)
 

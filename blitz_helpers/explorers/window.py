@@ -219,13 +219,9 @@ def _read(state: WindowState) -> tuple[str, Grid, Grid]:
     told = f"Row {row}, column {column} of the output: {_told(state, lines)}"
     result = _text(output[row, column])
     done = torch.arange(output.numel()).view_as(output) <= row * len(output) + column
-    texts = _texts(output)
     right = Grid(
         _named("output", len(output)),
-        tuple(
-            tuple(text if there else "" for text, there in zip(*both, strict=True))
-            for both in zip(texts, done.tolist(), strict=True)
-        ),
+        _texts(output, done),
         cells=(0,),
         at=(row, column),
         places=tuple(range(len(output))),
@@ -263,10 +259,7 @@ def _laid_down(state: WindowState) -> tuple[str, Grid, Grid]:
     )
     right = Grid(
         _named("output", len(so_far) - 2 * state.padding),
-        tuple(
-            tuple(text if there else "" for text, there in zip(*both, strict=True))
-            for both in zip(_texts(so_far), touched.tolist(), strict=True)
-        ),
+        _texts(so_far, touched),
         border=state.padding,
         cells=tuple(range(0, side.span, state.dilation)),
         span=side.span,
@@ -299,5 +292,11 @@ def _text(number: Tensor) -> str:
     return _MINUS * (value < 0) + text
 
 
-def _texts(numbers: Tensor) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(_text(number) for number in row) for row in numbers)
+def _texts(numbers: Tensor, there: Tensor | None = None) -> tuple[tuple[str, ...], ...]:
+    """Return numbers as text, row by row, and an empty text where ``there`` is false."""
+    if there is None:
+        there = torch.ones_like(numbers, dtype=torch.bool)
+    return tuple(
+        tuple(_text(number) if shown else "" for number, shown in zip(*rows, strict=True))
+        for rows in zip(numbers, there, strict=True)
+    )

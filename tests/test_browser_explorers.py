@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from jupyter_lab import SECOND, open_cells
+from jupyter_lab import COUNTS, SECOND, open_cells
 
 TRAIN = """
 from functools import partial
@@ -219,4 +219,17 @@ def test_without_a_kernel_it_says_to_run_the_cell_again(lab, browser):
     window.press("ArrowRight")
     window.wait_until_it_says("run this cell again")
     assert foreign == []
+    page.close()
+
+
+def test_shift_enter_runs_the_cell_of_an_explorer_that_has_the_focus(lab, browser):
+    page, errors, _ = open_cells(
+        lab, browser, "lab/tree", [CELLS[0].split("torch.manual")[0], CELLS[1]]
+    )
+    (before,) = page.evaluate(COUNTS)[1:]
+    Explorer(page, 0).canvas.click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function(f"before => ({COUNTS})()[1] > before", arg=before)
+    assert errors == []
     page.close()

@@ -62,12 +62,21 @@ function make(kind, attributes = {}, ...children) {
     else element.setAttribute(name, value);
   }
   element.append(...children);
-  if (["button", "canvas", "input", "select"].includes(kind)) {
-    element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab and Notebook
-    element.addEventListener("keydown", (event) => event.stopPropagation()); // and others
-  }
+  if (["button", "canvas", "input", "select"].includes(kind))
+    element.addEventListener("keydown", (event) => notebooks(event) || event.stopPropagation());
   return element;
 }
+
+// Shift+Enter, which runs the cell, Ctrl+S and their like stay the notebook's.
+function notebooks(event) {
+  return event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+}
+
+// JupyterLab and Notebook 7 listen on the document, and look for this attribute.
+window.addEventListener("keydown", (event) => {
+  if (event.target.closest?.(".blitz-explorer"))
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", !notebooks(event));
+}, true);
 
 // The colours of the plots, lighter where the page is dark.
 // Source: M. Okabe and K. Ito, "Color Universal Design", 2008.

@@ -12,16 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped, tensors_in
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._transforms import Transform, fresh
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def is_shape(value: Any) -> bool:
-    """Return whether an argument is a tuple of sizes, which stands for a tensor of that shape."""
-    return isinstance(value, tuple) and bool(value) and all(isinstance(one, int) for one in value)
 
 
 def with_tensor(nest: Any, place: int, change: Callable[[Tensor], Any]) -> Any:

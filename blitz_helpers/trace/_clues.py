@@ -100,8 +100,6 @@ class Clues:
                 return len(shape) in wants and self.channels in (None, *shape[1:2])
             case "batch":
                 return bool(shape == wants)
-            case "unequal":
-                return any(shape == tuple(one.shape) for one in self.misfit.others if one is not x)
         return False
 
     @property
@@ -112,13 +110,16 @@ class Clues:
         return self.misfit.channels or getattr(self.failure.module, "num_features", None)
 
     def _refused(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:
-        """Return whether the operation refuses these arguments, ``None`` if it is not known."""
-        call = bind(None, self.failure.step.op, args, kwargs) if self.failure.called else None
-        if call is None:
+        """Return whether the function refuses these arguments; ``None`` if none was called."""
+        func = self.failure.func
+        if func is None:
             return None
+        call = bind(func, self.failure.step.op, args, kwargs)
         try:
-            call.check()
-            call.output()
+            if call is not None:
+                call.check()
+            if call is None or call.output() is NotImplemented:
+                func(*mapped(_on_meta, args), **mapped(_on_meta, kwargs))
         except Exception:  # a misfit, or an error of torch's own kernel
             return True
         return False
@@ -128,7 +129,7 @@ class Clues:
     def changed(self, x: Tensor, transform: Transform, cost: float) -> Found:
         """Yield the change of an operand: of an input itself, or of a value between."""
         failure, number = self.failure, self.input_number(x)
-        if number is not None and failure.given[number].argument is not None:
+        if number is not None:
             alone = self.misfit.noun == "mask" or not self._used_before(x)
             meets = self.misfit.kind == "unequal" and len(self.operands) > 1
             where = self._on_the_one(x) if meets and len(failure.given) > 1 else ""
@@ -141,7 +142,7 @@ class Clues:
         if transform == Transform("flatten", (1,)) and in_sequential and not several:
             words = f"nn.Flatten() before {failure.name}"
         step = step_of(x)
-        if failure.called:
+        if failure.func is not None:
             place = next((i for i, one in enumerate(failure.tensors) if one is x), None)
             if place is not None:
                 here = CodeChange(failure.number, failure.step.op, place, transform, words)
@@ -154,11 +155,13 @@ class Clues:
         self, number: int, transform: Transform, cost: float, where: str = ""
     ) -> Found:
         """Yield the change of one input by a view or a conversion."""
-        name = self.failure.given[number].name
-        several = len(self.failure.given) > 1
-        where = where or (f"on the input {name}" if several else "on the input")
-        code = transform.text(name if several and name.isidentifier() else "x")
-        yield from self.of_input(number, transform, cost, f"{code} {where}")
+        given = self.failure.given
+        name = given[number].name
+        if not where:
+            named = f"on the input {name}" if len(given) > 1 else "on the input"
+            where = f"on {self._part_of(number)}" if self._is_shared(number) else named
+        code = name if len(given) > 1 and name.isidentifier() else "x"
+        yield from self.of_input(number, transform, cost, f"{transform.text(code)} {where}")
 
     def another_input(
         self, number: int, sizes: Sizes, cost: float, words: str = "", doubtful: bool = False
@@ -167,18 +170,16 @@ class Clues:
         shape = list(self.failure.given[number].shape)
         for axis, size in sizes:
             shape[axis] = size
-        text = f"{self.an_input(number)} of {words or shape_text(tuple(shape))}"
+        text = self.an_input(number, words or shape_text(tuple(shape)))
         yield from self.of_input(number, Transform("sized", sizes), cost, text, doubtful)
 
     def of_input(
         self, number: int, transform: Transform, cost: float, text: str, doubtful: bool = False
     ) -> Found:
         """Yield the change of one input by a transform, in these words."""
-        argument, place = self.place_of(number)
-        if argument is not None:
-            yield Candidate(cost, InputChange(argument, place, transform, text), doubtful)
+        yield Candidate(cost, InputChange(*self.place_of(number), transform, text), doubtful)
 
-    def place_of(self, number: int) -> tuple[int | str | None, int]:
+    def place_of(self, number: int) -> tuple[int | str, int]:
         """Return the argument that an input stands in, and which of the tensors there it is."""
         argument = self.failure.given[number].argument
         return argument, sum(one.argument == argument for one in self.failure.given[:number])
@@ -199,12 +200,24 @@ class Clues:
         ordinal = ("first ", "second ", "third ", "next ")[min(which, 3)] if len(alike) > 1 else ""
         return f"on the {ordinal}one of {shape_text(tuple(x.shape))}"
 
-    def an_input(self, number: int) -> str:
-        """Return what to call another input in its place."""
+    def an_input(self, number: int, words: str) -> str:
+        """Return what to call another input in its place, of ``"9 features"`` for one."""
         if len(self.failure.given) == 1:
-            return "an input"
+            return f"an input of {words}"
+        if self._is_shared(number):
+            return f"a tensor of {words} for {self._part_of(number)}"
         name = self.failure.given[number].name
-        return f"an input {name}" if name.isidentifier() else f"input {name}"
+        return f"{'an input' if name.isidentifier() else 'input'} {name} of {words}"
+
+    def _is_shared(self, number: int) -> bool:
+        """Return whether an argument, a list or a dict, holds other tensors than this one."""
+        given = self.failure.given
+        return sum(one.argument == given[number].argument for one in given) > 1
+
+    def _part_of(self, number: int) -> str:
+        given = self.failure.given[number]
+        name = given.name if given.name.isidentifier() else f"input {given.name}"
+        return f"the {shape_text(given.shape)} in {name}"
 
     def name_of(self, path: str) -> str:
         """Return what to call a module in a remedy."""
@@ -276,6 +289,10 @@ def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
         allowed = 1 in (p, q) if joined is None else x.dim() - at == joined
         found += [] if p == q or allowed else [at]
     return found
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
 
 
 def step_of(x: Tensor) -> int | None:

@@ -160,7 +160,7 @@ class _Tracer(TorchFunctionMode):
                     raise
                 if self.asks_for_values(error):
                     raise self.needs_values(name) from error
-                raise self.shape_error(name, args, {}, inputs, error, False) from error
+                raise self.shape_error(name, args, {}, inputs, error) from error
         self.record(name, output, None, [*inputs, *module.parameters()])
         return output
 
@@ -214,14 +214,14 @@ class _Tracer(TorchFunctionMode):
         try:
             output = self.answers.answer(func, name, call, args, kwargs, tensors)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-            self.refused(name, call, args, kwargs, tensors, error)
+            self.refused(func, call, args, kwargs, tensors, error)
             raise
         self.record(name, tensors[0] if name == "setitem" else output, call, tensors)
         return output
 
     def refused(
         self,
-        name: str,
+        func: Any,
         call: Op | None,
         args: Any,
         kwargs: dict[str, Any],
@@ -231,6 +231,7 @@ class _Tracer(TorchFunctionMode):
         """Raise `ShapeError` or `NeedsValues` if that is what an operation's error means."""
         from blitz_helpers.trace._failures import about_shapes
 
+        name = name_of(func)
         if isinstance(error, WrongDeviceError):
             module = self.running[-1][0] or "the model"
             raise WrongDeviceError(f"{name} in {module}: {error}") from None
@@ -246,7 +247,7 @@ class _Tracer(TorchFunctionMode):
                 error = misfit
             except RuntimeError:  # torch's own words, once more
                 pass
-        raise self.shape_error(name, args, kwargs, tensors, error) from error
+        raise self.shape_error(name, args, kwargs, tensors, error, func) from error
 
     @staticmethod
     def asks_for_values(error: Exception) -> bool:
@@ -271,7 +272,7 @@ class _Tracer(TorchFunctionMode):
             call = (self.modules.get(layer, ""), max(self.calls_of.get(layer, 1) - 1, 0), layer)
             self.running.append(call)  # it was left on the error
             name = type(layer).__name__
-            raise self.shape_error(name, args, {}, tensors, error, False) from error
+            raise self.shape_error(name, args, {}, tensors, error) from error
 
     # Records
 
@@ -364,9 +365,12 @@ class _Tracer(TorchFunctionMode):
         kwargs: dict[str, Any],
         tensors: list[Tensor],
         error: Exception,
-        called: bool = True,
+        func: Any = None,
     ) -> FailedError:
-        """Return the error that says which step failed, and why."""
+        """Return the error that says which step failed, and why.
+
+        ``func`` is the function that was called, or ``None`` if a layer refused before.
+        """
         from blitz_helpers.trace._failures import Failure, Given, misfit_of
 
         path, call, module = self.running[-1]
@@ -379,13 +383,13 @@ class _Tracer(TorchFunctionMode):
         misfit = misfit_of(error, step, module, tensors)
         names = self.inputs.names(next(iter(self.modules)))
         given = [
-            Given(argument, names.get(argument, f"number {at}"), shape, dtype)
-            for at, (argument, shape, dtype) in enumerate(self.inputs.tensors)
+            Given(argument, names[argument], shape, dtype)
+            for argument, shape, dtype in self.inputs.tensors
         ]
         sealed = isinstance(module, torch.jit.ScriptModule) or "." in name
         found = FailedError(str(misfit), self.trace(None), step, (), "")
         found.failure = Failure(
-            misfit, step, self.number, called, module, tuple(args), kwargs, given,
+            misfit, step, self.number, func, module, tuple(args), kwargs, given,
             self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found

@@ -19,12 +19,9 @@ from blitz_helpers.trace._records import ShapeStep, shape_text
 
 
 class Given(NamedTuple):
-    """One tensor among the inputs: the argument that holds it, its name, shape and dtype.
+    """One tensor among the inputs: the argument that holds it, its name, shape and dtype."""
 
-    ``argument`` is ``None`` if the argument holds several tensors that look the same.
-    """
-
-    argument: int | str | None
+    argument: int | str
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -35,14 +32,15 @@ class Failure:
     """A step that failed, with everything needed to look for remedies.
 
     ``number`` counts the calls of torch functions, as in `CodeChange`; ``numbers`` holds the
-    numbers of the earlier steps. ``called`` is ``False`` if a layer refused its input before it
-    called a function. ``sealed`` is ``True`` in scripted or exported code: only inputs can change.
+    numbers of the earlier steps. ``func`` is the function that was called, or ``None`` if a layer
+    refused its input before. ``sealed`` is ``True`` in scripted or exported code: only inputs can
+    change.
     """
 
     misfit: Misfit
     step: ShapeStep
     number: int
-    called: bool
+    func: Any
     module: nn.Module | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

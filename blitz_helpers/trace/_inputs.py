@@ -14,7 +14,7 @@ from blitz_helpers.trace._field import input_origin, set_origin
 from blitz_helpers.trace._nests import mapped, shape_of
 from blitz_helpers.trace._survivors import note_made
 
-Argument = int | str | None  # a position or a keyword; `None` for a tensor in a list or dict
+Argument = int | str  # a position or a keyword
 
 
 class Inputs:
@@ -32,7 +32,7 @@ class Inputs:
             return self._arrived(argument, tensor, self.answers.device)
         if isinstance(value, Tensor):
             return self._stand_in(argument, value)
-        return mapped(lambda tensor: self._stand_in(None, tensor), value)
+        return mapped(lambda tensor: self._stand_in(argument, tensor), value)
 
     def _stand_in(self, argument: Argument, tensor: Tensor) -> Tensor:
         if id(tensor) not in self._stand_ins:  # it may be passed twice
@@ -52,8 +52,7 @@ class Inputs:
         """Return the names that the model gives its arguments."""
         names: dict[Argument, str] = {}
         for argument, _, _ in self.tensors:
-            if argument is not None:
-                names[argument] = argument if isinstance(argument, str) else f"number {argument}"
+            names[argument] = argument if isinstance(argument, str) else f"number {argument}"
         if not isinstance(model, torch.jit.ScriptModule):
             for place, parameter in enumerate(inspect.signature(model.forward).parameters.values()):
                 if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:

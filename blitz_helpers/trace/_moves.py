@@ -62,7 +62,9 @@ def _views(clues: Clues, x: Tensor) -> Moves:
             yield 5 if x is clues.operands[-1] else 5.5, Transform("transpose", (-2, -1))
         return
     for dim in range(x.dim()):
-        if x.shape[dim] == 1 and misfit.kind != "size":
+        rest = (*x.shape[:dim], *x.shape[dim + 1 :])
+        meant = misfit.kind == "rank" or misfit.noun == "target"
+        if x.shape[dim] == 1 and (meant or any(rest == one.shape for one in misfit.others)):
             yield 6, Transform("squeeze", (dim,))
     for dim in range(x.dim()):
         if _may_flatten(clues, x, dim):

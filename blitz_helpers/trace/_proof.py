@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers.trace._candidates import candidates
-from blitz_helpers.trace._changes import Arguments, Change, InputChange, is_shape
+from blitz_helpers.trace._changes import Arguments, Change, InputChange
 from blitz_helpers.trace._clues import Candidate, Sides
 from blitz_helpers.trace._failures import Failure
+from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped, tensors_in
 from blitz_helpers.trace._records import ShapeTrace
 from blitz_helpers.trace._remedies import Remedy

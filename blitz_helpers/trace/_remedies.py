@@ -54,7 +54,8 @@ class Remedy:
         Raises:
             ValueError: the model runs another operation where its code should be changed.
         """
-        from blitz_helpers.trace._changes import Editing, changed_inputs, changed_model, is_shape
+        from blitz_helpers.trace._changes import Editing, changed_inputs, changed_model
+        from blitz_helpers.trace._inputs import is_shape
 
         args, named = changed_inputs(self.changes, (inputs, kwargs))
         tensor = next((t for t in (*model.parameters(), *model.buffers())), None)

@@ -188,11 +188,9 @@ def _along(
     given: int = 0,
 ) -> Found:
     """Yield the sizes of an input along some axes that ``fits`` takes."""
-    argument, place = clues.place_of(number)
-    noun = f"{clues.an_input(number)} of " + ("length {}" if len(axes) == 1 else "{} pixels a side")
-    if argument is not None:
-        given = given or clues.shape_of(number)[axes[0]]
-        yield Sides(cost, argument, place, axes, given, fits, noun)
+    noun = clues.an_input(number, "length {}" if len(axes) == 1 else "{} pixels a side")
+    given = given or clues.shape_of(number)[axes[0]]
+    yield Sides(cost, *clues.place_of(number), axes, given, fits, noun)
 
 
 def _follows(clues: Clues, size: int, dim: Dim) -> bool:

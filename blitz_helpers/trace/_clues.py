@@ -292,7 +292,7 @@ def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
-    return tensor.to("meta")
+    return tensor.detach().to("meta")  # an alias, whose shape a function may change in place
 
 
 def step_of(x: Tensor) -> int | None:

@@ -46,6 +46,13 @@ class Noisy(Dataset):
         return inputs + 0.1 * float(self.draw()), label
 
 
+GENERATOR = np.random.default_rng()
+
+
+def draw_from_variable() -> float:
+    return GENERATOR.random()
+
+
 class Stopping:
     """An update rule that Ctrl-C stops before step ``at``; it never does where that is ``None``."""
 
@@ -59,6 +66,14 @@ class Stopping:
         self.rule(params, **settings)
 
 
+def momentum_in_a_list(params: list[torch.Tensor], buffers: list[torch.Tensor], lr: float) -> None:
+    if not buffers:
+        buffers.extend(torch.zeros_like(w) for w in params)
+    with torch.no_grad():
+        for w, buffer in zip(params, buffers, strict=True):
+            w.sub_(buffer.mul_(0.9).add_(w.grad), alpha=lr)
+
+
 class Training:
     """All that a training is made of, drawn from a seed: made anew, it is the same."""
 
@@ -67,6 +82,7 @@ class Training:
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
+        GENERATOR.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         generator = torch.Generator().manual_seed(seed)
         count, batch = draw.randrange(8, 60), draw.randrange(2, 9)
         samples = TensorDataset(
@@ -100,7 +116,8 @@ class Training:
     def _loader(
         self, draw: random.Random, samples: TensorDataset, batch: int, generator: torch.Generator
     ) -> Any:
-        kind = draw.choice(("own", "global", "batches", "numpy", "old numpy", "python", "list"))
+        kinds = ("own", "global", "batches", "numpy", "old numpy", "python", "variable", "list")
+        kind = draw.choice(kinds)
         self.words.append(f"{kind} order")
         # Batch norm cannot train on a single sample, which a last batch may be.
         whole = {"batch_size": batch, "drop_last": True}
@@ -117,11 +134,13 @@ class Training:
             "numpy": np.random.default_rng(0).random,
             "old numpy": np.random.rand,
             "python": random.random,
+            "variable": draw_from_variable,
         }[kind]
         return DataLoader(Noisy(samples, source), shuffle=True, generator=generator, **whole)
 
     def _rule(self, draw: random.Random) -> Callable[..., object]:
-        kind = draw.choice(("sgd", "momentum", "nesterov", "adam", "adamw", "closure", "optimizer"))
+        kinds = ("sgd", "momentum", "nesterov", "adam", "adamw", "closure", "list", "optimizer")
+        kind = draw.choice((*kinds, "scheduler"))
         self.words.append(kind)
         if kind == "sgd":
             return partial(sgd_step, lr=0.05)
@@ -132,8 +151,14 @@ class Training:
         if kind == "closure":
             velocities: dict[torch.Tensor, torch.Tensor] = {}
             return lambda params, lr=0.05: momentum_step(params, velocities, lr)
+        if kind == "list":
+            buffers: list[torch.Tensor] = []
+            return lambda params, lr=0.05: momentum_in_a_list(params, buffers, lr)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01, amsgrad=True)
-        return lambda params, lr=None: optimizer.step()
+        if kind == "optimizer":
+            return lambda params, lr=None: optimizer.step()
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, draw.randrange(1, 9), 0.7)
+        return lambda params, lr=None: (optimizer.step(), scheduler.step())
 
     def run(self, **files: Path) -> tuple[Any, dict[str, torch.Tensor]]:
         with redirect_stdout(io.StringIO()):
@@ -152,7 +177,7 @@ def resumes(seed: int, folder: Path) -> bool:
         Training(seed, at=max(at - done, 0)).run(
             checkpoint=path, **({"resume_from": path} if path.exists() else {})
         )
-        torch.rand(3), random.random(), np.random.rand()
+        torch.rand(3), random.random(), np.random.rand(), GENERATOR.random()
     history, resumed = Training(seed).run(**({"resume_from": path} if path.exists() else {}))
     same = history == expected and all(torch.equal(weights[n], resumed[n]) for n in weights)
     if not same:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -130,14 +130,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def check_batches(loader: Loader, name: str = "loader") -> None:
     try:
-        num_batches = len(loader) if isinstance(loader, Sized) else None
-    except TypeError:  # a DataLoader has no length if its data set has none
-        num_batches = None
-    if num_batches is None:
+        num_batches = len(loader)
+    except TypeError as error:  # as of a DataLoader whose data set has no length
         raise TypeError(
             f"{name} is a {type(loader).__name__}, which has no length. "
             "Use a DataLoader of a dataset with a length, or a list of batches."
-        )
+        ) from error
     if num_batches == 0:
         raise _no_batch(name, "its length is 0")
 

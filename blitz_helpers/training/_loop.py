@@ -145,8 +145,8 @@ class Loop:
         elif is_lr:
             sizes = {n: w.detach().abs().max().item() for n, w in parameters.items() if w.numel()}
             largest = max(sizes, key=sizes.__getitem__)
-            where = f"No parameter went bad yet; {largest} is the largest, up to "
-            where += f"{sizes[largest]:.2g}."
+            size = f"{largest} is the largest, up to {sizes[largest]:.2g}"
+            where = f"No parameter went bad yet; {size}."
         else:
             where = (
                 "All parameters are finite, but the inputs of this batch are not: mend the data."

@@ -7,6 +7,7 @@ shape has changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -132,18 +133,16 @@ def _freed_write_into_a_view(node: Any, where: str, _is_used: IsUsed) -> Obstacl
     """Check a ``CopySlices``, which reports that it was freed before its first operation."""
     gradient = torch.empty(0)
     try:
-        with _StopsEverything():
+        with suppress(_StoppedError), _StopsEverything():
             node(gradient)
-    except _StoppedError:
-        return None
     except RuntimeError:
         return _of_lost(where, [Lost("the operation", FREED)])
     return None
 
 
 def _phase(node: Any, where: str, is_used: IsUsed) -> Obstacle | None:
-    vectors = (0, 2) if "Svd" in where else (1,)
     made = node._input_metadata
+    vectors = (0, 2) if len(made) == 3 else (1,)  # U and Vh of svd; the second output of eig, eigh
     if not any(made[number].dtype.is_complex and is_used(node, number) for number in vectors):
         return None
     return may_fail(

@@ -36,16 +36,7 @@ class BackwardCode(NamedTuple):
 
 
 def read_backward(function: type[Function]) -> BackwardCode:
-    """Read the code of a custom function's backward.
-
-    >>> class Square(Function):
-    ...     @staticmethod
-    ...     def backward(ctx, gradient):
-    ...         (x,) = ctx.saved_tensors
-    ...         return 2 * x * gradient
-    >>> read_backward(Square)
-    BackwardCode(asks='always', only_raises=False)
-    """
+    """Read the code of a custom function's backward."""
     defined = function.backward is not Function.backward
     code = _code_of(function.backward if defined else function.vjp)
     if code is None:

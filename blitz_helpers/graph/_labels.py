@@ -49,7 +49,7 @@ class Labels:
             free_apart(node)  # the node now has a Python object
 
     def running_at(self, sequence_nr: int) -> str | None:
-        """Return the module that was running when the node with this number was made."""
+        """Return the module that was running when a node was made."""
         place = bisect_right(self._starts, sequence_nr) - 1
         return None if place < 0 else self._modules[place]
 

@@ -23,10 +23,6 @@ def find_owners(
 
     The module is the one that was running, if that was recorded; otherwise the owner of the
     parameters that feed the node, directly or through views. Every node comes before its inputs.
-
-    Raises:
-        TypeError: ``model`` is not a module.
-        ValueError: ``model`` cannot have computed the graph.
     """
     parameters: _Names = [None] * len(nodes)
     if model is None:

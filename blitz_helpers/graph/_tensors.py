@@ -38,11 +38,7 @@ def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
 
 
 def maker_of(tensor: Tensor, where: str) -> Node | None:
-    """Return the node that made a tensor; ``None`` for a leaf.
-
-    Raises:
-        ValueError: the tensor is a view that has lost its graph.
-    """
+    """Return the node that made a tensor, or ``None`` for a leaf; refuse a view without a graph."""
     try:
         return tensor.grad_fn
     except RuntimeError as error:
@@ -60,16 +56,10 @@ class Root(NamedTuple):
     shape: Shape | None
     node: Node
     output_nr: int
-    """The number of the output among those of its node."""
 
 
 def require_graph(output: object, where: str) -> Root:
-    """Return where backward begins for an output.
-
-    Raises:
-        TypeError: it is not a tensor.
-        ValueError: no node made it.
-    """
+    """Return where backward begins for an output; refuse what is not a tensor or has no graph."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"{where} is a {type(output).__name__}; expected a tensor, "
@@ -99,12 +89,7 @@ def require_graph(output: object, where: str) -> Root:
 def read_named(
     tensors: Mapping[str, Tensor], numbers: Mapping[Node, int]
 ) -> tuple[NamedTensor, ...]:
-    """Return the record of each tensor, given the number of each node of the graph.
-
-    Raises:
-        TypeError: one of them is not a tensor.
-        ValueError: one of them has no node, or none of these.
-    """
+    """Return the record of each tensor, given the number of each node of the graph."""
     records = []
     for name, tensor in tensors.items():
         where = f"tensors[{name!r}]"

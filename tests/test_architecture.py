@@ -1,9 +1,11 @@
 """Imports run one way, and `import blitz_helpers` stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import blitz_helpers
 
 PACKAGE = Path(blitz_helpers.__file__).parent
+ROOM_IN_THE_MAP = re.compile(r"^### `(.*?)`, about ([\d,]+) lines\n(.*?)(?=^### |\Z)", re.M | re.S)
 MAY_IMPORT = {
     "__init__": set(),
     "_extras": set(),
@@ -105,6 +108,20 @@ def test_shapes_stands_on_the_standard_library_alone():
     tree = ast.parse((PACKAGE / "shapes.py").read_text("utf-8"))
     packages = {name.partition(".")[0] for name in imported_modules(tree)}
     assert packages <= sys.stdlib_module_names
+
+
+def test_the_map_names_each_file_and_tells_the_size_of_each_room():
+    page = (PACKAGE.parent / "docs" / "ARCHITECTURE.md").read_text("utf-8")
+    told = {}
+    for folder, lines, body in ROOM_IN_THE_MAP.findall(page):
+        files = set(re.findall(r"^\| `(\w+\.py)` \|", body, re.MULTILINE)) | {"__init__.py"}
+        told[PACKAGE / folder.removeprefix("blitz_helpers/")] = files, int(lines.replace(",", ""))
+    rooms = {path.parent for path in sources()}
+    assert told.keys() == rooms
+    for folder, (files, about) in told.items():
+        texts = {path.name: path.read_text("utf-8") for path in folder.glob("*.py")}
+        assert files == texts.keys()
+        assert about == pytest.approx(sum(map(str.count, texts.values(), repeat("\n"))), rel=0.15)
 
 
 def test_import_loads_torch_and_nothing_else_heavy():

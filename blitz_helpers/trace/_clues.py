@@ -1,4 +1,4 @@
-"""What a failure tells: whose dimensions these are, and where a tensor can be changed."""
+"""Finds out about a failure: the meaning of each dimension, and where a tensor can be changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blitz_helpers.trace._transforms import Transform
 class Candidate:
     """A change that may help; the cheapest is tried first.
 
-    ``doubtful`` is on where it would only hide the failure if another remedy is found.
+    A ``doubtful`` one is tried only if nothing cheaper works: it may just hide the failure.
     """
 
     cost: float
@@ -31,7 +31,7 @@ class Candidate:
 
     @property
     def batch(self) -> bool:
-        """Whether it changes the batch, and says so."""
+        """Whether it changes the size of the batch, which its text says."""
         return not isinstance(self.change, ModelChange) and self.change.transform.touches_batch
 
 
@@ -54,7 +54,7 @@ class Sides:
         return InputChange(self.argument, self.place, view, self.noun.format(sizes or size))
 
     def and_also(self, other: Sides) -> Sides | None:
-        """Return the sizes that both take, if it is another size that the other takes."""
+        """Return the sizes that both take, if the other failure asks for another size as well."""
         same = (self.argument, self.place, self.axes) == (other.argument, other.place, other.axes)
         if not same or other.fits(other.given):
             return None
@@ -84,14 +84,14 @@ class Clues:
         return self._refused(self.failure.args, self.failure.kwargs) is True
 
     def accepts(self, x: Tensor, other: Tensor) -> bool:
-        """Return whether the call takes ``other`` in the place of ``x``: its own check, alone."""
+        """Return whether the failed call, run alone, accepts ``other`` in place of ``x``."""
         if not self._is_known:
             return self._mends(x, tuple(other.shape))
         both = (self.failure.args, self.failure.kwargs)
         return not self._refused(*mapped(lambda one: other if one is x else one, both))
 
     def _mends(self, x: Tensor, shape: tuple[int, ...]) -> bool:
-        """Return whether ``x`` in this shape would be what the misfit asks for."""
+        """Return whether ``x`` in this shape would satisfy the misfit."""
         wants, dim = self.misfit.wants, self.misfit.dim
         match self.misfit.kind:
             case "size" if dim is not None:
@@ -104,7 +104,7 @@ class Clues:
 
     @property
     def channels(self) -> int | None:
-        """The channels that are wanted, where that is known."""
+        """The number of channels that is wanted, if it is known."""
         if self.misfit.noun == "channels":
             return self.misfit.wants  # type: ignore[no-any-return]  # a size, or None
         return self.misfit.channels or getattr(self.failure.module, "num_features", None)
@@ -127,7 +127,7 @@ class Clues:
     # Where a tensor is changed
 
     def changed(self, x: Tensor, transform: Transform, cost: float) -> Found:
-        """Yield the change of an operand: of an input itself, or of a value between."""
+        """Yield the change of an operand, which is an input or the output of a step."""
         failure, number = self.failure, self.input_number(x)
         if number is not None:
             alone = self.misfit.noun == "mask" or not self._used_before(x)
@@ -166,7 +166,7 @@ class Clues:
     def another_input(
         self, number: int, sizes: Sizes, cost: float, words: str = "", doubtful: bool = False
     ) -> Found:
-        """Yield an input of other sizes along some axes, told by its shape or in other words."""
+        """Yield an input with other sizes along some axes, worded by ``words`` or its shape."""
         shape = list(self.failure.given[number].shape)
         for axis, size in sizes:
             shape[axis] = size
@@ -176,16 +176,16 @@ class Clues:
     def of_input(
         self, number: int, transform: Transform, cost: float, text: str, doubtful: bool = False
     ) -> Found:
-        """Yield the change of one input by a transform, in these words."""
+        """Yield the change of one input by a transform, worded by ``text``."""
         yield Candidate(cost, InputChange(*self.place_of(number), transform, text), doubtful)
 
     def place_of(self, number: int) -> tuple[int | str, int]:
-        """Return the argument that an input stands in, and which of the tensors there it is."""
+        """Return the argument that holds an input, and the input's place among its tensors."""
         argument = self.failure.given[number].argument
         return argument, sum(one.argument == argument for one in self.failure.given[:number])
 
     def _used_before(self, x: Tensor) -> bool:
-        """Return whether an earlier step took an input of this shape, too."""
+        """Return whether an earlier step has used an input of this shape."""
         return any(
             made == -1 and shape == tuple(x.shape)
             for step in self.failure.steps
@@ -201,7 +201,7 @@ class Clues:
         return f"on the {ordinal}one of {shape_text(tuple(x.shape))}"
 
     def an_input(self, number: int, words: str) -> str:
-        """Return what to call another input in its place, of ``"9 features"`` for one."""
+        """Return the words for a replacement of an input, such as one of ``"9 features"``."""
         if len(self.failure.given) == 1:
             return f"an input of {words}"
         if self._is_shared(number):
@@ -210,7 +210,7 @@ class Clues:
         return f"{'an input' if name.isidentifier() else 'input'} {name} of {words}"
 
     def _is_shared(self, number: int) -> bool:
-        """Return whether an argument, a list or a dict, holds other tensors than this one."""
+        """Return whether the input's argument, a list or dict, holds other tensors as well."""
         given = self.failure.given
         return sum(one.argument == given[number].argument for one in given) > 1
 
@@ -220,22 +220,22 @@ class Clues:
         return f"the {shape_text(given.shape)} in {name}"
 
     def name_of(self, path: str) -> str:
-        """Return what to call a module in a remedy."""
+        """Return the name of a module in a remedy."""
         return place_name(path, self.part(path), path)
 
     # The model
 
     def part(self, path: str) -> nn.Module | None:
-        """Return the module of a path."""
+        """Return the module at a path, or ``None``."""
         try:
             return self.model.get_submodule(path)
         except AttributeError:
             return None
 
-    # Whose a dimension is
+    # The meaning of a dimension
 
     def input_number(self, x: Tensor) -> int | None:
-        """Return which input this tensor is, if it is one itself."""
+        """Return the number of the input that this tensor is, or ``None``."""
         number = next((dim.input[0] for dim in dims_of(x) if dim.input is not None), None)
         if step_of(x) == -1 or number is None:
             return number
@@ -257,12 +257,12 @@ class Clues:
         return own.axis is not None or (image and own.input is not None and own.input[1] > 1)
 
     def shape_of(self, number: int) -> tuple[int, ...]:
-        """Return the shape of an input, ``()`` for one that arrived later."""
+        """Return the shape of an input, ``()`` if its number is unknown."""
         given = self.failure.given
         return given[number].shape if number < len(given) else ()
 
     def is_features(self, x: Tensor, dim: int) -> bool:
-        """Return whether a dimension can be called features or channels."""
+        """Return whether a dimension holds features or channels."""
         own = dims_of(x)[dim]
         if own.step is not None:
             return True
@@ -292,7 +292,7 @@ def differing(x: Tensor, y: Tensor, joined: int | None) -> list[int]:
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("meta")  # an alias, whose shape a function may change in place
+    return tensor.detach().to("meta")  # an alias, since a function may change a shape in place
 
 
 def step_of(x: Tensor) -> int | None:

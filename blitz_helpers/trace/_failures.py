@@ -108,9 +108,9 @@ def misfit_of(
         misfit = _read_dtype(module, tensors)
         if misfit is not None:
             return misfit
-    inner = re.findall(r"(?:\w+Error: )+(.*)", text)  # as TorchScript's hold the one that it met
+    inner = re.findall(r"(?:\w+Error: )+(.*)", text)  # TorchScript's errors quote the first one
     reason = (inner[-1] if inner else text.strip().split("\n")[0]).rstrip(".")
-    got = " and ".join(map(shape_text, step.input_shapes)) or "what it does not take"
+    got = " and ".join(map(shape_text, step.input_shapes)) or "no tensor of the trace"
     return Misfit("other", f"got {got}: {reason}", tensors[0] if tensors else None)
 
 

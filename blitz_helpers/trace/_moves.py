@@ -38,7 +38,7 @@ def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
         if clues.accepts(x, transform(x.to("meta"))):
             yield from clues.changed(x, transform, cost)
             if transform.name == "flatten":
-                return  # one that flattens less, or moves dimensions, is not meant
+                return  # nobody means a view that flattens less, or moves dimensions
 
 
 def _conversions(clues: Clues) -> Found:

@@ -181,7 +181,7 @@ class Proof:
 
 
 def _around(size: int, passes: Callable[[int], bool], most: int) -> list[int]:
-    """Return the first and the last size of those around one that pass, ``most`` away at most."""
+    """Return the first and the last of the sizes around one that work, at most ``most`` away."""
     ends = []
     for step in (-1, 1):
         end = size

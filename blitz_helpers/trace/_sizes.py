@@ -187,14 +187,14 @@ def _along(
     cost: float = SIDES,
     given: int = 0,
 ) -> Found:
-    """Yield the sizes of an input along some axes that ``fits`` takes."""
+    """Yield the sizes of an input along some axes for which ``fits`` is true."""
     noun = clues.an_input(number, "length {}" if len(axes) == 1 else "{} pixels a side")
     given = given or clues.shape_of(number)[axes[0]]
     yield Sides(cost, *clues.place_of(number), axes, given, fits, noun)
 
 
 def _follows(clues: Clues, size: int, dim: Dim) -> bool:
-    """Return whether a dimension's size follows from an axis of an input, or is that axis."""
+    """Return whether the size of a dimension is, or follows from, that of an input axis."""
     if dim.input is None:
         return False
     number, axis = dim.input

@@ -31,7 +31,7 @@ class Transform:
 
     @property
     def touches_batch(self) -> bool:
-        """Whether it adds, drops or resizes the first dimension."""
+        """Whether the operation adds, drops or resizes the first dimension."""
         first = self.args[:1]
         if self.name == "sized":
             return any(axis == 0 for axis, _ in self.args)

@@ -91,7 +91,7 @@ one channel, of the shape (rows, columns); `weights` is a square of the shape (3
 number. It returns the map as a tensor.""",
     hints=(
         "The page works out one number of a map. Do that at every place.",
-        "How many places has a square of 3 in a row of 32? And in `image.shape[1]` columns?",
+        "How many places does a square of 3 have in a row of 32? And in `image.shape[1]` columns?",
         "With two loops: `image[i : i + 3, j : j + 3]` is what lies under the square at (i, j).",
     ),
     solution="""\
@@ -117,7 +117,7 @@ def feature_map(answer: FunctionType) -> None:
         flipped = F.conv2d(image[None, None], weights.flip(0, 1)[None, None])[0, 0]
         if isinstance(got, Tensor):
             if got.shape == image.shape:
-                raise Wrong(f"{tried} gives a map as large. How many places has the square?")
+                raise Wrong(f"{tried} gives a map as large. How many places does the square have?")
             if got.shape == plain.T.shape != plain.shape:
                 raise Wrong(f"{tried} gives {tuple(got.shape)}: rows and columns are exchanged.")
         slips = [

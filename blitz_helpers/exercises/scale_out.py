@@ -17,7 +17,8 @@ AllReduce = Callable[[Tensor], None]
     wants=int,
     question="""\
 **Predict.** Four processes train one network on 4,000 digits. A `DistributedSampler` deals out the
-digits, and the `DataLoader` of each process has `batch_size=20`. How many steps has an epoch?""",
+digits, and the `DataLoader` of each process has `batch_size=20`. How many steps does an epoch
+have?""",
     hints=(
         "How many digits does each process get in an epoch?",
         "1,000, of which it takes 20 in each step.",

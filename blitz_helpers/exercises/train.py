@@ -23,8 +23,8 @@ Batches = list[tuple[Tensor, Tensor]]
 @exercise(
     wants=float,
     question="""\
-**Predict.** A new network shall tell the 26 letters of the alphabet apart. Near which mean loss
-does it start? Give it to two decimals.""",
+**Predict.** A new network is to tell the 26 letters of the alphabet apart. At about what mean
+loss does it start? Give it to two decimals.""",
     hints=(
         "On the page, a network that tells ten digits apart starts near 2.30. Where from?",
         "It gives each letter a probability of about 1/26. The loss is minus its logarithm.",
@@ -55,7 +55,7 @@ def first_loss(answer: float) -> None:
 @exercise(
     wants=FunctionType,
     question="""\
-**Write** a function `accuracy(net, batches)`: which part of its answers is right, from 0 to 1?
+**Write** a function `accuracy(net, batches)`: what share of its answers is right, from 0 to 1?
 `batches` is a list of pairs, images and labels; the batches may differ in size. The network may
 have layers such as dropout, and must be left in the mode, `train()` or `eval()`, in which it came:
 `net.training` tells which.""",

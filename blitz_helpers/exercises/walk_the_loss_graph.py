@@ -151,7 +151,7 @@ def send_back(loss):
 ```""",
     hints=(
         "Three ways lead to `w`, and each brings a gradient. What becomes of the second and third?",
-        "Whoever comes to a node that was seen is sent away, gradient and all. And at the leaf?",
+        "A gradient that comes to a node seen before is dropped. And at the leaf?",
         "Leave `seen` out, and add what arrives to what is there: `arrived.get(tensor, 0) + ...`.",
     ),
     solution="""\
@@ -194,7 +194,7 @@ def _graphs() -> Iterator[tuple[str, Tensor, list[Tensor], dict[float, str]]]:
     w = torch.tensor(2.0, requires_grad=True)
     inner = "Three ways lead to the node of `w * w`, and it should pass on what comes by each."
     slips = {
-        1.0: "The ways through `w * w` are sent away.",
+        1.0: "What comes by `w * w` is dropped.",
         2.0: "A leaf should add what arrives, and not overwrite.",
     }
     yield "`w * w + w` at 2", w * w + w, [w], slips

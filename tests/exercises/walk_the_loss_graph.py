@@ -128,7 +128,7 @@ WRONG = {
         (lambda grad, x, weight: grad @ weight, "Return three gradients"),
     ],
     "meeting_ways": [
-        (faulty, "1 in place of 5. The ways through"),
+        (faulty, "1 in place of 5. What comes by"),
         (walk(add=False), "2 in place of 5. A leaf should add"),
         (walk(seen_at="inner"), "should pass on what comes by each"),
         (walk(narrow=False), "should give the shape (3,), but gives (5, 3)"),

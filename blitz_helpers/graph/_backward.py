@@ -48,7 +48,7 @@ IsUsed: TypeAlias = Callable[[Node, int], bool]
 def obstacle_at(
     node: Any, kind: Kind, module: str | None, lost: list[Lost], is_used: IsUsed
 ) -> Obstacle | None:
-    """Return the obstacle at a node that has lost some of its saved tensors, or none."""
+    """Return the obstacle at a node, which may have lost saved tensors; ``None`` without one."""
     if not lost and kind.code is None and not kind.is_opaque and kind.name not in _WATCHED:
         return None
     where = f"{kind.name} in {module}" if module else kind.name
@@ -91,7 +91,7 @@ def _of_lost(where: str, lost: list[Lost]) -> Obstacle:
     return may_fail(needs)
 
 
-# Source of the next two: torch's derivatives.yaml. A test compares them.
+# Nodes without any derivative. Source of these two: torch's derivatives.yaml; a test compares.
 NO_DERIVATIVE = (
     *("AcoshBackward1", "AsinhBackward1", "AtanhBackward1", "CdistBackwardBackward0"),
     *("ChunkBackward0", "CudnnRnnBackwardBackward0", "EmbeddingBagBackwardBackward0"),
@@ -100,7 +100,7 @@ NO_DERIVATIVE = (
     *("Unique2Backward0", "UniqueBackward0", "UniqueConsecutiveBackward0"),
     *("UniqueDimBackward0", "UniqueDimConsecutiveBackward0"),
 )
-# Nodes that have a derivative for some of their slots only, and the other slots.
+# Nodes that have no derivative for these of their slots.
 NO_DERIVATIVE_FOR = {
     "BatchNormBackwardBackward0": (3, 4, 5),
     "CudnnBatchNormBackwardBackward0": (3, 4, 5),
@@ -214,7 +214,7 @@ _WATCHED = {*_REFUSES, *NO_DERIVATIVE, *NO_DERIVATIVE_FOR, *_CHECKS}
 
 
 def check_root(root: Root) -> Obstacle | None:
-    """Return what keeps a gradient of an output's shape from the node that made it, or none."""
+    """Return the obstacle to a gradient of an output's shape, or ``None``."""
     made = shape_of(root.node._input_metadata[root.output_nr])
     if made is None or root.shape is None or _expands_to(made, root.shape):
         return None
@@ -225,7 +225,7 @@ def check_root(root: Root) -> Obstacle | None:
 
 
 def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:
-    """Return the obstacle to a gradient of this shape in a leaf's ``.grad``, or none."""
+    """Return the obstacle to a gradient of this shape in a leaf's ``.grad``, or ``None``."""
     if not leaf.requires_grad:
         return None  # torch discards the gradient
     if not leaf.is_leaf:

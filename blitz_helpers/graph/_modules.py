@@ -25,10 +25,10 @@ def find_owners(
     parameters that feed the node, directly or through views. Every node comes before its inputs.
     """
     parameters: _Names = [None] * len(nodes)
-    if model is None:
-        return parameters, labelled_modules(model, nodes, inputs)
-    known = _parameters_of(model)
     modules = labelled_modules(model, nodes, inputs)
+    if model is None:
+        return parameters, modules
+    known = _parameters_of(model)
     owners: list[list[str] | None] = [None] * len(nodes)
     for number in reversed(range(len(nodes))):
         if kinds[number].is_leaf:

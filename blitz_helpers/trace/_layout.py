@@ -35,10 +35,20 @@ def per_dimension(value: Sizes, count: int) -> Shape:
 
 
 def in_channels_last(tensor: Tensor) -> bool:
-    """Return whether the channels of an image or a volume lie innermost."""
+    """Return whether torch takes the channels of an image or a volume to lie innermost.
+
+    It goes by the order of the strides, dense or not, and by none where sizes of 1 leave it open.
+    Source: c10's ``is_channels_last_strides_2d`` and ``_3d``.
+    """
     if tensor.is_contiguous() or tensor.dim() not in FORMATS:
         return False
-    return tensor.is_contiguous(memory_format=FORMATS[tensor.dim()])
+    sizes, strides = tensor.shape, tensor.stride()
+    least = 0
+    for dim in (1, *range(tensor.dim() - 1, 1, -1), 0):
+        if strides[dim] < max(least, dim == 1) or (dim == 0 and least == strides[1]):
+            return False
+        least = strides[dim] * max(sizes[dim], 1)
+    return True
 
 
 def like_format(shape: Shape, dtype: torch.dtype, *models: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class Op:
     _fields: tuple[str, ...] = ()
     _takes_more = False
     func: Any = None  # the function that was called
+    name = ""  # what its caller typed
 
     def __init_subclass__(cls) -> None:
         notes = inspect.get_annotations(cls)
@@ -184,6 +185,7 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
         call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
         return None
+    call.name = name
     call.func = func or next(_functions(name, f"__{name}__"), None)
     return call
 

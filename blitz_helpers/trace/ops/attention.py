@@ -8,7 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from blitz_helpers.trace._field import Origin, dims_of, last_made, origin_of, without_trail
-from blitz_helpers.trace._layout import check_rank, check_size, compute_dtype, new, unequal
+from blitz_helpers.trace._layout import (
+    broadcast,
+    check_rank,
+    check_size,
+    compute_dtype,
+    elementwise,
+    new,
+    unequal,
+)
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
@@ -29,14 +37,14 @@ class ScaledDotProduct(Op):
     scale: float | None = None
     enable_gqa: bool = False
 
-    def output(self) -> Any:
-        query, key = self.query, self.key
-        if query.dim() != 4 or query.shape[:2] != key.shape[:2] or key.dim() != 4 or self.dropout_p:
-            return NotImplemented
-        # The fused kernel of the CPU works on (N, L, heads, E) and hands back a transposed view.
-        n, heads, length, _ = query.shape
-        made = new((n, length, heads, self.value.shape[-1]), query.dtype)
-        return made.transpose(1, 2)
+    def output(self) -> Tensor:
+        query, key, value = self.query, self.key, self.value
+        dtype = compute_dtype(query, key, value)
+        fused = query.dim() == 4 and query.shape[-1] == value.shape[-1] and not self.dropout_p
+        if fused and all(tensor.stride(-1) == 1 for tensor in (query, key, value)):
+            return elementwise((query,), dtype)  # in the order of the query
+        batch = query.shape[:-2] if self.enable_gqa else broadcast((query, key, value), drop=2)
+        return new((*batch, query.shape[-2], value.shape[-1]), dtype)
 
     def check(self) -> None:
         query, key, value = self.query, self.key, self.value

@@ -68,11 +68,13 @@ class Stack(Op):
     tensors: Sequence[Tensor]
     dim: int = 0
 
-    def output(self) -> Tensor:
+    def output(self) -> Any:
         first = self.tensors[0]
         for tensor in self.tensors:
             if tensor.shape != first.shape:
                 raise unequal(self.tensors, "which must be equal to be stacked")
+        if in_channels_last(first):
+            return NotImplemented
         dim = wrap(self.dim, first, extra=1)
         dtype = reduce(torch.promote_types, [tensor.dtype for tensor in self.tensors])
         return new((*first.shape[:dim], len(self.tensors), *first.shape[dim:]), dtype)

@@ -14,6 +14,7 @@ from blitz_helpers.trace._layout import (
     check_rank,
     check_size,
     compute_dtype,
+    in_channels_last,
     like_format,
     new,
     wrap,
@@ -98,6 +99,8 @@ class GroupNorm(ChannelNorm):
     def output(self) -> Any:
         x = self.input
         output = super().output()
+        if in_channels_last(x):
+            output = like_format(tuple(x.shape), x.dtype, x)
         if x.dim() > 1 and x.shape[1] % self.num_groups:
             text = f"got {x.shape[1]} channels, which {self.num_groups} groups do not divide"
             raise Misfit("size", text, x, 1, x.shape[1], None, "channels")

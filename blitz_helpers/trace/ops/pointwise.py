@@ -14,6 +14,8 @@ from blitz_helpers.trace._layout import (
     check_size,
     compute_dtype,
     elementwise,
+    new,
+    unequal,
     wrong_dtype,
 )
 from blitz_helpers.trace._op import Op, OpenOp, op
@@ -65,7 +67,13 @@ class Elementwise(Pointwise):
         dtype = self._dtype()
         if dtype is None:
             return NotImplemented
-        return self.input if self.kwargs.get("inplace") else elementwise(self.operands, dtype)
+        if self.kwargs.get("inplace"):
+            return self.input
+        made, first = elementwise(self.operands, dtype), self.operands[0]
+        if made.shape != first.shape and self.name.partition(".")[0].endswith("_"):
+            text = f"which broadcast to {tuple(made.shape)}: the first cannot grow in place"
+            raise unequal(self.operands, text)
+        return made
 
     def _dtype(self) -> torch.dtype | None:
         """Return the dtype of the output, which torch computes once, from single numbers."""
@@ -112,6 +120,9 @@ class MaskedFill(Elementwise):
         mask = self.operands[1]
         if mask.dtype != torch.bool:
             raise wrong_dtype(mask, torch.bool, noun="a mask")
+
+    def output(self) -> Any:
+        return new(super().output().shape, self.input.dtype)  # torch fills a contiguous copy
 
 
 @op("to cpu cuda")

@@ -10,15 +10,31 @@ from torch import Tensor
 
 from blitz_helpers.shapes import pool_arithmetic, pool_fitting_sizes, pool_output_size
 from blitz_helpers.trace._field import Origin, fixed, slid, spatial, window
-from blitz_helpers.trace._layout import Sizes, like_format, per_dimension, without_data
+from blitz_helpers.trace._layout import (
+    Shape,
+    Sizes,
+    like_format,
+    new,
+    per_dimension,
+    without_data,
+)
 from blitz_helpers.trace._op import Misfit, Op
 from blitz_helpers.trace.ops.windows import Window, check_image, for_each_ndim
 
 _sum = lru_cache(maxsize=4096)(pool_arithmetic)
 
 
-class _Pool(Window):
-    """A window that keeps the channels."""
+def _pooled(x: Tensor, sizes: Shape) -> Tensor:
+    """Return the output of a pool; torch pools a line as an image of height 1."""
+    if len(sizes) == 1:
+        return _pooled(x.unsqueeze(-2), (1, *sizes)).squeeze(-2)
+    shape = (*x.shape[: -len(sizes)], *sizes)
+    return new(shape, x.dtype) if len(sizes) == 3 else like_format(shape, x.dtype, x)
+
+
+@for_each_ndim("max_pool{}d")
+class MaxPool(Window):
+    """The largest value of each window, and its place if asked for."""
 
     size_of = staticmethod(pool_output_size)
     sum_of = staticmethod(pool_arithmetic)
@@ -40,20 +56,18 @@ class _Pool(Window):
     def output(self) -> Any:
         x = self.input
         check_image(x, self.ndim)
-        out = like_format((*x.shape[: -self.ndim], *self.slide.sizes), x.dtype, x)
+        shape = (*x.shape[: -self.ndim], *self.slide.sizes)
+        if self.ndim == 1 and not self.return_indices:
+            return new(shape, x.dtype)
+        out = like_format(shape, x.dtype, x) if self.ndim == 3 else _pooled(x, self.slide.sizes)
         return (out, without_data(out, torch.int64)) if self.return_indices else out
 
     def origin(self, output: Tensor, step: int) -> Origin:
         return self._origin(None)
 
 
-@for_each_ndim("max_pool{}d")
-class MaxPool(_Pool):
-    """The largest value of each window, and its place if asked for."""
-
-
 @for_each_ndim("max_pool{}d_with_indices")
-class MaxPoolWithIndices(_Pool):
+class MaxPoolWithIndices(MaxPool):
     """A max pool that always gives the places."""
 
     def output(self) -> Any:
@@ -62,7 +76,7 @@ class MaxPoolWithIndices(_Pool):
 
 
 @for_each_ndim("avg_pool{}d")
-class AveragePool(_Pool):
+class AveragePool(MaxPool):
     """The mean of each window."""
 
     input: Tensor
@@ -83,7 +97,8 @@ class AveragePool(_Pool):
                         f"input of {size}, as avg_pool3d counts no padding"
                     )
                     raise Misfit("window", text, self.input, i - 3, size, kernel)
-        return super().output()
+        check_image(self.input, self.ndim)
+        return _pooled(self.input, self.slide.sizes)
 
 
 @for_each_ndim("adaptive_max_pool{}d")
@@ -104,7 +119,7 @@ class AdaptivePool(Op):
             raise Misfit("other", text, x)
         sides = x.shape[-self.ndim :]
         out = [size if want is None else want for size, want in zip(sides, wanted, strict=True)]
-        made = like_format((*x.shape[: -self.ndim], *out), x.dtype, x)
+        made = _pooled(x, tuple(out))
         return (made, without_data(made, torch.int64)) if self.return_indices else made
 
     def _kernels(self, output: Tensor) -> list[int]:

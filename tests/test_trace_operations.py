@@ -1,0 +1,300 @@
+"""Each class of operations answers as torch does, and says why where it has no answer."""
+
+from itertools import product
+from queue import SimpleQueue
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from blitz_helpers import ShapeError, trace_shapes
+from blitz_helpers.trace._op import BY_NAME
+
+# A call for each class, on images of 4 channels and 8 pixels a side.
+CALLS = {
+    "AdaptiveAveragePool": lambda x: F.adaptive_avg_pool2d(x, 4),
+    "AdaptivePool": lambda x: F.adaptive_max_pool2d(x, 4),
+    "AddProduct": lambda x: torch.addmm(x[0, 0], x[0, 0], x[0, 1]),
+    "Along": lambda x: F.softmax(x, 1),
+    "AveragePool": lambda x: F.avg_pool2d(x, 2),
+    "BatchNorm": lambda x: F.batch_norm(x, None, None, training=True),
+    "Bilinear": lambda x: F.bilinear(x, x, torch.ones(3, 8, 8)),
+    "BinaryCrossEntropy": lambda x: F.binary_cross_entropy_with_logits(x, x),
+    "Cat": lambda x: torch.cat([x, x], 1),
+    "Cell": lambda x: torch.gru_cell(x[0, 0], x[0, 1], torch.ones(24, 8), torch.ones(24, 8)),
+    "Chain": lambda x: torch.linalg.multi_dot([x[0, 0], x[0, 1], x[0, 2]]),
+    "ChannelNorm": F.instance_norm,
+    "ClassLoss": lambda x: F.cross_entropy(x, torch.zeros(2, 8, 8, dtype=torch.long)),
+    "Convolution": lambda x: F.conv2d(x, torch.ones(5, 4, 3, 3)),
+    "Dropout": F.dropout,
+    "Einsum": lambda x: torch.einsum("nchw,dc->ndhw", x, torch.ones(3, 4)),
+    "Elementwise": F.relu,
+    "Embedding": lambda x: F.embedding(torch.zeros(2, 3, dtype=torch.long), x[0, 0]),
+    "EmbeddingBag": lambda x: F.embedding_bag(torch.zeros(2, 3, dtype=torch.long), x[0, 0]),
+    "Expand": lambda x: x[:1].expand(3, -1, -1, -1),
+    "Extremum": lambda x: x.max(1)[0],
+    "GetItem": lambda x: x[:, 1:3],
+    "GroupNorm": lambda x: F.group_norm(x, 2),
+    "GroupedMatMul": lambda x: F.grouped_mm(x[0], x[1]),
+    "Indexed": lambda x: x.index_select(1, torch.zeros(2, dtype=torch.long)),
+    "Interpolate": lambda x: F.interpolate(x, scale_factor=2),
+    "LayerNorm": lambda x: F.layer_norm(x, (8,)),
+    "Linear": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(5, 4)),
+    "MaskedFill": lambda x: x.masked_fill(torch.ones(8, dtype=torch.bool), 0.0),
+    "MatMul": lambda x: x @ x.mT,
+    "MaxPool": lambda x: F.max_pool2d(x, 2),
+    "MaxPoolWithIndices": lambda x: F.max_pool2d_with_indices(x, 2)[0],
+    "Move": lambda x: x.to(torch.float64),
+    "Moved": lambda x: x.movedim(1, -1),
+    "MultiHead": lambda x: F.multi_head_attention_forward(
+        *(x[0], x[0], x[0], 8, 2, torch.ones(24, 8), None, None, None, False, 0.0),
+        *(torch.ones(8, 8), None),
+    )[0],
+    "PReLU": lambda x: F.prelu(x, torch.ones(4)),
+    "Pad": lambda x: F.pad(x, (1, 1, 2, 2)),
+    "Part": lambda x: x.narrow(1, 0, 2),
+    "Permute": lambda x: x.permute(0, 2, 3, 1),
+    "Pointwise": torch.clone,
+    "Product": lambda x: torch.inner(x[0, 0], x[0, 1]),
+    "Recurrent": lambda x: torch.gru(
+        *(x[0], torch.ones(1, 8, 8), [torch.ones(24, 8), torch.ones(24, 8)]),
+        *(False, 1, 0.0, False, False, False),
+    )[0],
+    "Reduction": lambda x: x.mean(1),
+    "Reshape": lambda x: x.reshape(2, 2, 2, 8, 8),
+    "ScaledDotProduct": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "Stack": lambda x: torch.stack([x, x], 1),
+    "TensorDot": lambda x: torch.tensordot(x, torch.ones(8, 3), 1),
+    "Transpose": lambda x: x.transpose(2, 3),
+    "TransposedConvolution": lambda x: F.conv_transpose2d(x, torch.ones(4, 5, 2, 2), stride=2),
+    "Unflatten": lambda x: x.unflatten(1, (2, 2)),
+    "Unsqueeze": lambda x: x.unsqueeze(1),
+    "Variance": lambda x: x.var(1),
+    "View": lambda x: x.flatten(1),
+}
+# Why classes have no written-out sums, no multiply-accumulates or no receptive field.
+WITHOUT_SUMS = {
+    "each size of the output is one of an input, or is given": """
+        AddProduct Along BatchNorm Bilinear BinaryCrossEntropy Cell Chain ChannelNorm ClassLoss
+        Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul Indexed
+        LayerNorm Linear MaskedFill MatMul Move Moved MultiHead PReLU Permute Pointwise Product
+        Recurrent ScaledDotProduct Stack TensorDot Transpose Unsqueeze
+    """,
+    "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Variance",
+    "a size is split as it was typed; only a size of -1 is computed": "Reshape Unflatten",
+}
+WITHOUT_MACS = {
+    "nothing is multiplied and added up": """
+        AdaptivePool Along BinaryCrossEntropy Cat ClassLoss Dropout Elementwise Embedding Expand
+        Extremum GetItem Indexed MaskedFill MaxPool MaxPoolWithIndices Move Moved PReLU Pad Part
+        Permute Pointwise Reshape Stack Transpose Unflatten Unsqueeze View
+    """,
+    "an average multiplies once, after the sum": """
+        AdaptiveAveragePool AveragePool EmbeddingBag Interpolate Reduction Variance
+    """,
+    "statistics and scales are not counted, as in other tools": """
+        BatchNorm ChannelNorm GroupNorm LayerNorm
+    """,
+}
+WITHOUT_FIELD = {
+    "sides are summed over or mixed": """
+        AddProduct Bilinear Cell Chain Einsum GroupedMatMul MatMul MultiHead Product Recurrent
+        ScaledDotProduct TensorDot
+    """,
+    "numbers are picked by values": "Embedding EmbeddingBag Indexed",
+    "the output has no sides": "BinaryCrossEntropy ClassLoss",
+    "sides are multiplied into one": "View",
+    "sides get new places, which are not followed": "Expand Extremum Reduction Stack Variance",
+}
+
+
+def classes():
+    return {kind.__name__: kind for kind in BY_NAME.values() if isinstance(kind, type)}
+
+
+class Call(nn.Module):
+    """A function as a model, after a convolution if one is given."""
+
+    def __init__(self, function, first=nn.Identity()):  # noqa: B008  # it has no state
+        super().__init__()
+        self.function, self.first = function, first
+
+    def forward(self, *inputs):
+        return self.function(*map(self.first, inputs))
+
+
+def step_of(name):
+    """Return the step of the operation of this class, on what a convolution made."""
+    step = trace_shapes(Call(CALLS[name], nn.Conv2d(1, 4, 3)), (2, 1, 10, 10))[-1]
+    assert BY_NAME[step.op.removeprefix("linalg_")].__name__ == name
+    return step
+
+
+def test_every_class_has_a_call():
+    assert set(classes()) - {"NestedFromMask"} == set(CALLS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasons"),
+    [
+        (lambda step: step.arithmetic, WITHOUT_SUMS),
+        (lambda step: step.num_macs, WITHOUT_MACS),
+        (lambda step: step.receptive_field, WITHOUT_FIELD),
+    ],
+    ids=["sums", "multiply-accumulates", "receptive field"],
+)
+def test_a_class_without_an_answer_stands_under_the_reason(answer, reasons):
+    listed = [name for names in reasons.values() for name in names.split()]
+    assert sorted(listed) == sorted(name for name in CALLS if not answer(step_of(name)))
+
+
+def facts(output):
+    return tuple(output.shape), output.dtype, output.stride()
+
+
+def traced_and_real(function, *inputs):
+    """Return size, dtype and strides of the output, as traced and as torch has them."""
+    seen = SimpleQueue()  # which a trace does not put back, as it would a list
+
+    def seeing(*inputs):
+        output = function(*inputs)
+        seen.put(facts(output))
+        return output
+
+    trace_shapes(Call(seeing), *inputs)
+    return seen.get(), facts(function(*inputs))
+
+
+LAYOUTS = {
+    "contiguous": torch.rand(2, 4, 8, 8),
+    "channels last": torch.rand(2, 8, 8, 4).permute(0, 3, 1, 2),
+    "transposed": torch.rand(2, 4, 8, 8).mT,
+    "batch inside": torch.rand(4, 2, 8, 8).transpose(0, 1),
+    "every other": torch.rand(2, 4, 8, 16)[..., ::2],
+    "every other, channels last": torch.rand(4, 8, 8, 4).permute(0, 3, 1, 2)[::2],
+}
+MORE_CALLS = {
+    "avg_pool3d": lambda x: F.avg_pool3d(x[:, :, None], (1, 2, 2)),
+    "max_pool3d": lambda x: F.max_pool3d(x[:, :, None], (1, 2, 2)),
+    "avg_pool1d": lambda x: F.avg_pool1d(x[:, :, 0], 2),
+    "avg_pool1d of tokens": lambda x: F.avg_pool1d(x[:, 0].mT, 2),
+    "max_pool1d of tokens": lambda x: F.max_pool1d(x[:, 0].mT, 2),
+    "adaptive_avg_pool1d of tokens": lambda x: F.adaptive_avg_pool1d(x[:, 0].mT, 2),
+    "places of tokens": lambda x: F.max_pool1d(x[:, 0].mT, 2, return_indices=True)[0],
+    "attention with dropout": lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
+    "attention over heads": lambda x: F.scaled_dot_product_attention(
+        x.transpose(1, 2), x.transpose(1, 2), x.transpose(1, 2)
+    ),
+    "a bias added": lambda x: x + x[0, :, :1, :1],
+    "two layouts": lambda x: x * x.contiguous(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("call", [*CALLS, *MORE_CALLS])
+def test_the_output_lies_in_memory_as_torch_lays_it(call, layout):
+    if call == "GroupedMatMul" and layout not in ("contiguous", "transposed", "batch inside"):
+        return  # which torch refuses, though not for its shape
+    ours, real = traced_and_real({**CALLS, **MORE_CALLS}[call], LAYOUTS[layout])
+    assert ours == real
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64]
+ELEMENTWISE = [name for name, kind in BY_NAME.items() if kind is classes()["Elementwise"]]
+REFUSED = (RuntimeError, TypeError, ValueError)
+
+
+def function_of(name):
+    places = [
+        (place, spelled) for place in (torch, F, torch.Tensor) for spelled in (name, f"__{name}__")
+    ]
+    return next(getattr(place, spelled) for place, spelled in places if hasattr(place, spelled))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_element_wise_result_has_torchs_dtype_or_is_refused(name):
+    function = function_of(name)
+    numbers = [torch.ones(260, 260).to(dtype) for dtype in DTYPES]  # too large to be computed
+    for given in [*product(numbers), *product(numbers, [2, 0.5]), *product(numbers, numbers)]:
+        try:
+            real = function(*given)
+        except REFUSED:
+            real = None
+        if not isinstance(real, torch.Tensor | None):
+            continue  # the positions that `where` finds, or an operator that is for numbers alone
+        try:
+            ours = trace_shapes(
+                Call(lambda *x, f=function, n=given: f(*x, *n[len(x) :])), *tensors(given)
+            )
+        except REFUSED:
+            assert real is None, given
+        else:
+            assert real is not None, given
+            assert (ours.output_shape, ours[-1].dtype) == facts(real)[:2], given
+
+
+def tensors(given):
+    return [one for one in given if isinstance(one, torch.Tensor)]
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (lambda x: x.var(1, True), [(2, 3, 4)]),
+        (lambda x: x.std(1, False, True), [(2, 3, 4)]),
+        (lambda x: torch.sum(x, axis=1, keepdims=True), [(2, 3, 4)]),
+        (lambda x: torch.special.softmax(x, 1), [(2, 3)]),
+        (lambda x: torch.special.expm1(x), [(2, 3)]),
+        (lambda x: x.movedim((0, 1), (2, 0)), [(2, 3, 4)]),
+        (lambda x: torch.swapaxes(x, axis0=0, axis1=-1), [(2, 3, 4)]),
+        (lambda x: x.transpose(0, -1), [()]),
+        (lambda x: x.view(torch.int32), [(2, 3)]),
+        (lambda x: torch.where(x > 0, x, 0.0), [(20, 30)]),
+        (lambda x, y: x.where(y > 0, y), [(20, 30), (30,)]),
+        (lambda x, y: torch.mm(x, mat2=y), [(2, 3), (3, 4)]),
+        (lambda x, y: torch.matmul(x, y, out=torch.empty(2, 4)), [(2, 3), (3, 4)]),
+        (lambda x, y: torch.inner(x, y), [(), (2, 3)]),
+        (lambda x, y: torch.ops.aten.add.Tensor(self=x, other=y), [(2, 3), (3,)]),
+        (lambda x: torch.ops.aten.permute.default(x, [1, 0]), [(2, 3)]),
+        (lambda x: x.gather(0, torch.zeros((), dtype=torch.long)), [()]),
+        (lambda x: torch.cat([x, torch.ones(0, dtype=torch.float64)]), [(3, 2)]),
+    ],
+)
+def test_a_call_is_understood_in_each_of_torchs_spellings(function, shapes):
+    inputs = [torch.rand(shape) for shape in shapes]
+    ours, real = traced_and_real(function, *inputs)
+    assert ours == real
+
+
+def test_products_are_counted_whatever_they_are_written_to():
+    into = Call(lambda x, y: torch.matmul(x, y, out=torch.empty(2, 4)))
+    assert trace_shapes(into, (2, 3), (3, 4)).num_macs == 2 * 3 * 4
+
+
+@pytest.mark.parametrize("name", ["add_", "atan2_", "eq_", "pow_", "floor_divide_"])
+def test_a_tensor_does_not_grow_in_place(name):
+    function = Call(getattr(torch.Tensor, name))
+    with pytest.raises(RuntimeError, match="broadcast shape"):
+        function(torch.ones(5, 1), torch.ones(5))
+    with pytest.raises(ShapeError, match="cannot grow in place"):
+        trace_shapes(function, (5, 1), (5,))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.layer_norm(x, (4,), torch.ones(4), torch.ones(3)),
+        lambda x: F.rms_norm(x, (4,), torch.ones(3)),
+        lambda x: F.batch_norm(x, torch.ones(3), torch.ones(2)),
+        lambda x: F.batch_norm(x, torch.ones(3), torch.ones(3), bias=torch.ones(3).double()),
+        lambda x: torch.baddbmm(x.double(), x, x.mT),
+        lambda x: F.binary_cross_entropy_with_logits(x, torch.zeros(2, 3, 4, dtype=torch.long)),
+        lambda x: F.gelu(torch.zeros(260, 260, dtype=torch.long)),
+    ],
+)
+def test_what_torch_refuses_is_a_shape_error(function):
+    with pytest.raises(RuntimeError):
+        function(torch.ones(2, 3, 4))
+    with pytest.raises(ShapeError):
+        trace_shapes(Call(function), (2, 3, 4))

@@ -66,17 +66,18 @@ class Contents(Place):
 
 
 class Mapping(Place):
-    """The keys of a dictionary, then their values."""
+    """The items of a dictionary."""
 
     __slots__ = ()
 
-    def read(self) -> list[Any]:
-        base = base_of(self.owner)
-        return [*base.keys(self.owner), *base.values(self.owner)]
+    def read(self) -> dict[Any, Any]:
+        return dict(base_of(self.owner).items(self.owner))
 
-    def write(self) -> None:
-        half = len(self.held) // 2
-        refill(self.owner, dict(zip(self.held[:half], self.held[half:], strict=True)))
+    def inside(self) -> list[Any]:
+        return [*self.held, *self.held.values()]
+
+    def put_back(self) -> None:
+        refill(self.owner, self.held)
 
 
 CONTAINERS: dict[type, type[Place]] = {
@@ -87,12 +88,20 @@ CONTAINERS: dict[type, type[Place]] = {
 
 def base_of(container: Any) -> Any:
     """Return the built-in type of a container."""
-    return next(base for base in CONTAINERS if isinstance(container, base))
+    kind = type(container)
+    return kind if kind in CONTAINERS else next(one for one in CONTAINERS if issubclass(kind, one))
 
 
 def refill(mapping: Any, before: dict[Any, Any]) -> None:
     """Give a dictionary its earlier items, in the same order."""
     base = base_of(mapping)
+    if (
+        base.__len__(mapping) == len(before)
+        and all(map(is_, base.values(mapping), before.values()))
+        # A key that replaced another one is now the last.
+        and next(base.__reversed__(mapping), None) is next(reversed(before), None)
+    ):
+        return
     # Key by key: another thread may be reading the attributes of a module.
     for key in [key for key in base.keys(mapping) if key not in before]:
         base.__delitem__(mapping, key)
@@ -104,12 +113,7 @@ def refill(mapping: Any, before: dict[Any, Any]) -> None:
         base.update(mapping, before)
 
 
-def _unchanged(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    # A key that replaced another one is now the last.
-    return _same(now.values(), before.values()) and next(reversed(now)) is next(reversed(before))
-
-
-# What has names: globals by their dictionary, class attributes, slots, closure cells.
+# Named values: globals by their dictionary, class attributes, slots, closure cells.
 
 
 class Names(Place):
@@ -252,7 +256,7 @@ class Module(Place):
                 if id(store) not in filled:
                     store.clear()
         for now, before in self.held:
-            if (now or before) and not _unchanged(now, before):
+            if now or before:
                 refill(now, before)
         for tensor, requires_grad, grad in self.flags:
             if tensor.requires_grad != requires_grad:

@@ -267,3 +267,31 @@ def test_steps_on_samples_of_vmap_come_from_the_input_of_the_model():
     first, second = trace_shapes(Samples(lambda x: layer(x).relu()), (3, 4))
     assert (first.input_shapes, first.inputs, first.num_macs) == (((4,),), (-1,), 3 * 4 * 5)
     assert (second.input_shapes, second.inputs) == (((5,),), (0,))
+
+
+class Scaled(nn.Module):
+    """Takes a keyword, a tensor among them."""
+
+    def forward(self, x: torch.Tensor, offset: torch.Tensor, scale: float = 1.0):
+        return x * scale + offset
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
+@pytest.mark.parametrize("asks", [False, True], ids=["without data", "for real"])
+def test_a_scripted_module_takes_keywords(asks):
+    script = torch.jit.script(Scaled())
+
+    class Caller(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.script = script
+
+        def forward(self, x):
+            if asks and x.sum() > 1e9:
+                return x
+            return self.script(x, offset=x[:1], scale=2.0)
+
+    trace = trace_shapes(Caller(), (3, 4))
+    assert trace[-1].input_shapes == ((3, 4), (1, 4))
+    assert trace.output_shape == (3, 4)
+    assert (trace.ran_for_real is not None) == asks

@@ -159,6 +159,38 @@ def test_the_generators_of_python_and_numpy_are_where_they_were(draw):
     assert (random.getstate(), str(np.random.get_state(legacy=False))) == moved
 
 
+@pytest.mark.parametrize("asks", [False, True], ids=["without data", "for real"])
+def test_orders_flags_gradients_and_modes_are_as_they_were(asks):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model.cache = {"first": 1, "second": 2}
+    weight, bias = model[0].weight, model[0].bias
+    weight.grad, kept = torch.ones(8, 8), torch.ones(8, 8)
+    gradient = weight.grad
+
+    def change(module, args):
+        if asks:
+            args[0].sum().item()
+        model.cache["first"] = model.cache.pop("first")
+        weight.grad = None
+        bias.grad = torch.ones(8)
+        bias.requires_grad = False
+        weight.data = torch.zeros(8, 8)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.set_autocast_enabled("cpu", True)
+
+    values = weight.detach().clone()
+    model.register_forward_pre_hook(change)
+    assert (trace_shapes(model, SHAPE).ran_for_real is not None) == asks
+    assert list(model.cache) == ["first", "second"]
+    assert (bias.requires_grad, bias.grad, weight.grad) == (True, None, gradient)
+    assert torch.equal(weight, values)
+    assert torch.equal(gradient, kept)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+
+
 class Cached(nn.Module):
     """Its mask is cached by `functools.lru_cache`, which cannot be put back."""
 

@@ -75,11 +75,12 @@ class Answers:
             return without_data(tensor)
         return tensor.clone()
 
-    def run_script(self, module: Any, args: tuple[Any, ...]) -> Any:
+    def run_script(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the output of a scripted module."""
         with torch.no_grad():
             twin = script_without_data(module._c)
-            return twin._get_method("forward")(*mapped(stripped, args))
+            forward = twin._get_method("forward")
+            return forward(*mapped(stripped, args), **mapped(stripped, kwargs))
 
     def answer(
         self,
@@ -223,8 +224,8 @@ class RealAnswers(Answers):
             raise ValueError(f"{self.reason}, and an input on the meta device has no values.")
         return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
-    def run_script(self, module: Any, args: tuple[Any, ...]) -> Any:
-        return module._c._get_method("forward")(*args)
+    def run_script(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return module._c._get_method("forward")(*args, **kwargs)
 
     def answer(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -140,27 +140,28 @@ class _Tracer(TorchFunctionMode):
 
     # Modules
 
-    def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Give a lazy module its parameters, without recording the operations that this takes."""
+    @contextmanager
+    def initializing(self) -> Iterator[None]:
+        """Record no operations, since they only give a lazy module its parameters."""
         self.answers.initializes = True
         try:
-            initialize(*args, **kwargs)
+            yield
         finally:
             self.answers.initializes = False
 
-    def run_script(self, module: Any, *args: Any) -> Any:
+    def run_script(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a scripted module as one step."""
-        inputs = tensors_in(args)
+        inputs = tensors_in((*args, *kwargs.values()))
         name = type(module).__name__
         with no_torch_function():
             try:
-                output = self.answers.run_script(module, args)
+                output = self.answers.run_script(module, args, kwargs)
             except RuntimeError as error:
                 if self.ran_for_real:
                     raise
                 if self.asks_for_values(error):
                     raise self.needs_values(name) from error
-                raise self.shape_error(name, args, {}, inputs, error) from error
+                raise self.shape_error(name, args, kwargs, inputs, error) from error
         self.record(name, output, None, [*inputs, *module.parameters()])
         return output
 

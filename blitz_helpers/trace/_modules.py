@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,21 +69,11 @@ def script_without_data(script: Any) -> Any:
     return twin
 
 
-class Tracer(Protocol):
-    """Runs modules that cannot be traced as they are."""
-
-    def run_script(self, module: Any, *args: Any) -> Any:
-        """Run a scripted module."""
-
-    def materialise(self, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Give a lazy module its parameters."""
-
-
 class _Tracing(threading.local):
     """The tracer that is at work in this thread."""
 
     def __init__(self) -> None:
-        self.tracer: Tracer | None = None
+        self.tracer: Any = None
 
 
 tracing = _Tracing()
@@ -116,14 +107,12 @@ def prepare(module: nn.Module) -> None:
         )
 
 
-def _run_script(module: Any, *args: Any) -> Any:
+def _run_script(module: Any, *args: Any, **kwargs: Any) -> Any:
     if tracing.tracer is None:
-        return module._c._get_method("forward")(*args)
-    return tracing.tracer.run_script(module, *args)
+        return module._c._get_method("forward")(*args, **kwargs)
+    return tracing.tracer.run_script(module, args, kwargs)
 
 
 def _materialise(initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    if tracing.tracer is None:
+    with tracing.tracer.initializing() if tracing.tracer else nullcontext():
         initialize(*args, **kwargs)
-    else:
-        tracing.tracer.materialise(initialize, *args, **kwargs)

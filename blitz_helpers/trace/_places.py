@@ -20,8 +20,6 @@ MISSING = object()  # stands for what a name means that is not set
 class Place:
     """An object and its earlier content. Traces that run at the same time share it."""
 
-    __slots__ = ("held", "owner")
-
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.held: Any = self.read()
@@ -54,8 +52,6 @@ def _same(now: Collection[Any], before: Collection[Any]) -> bool:
 class Contents(Place):
     """What a list, a deque or a set holds."""
 
-    __slots__ = ()
-
     def read(self) -> list[Any]:
         return list(base_of(self.owner).__iter__(self.owner))
 
@@ -67,8 +63,6 @@ class Contents(Place):
 
 class Mapping(Place):
     """The items of a dictionary."""
-
-    __slots__ = ()
 
     def read(self) -> dict[Any, Any]:
         return dict(base_of(self.owner).items(self.owner))
@@ -118,8 +112,6 @@ def refill(mapping: Any, before: dict[Any, Any]) -> None:
 
 class Names(Place):
     """What some names of an object mean, ``MISSING`` where one is not set."""
-
-    __slots__ = ("names",)
 
     def __init__(self, owner: Any, names: tuple[str, ...]) -> None:
         self.names = names
@@ -171,8 +163,6 @@ def slots_of(kind: type) -> tuple[str, ...]:
 class DefaultDtype(Place):
     """The dtype of new tensors."""
 
-    __slots__ = ()
-
     def read(self) -> list[Any]:
         return [torch.get_default_dtype()]
 
@@ -182,8 +172,6 @@ class DefaultDtype(Place):
 
 class RandomState(Place):
     """The state of a random generator."""
-
-    __slots__ = ("put",)
 
     def read(self) -> Any:
         get, self.put = state_methods(self.owner)  # type: ignore[misc]  # it is a generator
@@ -220,8 +208,6 @@ class Module(Place):
 
     It includes `requires_grad` and `.grad` of parameters and buffers, but not their values.
     """
-
-    __slots__ = ("flags", "hooks", "kind", "tensors")
 
     def read(self) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
         """Return the module's dictionaries with a copy of each, without empty ones for hooks."""
@@ -267,8 +253,6 @@ class Module(Place):
 
 class Values(Place):
     """The values of a tensor that is about to be written to, its attributes and its gradient."""
-
-    __slots__ = ("attributes", "data", "grad")
 
     @torch.no_grad()
     def read(self) -> Tensor:

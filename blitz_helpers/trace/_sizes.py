@@ -25,7 +25,7 @@ def input_sizes(clues: Clues, doubtful: bool) -> Found:
     elif misfit.kind == "table":
         yield from _shorter(clues)
     elif misfit.kind == "unequal":
-        yield from _level(clues)
+        yield from _equal_sides(clues)
     elif misfit.kind == "numbers" and x is not None and wants and -1 not in wants[1:]:
         places = [(x, d) for d in range(1, x.dim())]
         yield from _sides(clues, places, lambda sizes: prod(sizes) == prod(wants[1:]))
@@ -37,7 +37,7 @@ def input_sizes(clues: Clues, doubtful: bool) -> Found:
         elif clues.is_features(x, dim):
             yield from _features(clues, x, dim, wants)
     if misfit.kind in ("unequal", "batch", "size"):
-        yield from _met(clues, doubtful)
+        yield from _with_sizes_of_operands(clues, doubtful)
     if clues.failure.sealed:
         yield from _guesses(clues)
 
@@ -82,7 +82,7 @@ def _shorter(clues: Clues) -> Found:
                 yield from _along(clues, number, (axis,), lambda side: side <= rows)
 
 
-def _level(clues: Clues) -> Found:
+def _equal_sides(clues: Clues) -> Found:
     """Yield input sizes that make two tensors equal in the dimensions where they differ."""
     pairs = combinations(() if clues.misfit.noun else clues.misfit.others, 2)
     x, y = next(((x, y) for x, y in pairs if x.shape != y.shape), (None, None))
@@ -107,18 +107,18 @@ def _level(clues: Clues) -> Found:
     yield from _sides(clues, moving, agree)
 
 
-def _met(clues: Clues, doubtful: bool) -> Found:
+def _with_sizes_of_operands(clues: Clues, doubtful: bool) -> Found:
     """Yield an input with sizes of the tensors that it is combined with."""
     misfit = clues.misfit
     for x in clues.operands:
         number = clues.input_number(x)
         if number is None or clues.shape_of(number) != tuple(x.shape):
             continue
-        for sizes in _met_sizes(clues, x) if number or misfit.kind == "size" else ():
+        for sizes in _needed_sizes(clues, x) if number or misfit.kind == "size" else ():
             yield from clues.another_input(number, sizes, MEETING, doubtful=doubtful)
 
 
-def _met_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
+def _needed_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
     """Yield axes of ``x`` with the sizes that they would need."""
     misfit = clues.misfit
     others = [one for one in clues.failure.tensors if one is not x]

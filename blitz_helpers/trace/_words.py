@@ -16,8 +16,8 @@ from blitz_helpers.trace._records import ShapeStep, shape_text
 
 def message(failure: Failure, hint: str) -> str:
     """Return the whole message: what failed, then the remedies or where the numbers come from."""
-    first = _what(failure)
-    return f"{first}. {hint}" if hint else f"{first}.{_whence(failure)} {_page(failure)}"
+    first = _failed_step(failure)
+    return f"{first}. {hint}" if hint else f"{first}.{_sources(failure)} {_page(failure)}"
 
 
 def hint_of(remedies: Sequence[Any]) -> str:
@@ -25,7 +25,7 @@ def hint_of(remedies: Sequence[Any]) -> str:
     return f"Use {', or '.join(map(str, remedies))}." if remedies else ""
 
 
-def _what(failure: Failure) -> str:
+def _failed_step(failure: Failure) -> str:
     """Return which step failed, what it got, and what it wants."""
     misfit = failure.misfit
     text = str(misfit)
@@ -80,7 +80,7 @@ def mixing_view(failure: Failure, x: Tensor) -> ShapeStep | None:
     return None
 
 
-def _whence(failure: Failure) -> str:
+def _sources(failure: Failure) -> str:
     """Return a sentence that says where the numbers of the misfit come from, as far as known."""
     misfit = failure.misfit
     said = []
@@ -94,7 +94,7 @@ def _whence(failure: Failure) -> str:
             sizes = zip(*(t.shape for t in misfit.others), strict=False)
             places = [i for i, each in enumerate(sizes) if len(set(each) - {1}) > 1 and i < x.dim()]
         else:
-            said.append(_made(failure, x))
+            said.append(_maker_of(failure, x))
             continue
         said += [_source(failure, x.shape[place], dims_of(x)[place]) for place in places]
     if misfit.kind == "size" and any(known_origin(t) is None for t in misfit.others):
@@ -103,18 +103,18 @@ def _whence(failure: Failure) -> str:
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
-def _who(step: ShapeStep) -> str:
+def _step_name(step: ShapeStep) -> str:
     return f"`{step.module}`" if step.module else step.op
 
 
-def _made(failure: Failure, x: Tensor) -> str:
+def _maker_of(failure: Failure, x: Tensor) -> str:
     number = getattr(x, "_blitz_step", None)
     shape = shape_text(tuple(x.shape))
     if number is None or number >= len(failure.steps):
         return ""
-    return (
-        f"{shape} is an input" if number < 0 else f"{_who(failure.steps[number])} made the {shape}"
-    )
+    if number < 0:
+        return f"{shape} is an input"
+    return f"{_step_name(failure.steps[number])} made the {shape}"
 
 
 def _source(failure: Failure, size: int, dim: Dim) -> str:
@@ -125,7 +125,7 @@ def _source(failure: Failure, size: int, dim: Dim) -> str:
         which = "the input" if len(failure.given) == 1 else f"the input {given.name}"
         return f"{size} {'comes from' if changed else 'is'} dimension {axis} of {which}"
     if dim.step is not None and dim.step < len(failure.steps):
-        return f"{_who(failure.steps[dim.step])} made the {size}"
+        return f"{_step_name(failure.steps[dim.step])} made the {size}"
     if dim.parts:
         return f"{size} is {'*'.join(str(one) for one, _ in dim.parts)}"
     return ""

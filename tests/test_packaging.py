@@ -1,6 +1,9 @@
 """What is needed is said once: `constraints.txt` and `environment.yml` follow `pyproject.toml`."""
 
+import importlib
+import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -34,6 +37,45 @@ def test_what_pyproject_asks_for_is_pinned_within_its_range(needed):
 def test_every_line_of_the_constraints_is_an_exact_pin():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     assert len(PINS) == sum(not line.startswith("#") for line in lines)
+
+
+@pytest.fixture
+def constraints(monkeypatch, tmp_path):
+    """Return the program that writes the constraints, for a file of its own."""
+    monkeypatch.syspath_prepend(ROOT / ".ci")
+    program = importlib.import_module("constraints")
+    monkeypatch.setattr(program, "FILE", tmp_path / "constraints.txt")
+    program.FILE.write_text("# Why.\nold==1\ntorch==2.13.0\n", "utf-8")
+    return program
+
+
+def test_constraints_are_written_anew_with_their_comments_beside_their_torch(
+    constraints, monkeypatch
+):
+    found = {"torch": "2.13.0+cpu", "Jinja2": "3.1", "blitz-helpers": "0.1", "anyio": "4"}
+    packages = [{"metadata": {"name": name, "version": found[name]}} for name in found]
+    asked = []
+
+    def pip(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, json.dumps({"install": packages}))
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    constraints.main()
+    written = constraints.FILE.read_text("utf-8")
+    assert written == "# Why.\nanyio==4\nJinja2==3.1\ntorch==2.13.0\n"
+    assert {"torch==2.13.0", ".[dev]", "--dry-run"} <= set(asked[-1])
+
+
+def test_constraints_stay_as_they_were_where_pip_finds_no_set(constraints, monkeypatch):
+    def pip(command, **_):
+        return subprocess.CompletedProcess(command, 1, "")
+
+    before = constraints.FILE.read_text("utf-8")
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(SystemExit, match="as it was"):
+        constraints.main()
+    assert constraints.FILE.read_text("utf-8") == before
 
 
 def test_the_stored_outputs_come_from_torch_2_13():

@@ -202,9 +202,12 @@ def _graphs() -> Iterator[tuple[str, Tensor, list[Tensor], dict[float, str]]]:
     slips = dict.fromkeys((4.0, 16.0), inner)
     yield "`s * s + s` with `s = w * w` at 2", square * square + square, [w], slips
     generator = torch.Generator().manual_seed(0)
-    layers = [torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)]
-    scores = layers[1](layers[0](torch.randn(5, 4, generator=generator)).relu())
-    parameters: list[Tensor] = [each for layer in layers for each in layer.parameters()]
+    parameters = [
+        torch.randn(shape, generator=generator, requires_grad=True)
+        for shape in ((3, 4), (3,), (2, 3), (2,))
+    ]
+    hidden = F.linear(torch.randn(5, 4, generator=generator), *parameters[:2])
+    scores = F.linear(hidden.relu(), *parameters[2:])
     yield "Two layers, 5 images", (scores**2).mean(), parameters, {}
 
 

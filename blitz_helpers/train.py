@@ -28,6 +28,7 @@ from blitz_helpers.updates import sgd_step
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+_PATIENCE = 30 * 60  # seconds, as long as torch's process groups wait
 _EXAMPLES = """\
 one process:             python -m blitz_helpers.train --epochs 5
 two on this machine:     torchrun --nproc-per-node 2 -m blitz_helpers.train --epochs 5
@@ -121,13 +122,18 @@ def _name_of_this_start(store: Store, rank: int, num_processes: int) -> str:
     ones in the store, and wait for them.
     """
     ranks = range(num_processes)
+    deadline = time.monotonic() + _PATIENCE
     store.set(f"process {rank}", secrets.token_hex(8))
-    while True:
+    while time.monotonic() < deadline:
         name = " ".join(store.get(f"process {other}").decode() for other in ranks)
         store.set(f"{name} seen by {rank}", "")
         if store.check([f"{name} seen by {other}" for other in ranks]):
             return name
         time.sleep(0.02)
+    raise TimeoutError(
+        f"Only some of {num_processes} processes came back within {_PATIENCE // 60} minutes. "
+        "Start torchrun again on every machine."
+    )
 
 
 def _train(

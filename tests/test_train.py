@@ -196,6 +196,22 @@ def test_an_agent_that_is_killed_with_its_worker_and_started_again_takes_part_ag
     assert losses(agents.folders[0] / "net.pt") == pytest.approx(losses(one_process), rel=1e-5)
 
 
+@needs_gloo
+def test_processes_agree_on_a_name_that_dead_ones_do_not_share(monkeypatch):
+    store = torch.distributed.HashStore()
+
+    def start(rank):
+        return train._name_of_this_start(store, rank, num_processes=2)
+
+    with ThreadPoolExecutor() as pool:
+        names = [set(pool.map(start, range(2))) for _ in range(3)]
+    assert [len(agreed) for agreed in names] == [1, 1, 1]
+    assert len(set.union(*names)) == 3
+    monkeypatch.setattr(train, "_PATIENCE", 0)
+    with pytest.raises(TimeoutError, match="Only some of 2 processes came back"):
+        start(0)
+
+
 # One rank alone validates, evaluates, writes and reads; and each draws a dropout of its own.
 TOGETHER = """
 import sys

@@ -90,7 +90,7 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
     has_gpu = local_rank < torch.cuda.device_count()
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     if has_gpu:
-        torch.cuda.set_device(device)  # else all processes would communicate through the first GPU
+        torch.cuda.set_device(device)  # or all processes would communicate through the first GPU
     if num_processes == 1:
         yield rank, num_processes, device
         return

@@ -21,7 +21,7 @@ class TookTooLongError(BaseException):
 
 
 class Printed(io.StringIO):
-    """What the learner's code printed, up to a limit."""
+    """The text that the learner's code printed, up to a limit."""
 
     cut = False
 

@@ -135,7 +135,7 @@ class _NoteMaps(TorchFunctionMode):
         same = values.shape == self._last.shape and torch.equal(values, self._last)
         if same or not values.is_floating_point() or not values.numel():
             return
-        self._last = values.clone()  # which an operation in place may change
+        self._last = values.clone()  # an operation in place may change `values`
         module = next((m for m in reversed(running_modules()) if m in self._names), None)
         name = self._names.get(module, "") if module is not None else ""
         self.maps.append(Maps(f"{name}: {op}" if name else op, self._last))

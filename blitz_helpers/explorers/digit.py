@@ -146,7 +146,7 @@ def digit_view(model: nn.Module, size: tuple[int, int], state: DigitState) -> Di
     """Return everything drawn for a state; every number comes from the model itself."""
     height, width = size
     picture = _drawn(state, size)
-    side = 20 / 32 * min(height, width)  # where MNIST puts its digits, in a picture of 32
+    side = 20 / 32 * min(height, width)  # MNIST's digits fill 20 of 32 pixels
     blank = DigitView(
         state=state,
         problem=_EMPTY,

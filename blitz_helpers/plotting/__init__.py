@@ -8,4 +8,4 @@ installed, they raise an ImportError that names what to install.
 from blitz_helpers.plotting._canvas import Picture, show
 
 __all__ = ["Picture", "show"]
-Picture.__module__ = __name__  # where users find it
+Picture.__module__ = __name__  # the public path, for tracebacks and pickles

@@ -1,4 +1,4 @@
-"""What a forward pass does to shapes, step by step, on tensors without data."""
+"""Traces a forward pass on tensors without data, to show what it does to shapes step by step."""
 
 from blitz_helpers.trace._records import (
     ModuleCall,
@@ -21,4 +21,4 @@ __all__ = [
 ]
 
 for _record in (ModuleCall, ModuleTable, Remedy, ShapeError, ShapeStep, ShapeTrace):
-    _record.__module__ = __name__  # what tracebacks and pickles call them: where users find them
+    _record.__module__ = __name__  # the public path, for tracebacks and pickles

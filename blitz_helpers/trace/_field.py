@@ -1,4 +1,4 @@
-"""Where the dimensions of a tensor come from, and its receptive field.
+"""The origin of each dimension of a tensor, and its receptive field.
 
 While a model is traced every tensor that an operation made carries an `Origin`. It answers three
 questions: how large a part of the input can one element of this tensor see, which input sizes would
@@ -67,7 +67,7 @@ INPUT_AXIS = Axis(1, 0, 0, None)
 
 
 class Dim(NamedTuple):
-    """Where one dimension of a tensor comes from; if that is not known, all fields are empty.
+    """The origin of one dimension of a tensor; if it is not known, all fields are empty.
 
     ``axis`` is set if the dimension is spatial. ``input`` has the number of an input tensor and of
     its axis. ``step`` is the number of the step that made the dimension. ``parts`` has the sizes

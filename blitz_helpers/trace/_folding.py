@@ -39,7 +39,7 @@ class Column(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How rows of one kind are shown, compared and folded.
+    """Shows rows of one kind as a table, and tells how to compare and fold them.
 
     Two rows are equal if ``alike(row, skip)`` is, which leaves out the first ``skip`` characters of
     the module's path. ``fold(first, calls, rows)`` returns one row that stands for ``calls``, which

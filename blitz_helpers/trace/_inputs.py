@@ -62,5 +62,5 @@ class Inputs:
 
 
 def is_shape(value: Any) -> bool:
-    """Whether a value is a tuple of whole numbers, which stands for a tensor."""
+    """Return whether a value is a tuple of whole numbers, which stands for a tensor."""
     return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)

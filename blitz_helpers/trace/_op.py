@@ -79,7 +79,7 @@ class Op:
     _fields: tuple[str, ...] = ()
     _takes_more = False
     func: Any = None  # the function that was called
-    name = ""  # what its caller typed
+    name = ""  # as its caller typed it
 
     def __init_subclass__(cls) -> None:
         notes = inspect.get_annotations(cls)

@@ -50,7 +50,7 @@ def _same(now: Collection[Any], before: Collection[Any]) -> bool:
 
 
 class Contents(Place):
-    """What a list, a deque or a set holds."""
+    """The items of a list, a deque or a set."""
 
     def read(self) -> list[Any]:
         return list(base_of(self.owner).__iter__(self.owner))
@@ -111,7 +111,7 @@ def refill(mapping: Any, before: dict[Any, Any]) -> None:
 
 
 class Names(Place):
-    """What some names of an object mean, ``MISSING`` where one is not set."""
+    """The values of some names of an object, ``MISSING`` for a name that is not set."""
 
     def __init__(self, owner: Any, names: tuple[str, ...]) -> None:
         self.names = names

@@ -224,12 +224,12 @@ def _way_into(kind: type) -> Way:
 
 @lru_cache(maxsize=1024)
 def is_library(name: str) -> bool:
-    """Whether the module of this name is Python's, torch's or numpy's."""
+    """Return whether the module of this name is Python's, torch's or numpy's."""
     return name.partition(".")[0] in _LIBRARIES
 
 
 def _is_open(kind: type) -> bool:
-    """Whether objects of this type are searched."""
+    """Return whether objects of this type are searched."""
     if issubclass(kind, _SEARCHED_TOO):
         return True
     if issubclass(kind, (Tensor, Enum, type, types.ModuleType)):

@@ -75,7 +75,7 @@ class Loop:
         self.checkpoint: tuple[Path, int] | None = None
         """The last good checkpoint and its epoch."""
         self.values: dict[str, float] = {}
-        """What is to be logged of the last step; at the end of an epoch, more is added."""
+        """The values to log for the last step; at the end of an epoch, more are added."""
 
     def log(self) -> None:
         values, self.values = self.values, {}

@@ -145,6 +145,7 @@ def conv_net(draw):
     elif broken == "flat_input":
         shape = [batch, channels * side**dims]
         undo = rf"(reshape|view)\(-1, {channels}, {side}"
+        undo += r"|unsqueeze\(1\)" if (channels, dims) == (1, 1) else ""
     modules = [kind(*args, **named) for kind, args, named in layers]
     if broken == "layer_dtype":
         modules[head].double()

@@ -78,6 +78,8 @@ CONV_NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30
         (CONV_NET, [(3, 32, 32)], "x.unsqueeze(0) on the input", 1),
         (CONV_NET, [(1, 2, 3, 32, 32)], "x.squeeze(0) on the input", 2),
         (nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)), [(3, 9, 9)], "unsqueeze(0)", 1),
+        (CONV_NET, [(32, 32, 3)],
+         "x.permute(2, 0, 1) on the input and x.unsqueeze(0) on the input", 1),
         # Vectors for convolutions.
         (nn.Sequential(nn.ConvTranspose2d(9, 4, 4)), [(2, 9)], "x[:, :, None, None]", 2),
         (nn.Sequential(nn.Conv2d(1, 8, 3)), [(64, 784)], "x.reshape(-1, 1, 28, 28)", 64),
@@ -125,7 +127,15 @@ CONV_NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30
         (Fn(lambda s, x: s.p(x).flatten(2).transpose(1, 2) + s.pos, p=nn.Conv2d(3, 8, 16, 16),
             pos=nn.Parameter(torch.zeros(1, 196, 8))), [(2, 3, 256, 256)],
          "an input of 224 to 239 pixels a side", 2),
+        (Fn(lambda s, x: (x := s.a(x)) + s.b(x), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 1, 3, 2, 1)),
+         [(2, 3, 16, 16)], "nn.Conv2d(4, 1, 1, stride=2) on the one of (2, 4, 16, 16)", 2),
+        (Fn(lambda s, x: s.c(x).add_(x), c=nn.Conv2d(3, 3, 3)), [(1, 3, 8, 8)],
+         "padding=1 in c, or F.pad(x, (1, 1, 1, 1)) on the one of (1, 3, 6, 6)", 1),
+        (Fn(lambda s, x: s.q(x) @ s.k(x), q=nn.Linear(8, 8), k=nn.Linear(8, 8)), [(2, 7, 8)],
+         "x.transpose(-2, -1) on the second one of (2, 7, 8)", 2),
         # Views.
+        (Fn(lambda s, x: x.transpose(1, 2).view(x.shape[0], -1)), [(2, 3, 5)],
+         "x.reshape(...) in the place of x.view(...)", 2),
         (Fn(lambda s, z: s.up(s.l(z).view(-1, 32, 7, 7)), l=nn.Linear(20, 32 * 36),
             up=nn.ConvTranspose2d(32, 1, 4, 2, 1)), [(8, 20)], "(-1, 32, 6, 6)", 8),
         (nn.Sequential(nn.Linear(8, 18), nn.Unflatten(1, (4, 5))), [(2, 8)],
@@ -141,6 +151,8 @@ CONV_NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30
          [(32, 7, 10)], "batch_first=True", 32),
         (Fn(lambda s, x, h: s.l(x, h)[0], l=nn.GRU(10, 20)), [(7, 2, 10), (1, 3, 20)],
          "of (1, 2, 20)", 7),
+        (Fn(lambda s, x, h: s.l(x, h)[0], l=nn.GRU(10, 20, batch_first=True)),
+         [(4, 7, 10), (4, 20)], "x.unsqueeze(0) on the input number 1", 4),
         # Losses.
         (Fn(lambda s, x, t: F.cross_entropy(x, t)), [(4, 7, 5), longs(4, 7)],
          "x.transpose(1, 2) on the one of (4, 7, 5)", None),
@@ -167,6 +179,10 @@ def test_a_failure_names_a_change_that_works(model, inputs, says, batch):
         (nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Linear(8 * 13 * 13, 10)),
          [(4, 1, 28, 28)], "in_features=13"),
         (nn.Sequential(nn.Linear(16, 2)), [(2, 16, 10)], "in_features"),
+        (nn.Sequential(nn.Conv2d(64, 8, 3)), [(2, 3, 64, 64)], "permute"),
+        # An outer sum, and a new dimension for a number that was mistyped.
+        (ADD, [(4, 1), (5, 1)], "squeeze"),
+        (Fn(lambda s, x: F.softmax(x, dim=2)), [(2, 5)], "unsqueeze"),
         # The rows of a batch are not one sample.
         (nn.Sequential(nn.Linear(64, 3)), [(2, 32)], "unsqueeze"),
         (nn.Sequential(nn.Conv2d(1, 8, 3)), [(64, 784)], "None"),
@@ -179,6 +195,75 @@ def test_no_axis_is_taken_for_what_it_is_not(model, inputs, never):
 
 def test_a_view_that_mixes_the_batch_is_named():
     assert "view mixed the batch of 25" in str(error_of(with_view((-1, 400)), (25, 1, 28, 28)))
+    split = Fn(lambda s, x: s.f(x.view(2, 3, 20).flatten(1)), f=nn.Linear(20, 2))
+    assert "flatten mixed the batch of 6" in str(error_of(split, (6, 20)))
+
+
+QUERY = torch.zeros(2, 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "says"),
+    [
+        (nn.Conv2d(4, 8, 3, bias=False, padding_mode="circular"), [(2, 6, 9, 9)], "in_channels=6"),
+        (nn.Conv2d(16, 32, 3, groups=16), [(2, 8, 9, 9)], "in_channels=8, groups=8"),
+        (nn.ConvTranspose2d(4, 8, 3, 2, groups=2), [(2, 6, 9, 9)], "in_channels=6"),
+        (nn.BatchNorm2d(3, affine=False), [(2, 4, 5, 5)], "num_features=4"),
+        (nn.BatchNorm1d(3, track_running_stats=False), [(2, 4)], "num_features=4"),
+        (nn.InstanceNorm2d(3, affine=True), [(2, 4, 5, 5)], "num_features=4"),
+        (nn.GroupNorm(2, 4), [(2, 6, 5, 5)], "num_channels=6"),
+        (nn.LayerNorm(5, bias=False), [(2, 6)], "normalized_shape=(6,)"),
+        (nn.RMSNorm(5), [(2, 6)], "normalized_shape=(6,)"),
+        (nn.PReLU(3), [(2, 4, 5)], "num_parameters=4"),
+        (nn.Bilinear(3, 4, 5), [(2, 3), (2, 6)], "in2_features=6"),
+        (nn.RNN(5, 6, nonlinearity="relu", bias=False), [(7, 2, 4)], "input_size=4"),
+        (nn.GRU(5, 6, num_layers=2, bidirectional=True), [(7, 2, 4)], "input_size=4"),
+        (nn.LSTM(5, 6, bias=False), [(7, 2, 4)], "input_size=4"),
+        (nn.LSTMCell(5, 6), [(2, 4)], "input_size=4"),
+        (nn.MultiheadAttention(8, 2, add_bias_kv=True), [torch.zeros(5, 2, 6)] * 3, "embed_dim=6"),
+        (nn.MultiheadAttention(8, 2, kdim=5, vdim=7), [(5, 2, 8), (4, 2, 6), (4, 2, 7)], "kdim=6"),
+        (nn.MultiheadAttention(8, 2, bias=False, batch_first=True), [QUERY, (2, 4, 6), (2, 4, 6)],
+         "kdim=6, vdim=6"),
+        (nn.EmbeddingBag(5, 3), [torch.tensor([[1, 7]])], "num_embeddings=8"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)  # fmt: skip
+def test_a_layer_gets_the_weights_that_torch_gives_it_with_the_other_argument(layer, inputs, says):
+    assert f"Use {says}" in remedied(layer, *inputs)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (nn.GRU(10, 20, num_layers=2, bidirectional=True, batch_first=True), "hidden_size=15 in l"),
+        (nn.Linear(10, 7, bias=False), "out_features=30 in l"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_the_layer_that_made_the_features_can_make_as_many_as_are_wanted(made, says):
+    def forward(s, x):
+        made = s.l(x)
+        return s.f(made[0] if isinstance(made, tuple) else made)
+
+    assert says in remedied(Fn(forward, l=made, f=nn.Linear(30, 3)), (4, 7, 10), batch=4)
+
+
+def test_tensors_in_lists_and_dicts_are_changed_like_other_inputs():
+    net, image = Network(), torch.zeros(2, 1, 28, 28)
+    one = Fn(lambda s, batch: s.net(batch["image"]), net=net)
+    says = remedied(one, {"image": image, "name": "three"}, batch=2)
+    assert "in_features=400, or an input of 30 to 33 pixels a side" in says
+
+    both = Fn(lambda s, batch: s.net(batch[0]) + batch[1], net=net)
+    says = remedied(both, [image, torch.zeros(2, 10)], batch=2)
+    assert "a tensor of 30 to 33 pixels a side for the (2, 1, 28, 28) in input number 0" in says
+
+    last = Fn(lambda s, x, y: s.c(x) + s.c(y[0]), c=nn.Conv2d(3, 4, 3))
+    says = remedied(last, (2, 3, 8, 8), [torch.zeros(2, 8, 8, 3)], batch=2)
+    assert "x.permute(0, 3, 1, 2) on the input number 1" in says
+    pair = [torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, 3)]
+    says = remedied(Fn(lambda s, xs: s.c(xs[0]) + s.c(xs[1]), c=nn.Conv2d(3, 4, 3)), pair, batch=2)
+    assert "x.permute(0, 3, 1, 2) on the (2, 8, 8, 3) in input number 0" in says
 
 
 def test_where_nothing_was_proven_the_message_says_where_the_numbers_come_from():

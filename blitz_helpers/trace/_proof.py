@@ -15,7 +15,7 @@ from blitz_helpers.trace._changes import Arguments, Change, InputChange
 from blitz_helpers.trace._clues import Candidate, Sides
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._inputs import is_shape
-from blitz_helpers.trace._nests import mapped, tensors_in
+from blitz_helpers.trace._nests import mapped
 from blitz_helpers.trace._records import ShapeTrace
 from blitz_helpers.trace._remedies import Remedy
 
@@ -153,7 +153,7 @@ class Proof:
     def keeps_batch(self, changes: Changes, result: ShapeTrace) -> bool:
         """Return whether one more sample gives one more row in an output, so the batch is kept."""
         outputs = _shapes(result.output_shape)
-        shape = _first_shape(self.given)
+        shape = self.failure.given[0].shape if self.failure.given else ()
         if not shape or not any(outputs):
             return True  # scalar outputs have no batch
         for axis in (0, 1) if len(shape) > 1 and self.recurrent else (0,):
@@ -220,17 +220,6 @@ def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int
         if len(one) == len(other) and (size, size + 1) in zip(one, other, strict=True):
             return True
     return False
-
-
-def _first_shape(given: Arguments) -> tuple[int, ...]:
-    """Return the shape of the first input."""
-    for value in (*given[0], *given[1].values()):
-        if is_shape(value):
-            return tuple(value)
-        tensors = tensors_in((value,))
-        if tensors:
-            return tuple(tensors[0].shape)
-    return ()
 
 
 def _grown(given: Arguments, axis: int, size: int) -> Arguments:

@@ -218,10 +218,7 @@ def _size_for(clues: Clues, size: int, dim: Dim, side: int, axes: tuple[int, ...
     """Return the size of a dimension for an input of ``side`` along some axes."""
     if dim.input is not None and dim.input[1] in axes and _follows(clues, size, dim):
         return side if dim.axis is None else dim.axis.size_for(side)
+    sizes = [_size_for(clues, one, part, side, axes) for one, part in (*dim.parts, *dim.summed)]
     if dim.summed:
-        return sum(_size_for(clues, one, part, side, axes) for one, part in dim.summed)
-    return (
-        prod(_size_for(clues, one, part, side, axes) for one, part in dim.parts)
-        if dim.parts
-        else size
-    )
+        return sum(sizes)
+    return prod(sizes) if dim.parts else size

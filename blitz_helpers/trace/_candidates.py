@@ -1,8 +1,4 @@
-"""Changes that might mend a failure, cheapest first; `_proof` tries them.
-
-The costs put first what users most often mean: a slip in the code comes before a change of a layer,
-a layer that does not fit before another input, and larger changes of the model come last.
-"""
+"""Changes that might mend a failure, cheapest first; `_proof` tries them."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from torch import Tensor, nn
 
 from blitz_helpers.trace._changes import CodeChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, differing, step_of
+from blitz_helpers.trace._costs import Cost
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._field import dims_of, known_origin
 from blitz_helpers.trace._layers import makes, remade, sets, takes
@@ -23,8 +20,6 @@ from blitz_helpers.trace._records import shape_text
 from blitz_helpers.trace._sizes import input_sizes
 from blitz_helpers.trace._transforms import Transform
 from blitz_helpers.trace._words import mixing_view, root
-
-INSTEAD, STATE, TABLE, TAKES, SETTINGS, MAKES, PARAMETER, SLIP = 3, 3, 5, 8, 9, 12, 13, 26
 
 
 def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
@@ -37,7 +32,7 @@ def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
     was_made = x is not None and dim is not None and dims_of(x)[dim].step is not None
     elsewhere = bool(moved) and failure.misfit.kind == "size" and not was_made
     found += _layers(clues, elsewhere)
-    views = any(one.cost < TAKES for one in moved)
+    views = any(one.cost < Cost.TAKES for one in moved)
     found += [] if elsewhere else input_sizes(clues, views)
     if failure.sealed:
         found = [c for c in found if isinstance(c, Sides) or c.change.kind == "input"]
@@ -61,7 +56,7 @@ def _calls(clues: Clues) -> Found:
         place = next(i for i, one in enumerate(failure.tensors) if one is x)
         text = f"x.reshape(...) in the place of x.{op}(...)"
         # A view of a contiguous copy, as reshape makes it.
-        yield Candidate(2, CodeChange(number, op, place, Transform("contiguous"), text))
+        yield Candidate(Cost.COPY, CodeChange(number, op, place, Transform("contiguous"), text))
     elif misfit.kind == "numbers":
         for cost, sizes in _other_sizes(x, misfit.wants):
             text = (
@@ -75,21 +70,21 @@ def _calls(clues: Clues) -> Found:
 
 def _flat(number: int, op: str) -> Candidate:
     text = f"x.flatten(1) in the place of {op}"
-    return Candidate(INSTEAD, CodeChange(number, op, "call", Transform("flatten", (1,)), text))
+    return Candidate(Cost.FLAT, CodeChange(number, op, "call", Transform("flatten", (1,)), text))
 
 
-def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _other_sizes(x: Tensor, asked: tuple[int, ...]) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Yield sizes similar to those asked for that hold all numbers of ``x``."""
     if len(asked) < 2 or not x.dim():
         return
     if asked[0] not in (-1, x.shape[0]) and -1 not in asked[1:]:
-        yield 1, (-1, *asked[1:])
+        yield Cost.BATCH_KEPT, (-1, *asked[1:])
     per, sides = x.numel() // max(1, x.shape[0]), asked[2:]
     side = root(per, asked[1], len(sides)) if len(set(sides)) == 1 and asked[1] > 0 else None
     if side:
-        yield 4, (-1, asked[1], *(side,) * len(sides))
+        yield Cost.SIDES_OF_VIEW, (-1, asked[1], *(side,) * len(sides))
     if sides and asked[1] != -1 and min(sides) > 0 and per % prod(sides) == 0:
-        yield 7, (-1, per // prod(sides), *sides)
+        yield Cost.CHANNELS_OF_VIEW, (-1, per // prod(sides), *sides)
 
 
 # The model
@@ -103,7 +98,7 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
         case "size" if x is not None and dim is not None and known_origin(x) is not None:
             if clues.is_features(x, dim):
                 change = takes(path, module, misfit.got, misfit.noun)
-                yield from _if_any(TAKES, change, elsewhere)
+                yield from _if_any(Cost.TAKES, change, elsewhere)
             if misfit.wants is not None:
                 yield from _maker(clues, x, dim, misfit.wants)
         case "window" if x is not None and dim is not None:
@@ -119,17 +114,17 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
         case "table":
             if isinstance(module, nn.Embedding | nn.EmbeddingBag) and misfit.got >= 0:
                 longer = remade(path, module, {"num_embeddings": misfit.got + 1})
-                yield from _if_any(TABLE, longer)
+                yield from _if_any(Cost.LONGER_TABLE, longer)
             elif misfit.noun == "classes" and misfit.got > 0:
                 yield from _maker(clues, misfit.others[0], 1, misfit.got + 1)
         case "average":
             flags = tuple((name, "training", False) for name, _ in clues.model.named_modules())
-            yield Candidate(STATE, ModelChange(flags, (), "model.eval()", "code"))
+            yield Candidate(Cost.MODE, ModelChange(flags, (), "model.eval()", "code"))
         case "batch" if x is not None and misfit.wants and len(misfit.wants) == x.dim():
             yield from _maker(clues, x, x.dim() - 1, misfit.wants[-1])
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
         meets = misfit.kind in ("batch", "unequal") and misfit.noun != "mask"
-        cost = STATE if meets else SLIP + 4
+        cost = Cost.MODE if meets else Cost.OTHER_MODE
         yield Candidate(cost, sets(path, batch_first=not module.batch_first))
 
 
@@ -145,10 +140,10 @@ def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
             number, channels = part.input[0], wants // rest
             if clues.shape_of(number)[1] == part_size != channels:
                 words = f"{channels} channel{'s' * (channels > 1)}"
-                yield from clues.another_input(number, ((1, channels),), MAKES, words)
+                yield from clues.another_input(number, ((1, channels),), Cost.MAKES, words)
     path = clues.failure.maker(own)
     if path and size:
-        yield from _if_any(MAKES, makes(path, clues.part(path), size, clues.name_of(path)))
+        yield from _if_any(Cost.MAKES, makes(path, clues.part(path), size, clues.name_of(path)))
 
 
 def _if_any(cost: float, change: ModelChange | None, doubtful: bool = False) -> Found:
@@ -168,7 +163,7 @@ def _padding(path: str, module: Any, lack: int) -> Found:
     value = tuple(side + more for side in sides)
     if min(value) >= 0:
         change = sets(path, padding=value if isinstance(padding, tuple) else value[0])
-        yield Candidate(SETTINGS, change)
+        yield Candidate(Cost.SETTINGS, change)
 
 
 def _conversion(clues: Clues, x: Tensor) -> Found:
@@ -185,7 +180,7 @@ def _conversion(clues: Clues, x: Tensor) -> Found:
     states = () if module is None else (*module.named_parameters(), *module.named_buffers())
     names = [name for name, one in states if one.is_floating_point()]
     forms = tuple((f"{path}.{name}".lstrip("."), x.dtype) for name in names)
-    yield Candidate(TAKES, ModelChange((), forms, f"{where}.to({x.dtype})"))
+    yield Candidate(Cost.TAKES, ModelChange((), forms, f"{where}.to({x.dtype})"))
 
 
 def _meeting(clues: Clues) -> Found:
@@ -204,10 +199,10 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
     for name in [name for name, own in tensors if own is weight]:
         shape = (*weight.shape[:dim], size, *weight.shape[dim + 1 :])
         change = ModelChange((), ((name, shape),), f"{name} of {shape_text(shape)}")
-        yield Candidate(PARAMETER, change)
+        yield Candidate(Cost.PARAMETER, change)
     if size < weight.shape[dim]:
         cut = Transform("index", (*((None, None),) * dim, (None, size)))
-        yield from clues.changed(weight, cut, PARAMETER + 1)
+        yield from clues.changed(weight, cut, Cost.CUT_PARAMETER)
 
 
 def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
@@ -222,10 +217,10 @@ def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
         if step.module and isinstance(kernel, tuple) and isinstance(stride, tuple):
             name = clues.name_of(step.module)
             if set(stride) != {1}:
-                yield Candidate(SETTINGS, sets(step.module, name, stride=(1,) * len(stride)))
+                yield Candidate(Cost.SETTINGS, sets(step.module, name, stride=(1,) * len(stride)))
             padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
             if padding != module.padding and all(k % 2 for k in kernel):
-                yield Candidate(SETTINGS, sets(step.module, name, padding=padding))
+                yield Candidate(Cost.SETTINGS, sets(step.module, name, padding=padding))
         number = step.inputs[0] if step.inputs else None
 
 
@@ -242,15 +237,15 @@ def _slips(clues: Clues) -> Found:
         for step in clues.failure.steps
     )
     if len(shape) in (1, 3) or alone:
-        cost = SLIP if kind != "rank" else 9
+        cost = Cost.UNBATCHED if kind == "rank" else Cost.SLIP
         yield from clues.changed_input(0, Transform("unsqueeze", (0,)), cost)
     if len(shape) == 4 and shape[3] not in shape[1:3]:
-        yield from clues.changed_input(0, Transform("permute", (0, 3, 1, 2)), SLIP + 1)
+        yield from clues.changed_input(0, Transform("permute", (0, 3, 1, 2)), Cost.OTHER_SLIP)
     if len(shape) == 3 and clues.misfit.noun != "inner":
-        yield from clues.changed_input(0, Transform("transpose", (1, 2)), SLIP + 2)
+        yield from clues.changed_input(0, Transform("transpose", (1, 2)), Cost.OTHER_SLIP)
     if shape[0] == 1 and kind == "average":
         two = Transform("sized", ((0, 2),))
-        yield from clues.of_input(0, two, STATE + 1, "a batch of 2 or more")
+        yield from clues.of_input(0, two, Cost.LARGER_BATCH, "a batch of 2 or more")
     for number in range(1, len(clues.failure.given)):
         if clues.shape_of(number)[:1] not in ((), shape[:1]):
-            yield from clues.another_input(number, ((0, shape[0]),), SLIP + 2)
+            yield from clues.another_input(number, ((0, shape[0]),), Cost.OTHER_SLIP)

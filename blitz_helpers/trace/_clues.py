@@ -250,11 +250,13 @@ class Clues:
 
     def is_side(self, x: Tensor, dim: int) -> bool:
         """Return whether windows slide along a dimension."""
-        own = dims_of(x)[dim]
-        if origin_of(x).untouched:
-            return False
-        image = own.input is not None and len(self.shape_of(own.input[0])) > 3
-        return own.axis is not None or (image and own.input is not None and own.input[1] > 1)
+        slid = dims_of(x)[dim].axis is not None or self._is_image_side(x, dim)
+        return slid and not origin_of(x).untouched
+
+    def _is_image_side(self, x: Tensor, dim: int) -> bool:
+        """Return whether a dimension is height, width or depth of an image that is an input."""
+        number, axis = dims_of(x)[dim].input or (0, 0)
+        return axis > 1 and len(self.shape_of(number)) > 3
 
     def shape_of(self, number: int) -> tuple[int, ...]:
         """Return the shape of an input, ``()`` if its number is unknown."""
@@ -270,11 +272,8 @@ class Clues:
             return all(part.input is None or part.input[1] > 0 for _, part in own.parts)
         if self.is_side(x, dim) or self.is_batch(x, dim):
             return False
-        picture = (
-            own.input is not None and own.input[1] > 1 and len(self.shape_of(own.input[0])) > 3
-        )
         attends = self.misfit.noun.startswith("features in")
-        last = dim == x.dim() - 1 and (attends or not picture)
+        last = dim == x.dim() - 1 and (attends or not self._is_image_side(x, dim))
         return last or self.misfit.noun == "channels"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.trace._clues import Clues, Found
+from blitz_helpers.trace._costs import Cost
 from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._transforms import Transform
 from blitz_helpers.trace._words import root
@@ -46,10 +47,10 @@ def _conversions(clues: Clues) -> Found:
     if x is None:
         return
     if known_origin(x) is not None and (wants.is_complex or not x.is_complex()):
-        yield from clues.changed(x, Transform("to", (wants,)), 3)
+        yield from clues.changed(x, Transform("to", (wants,)), Cost.CONVERT)
     for other in clues.misfit.others:
         if known_origin(other) is not None and other.dtype != x.dtype:
-            yield from clues.changed(other, Transform("to", (x.dtype,)), 6)
+            yield from clues.changed(other, Transform("to", (x.dtype,)), Cost.CONVERT_OTHER)
 
 
 # Views
@@ -59,21 +60,22 @@ def _views(clues: Clues, x: Tensor) -> Moves:
     misfit = clues.misfit
     if misfit.noun == "inner":
         if x.dim() > 1:
-            yield 5 if x is clues.operands[-1] else 5.5, Transform("transpose", (-2, -1))
+            second = x is clues.operands[-1]
+            yield Cost.ORDER if second else Cost.SWAP, Transform("transpose", (-2, -1))
         return
     for dim in range(x.dim()):
         rest = (*x.shape[:dim], *x.shape[dim + 1 :])
         meant = misfit.kind == "rank" or misfit.noun == "target"
         if x.shape[dim] == 1 and (meant or any(rest == one.shape for one in misfit.others)):
-            yield 6, Transform("squeeze", (dim,))
+            yield Cost.SQUEEZE, Transform("squeeze", (dim,))
     for dim in range(x.dim()):
         if _may_flatten(clues, x, dim):
-            yield 4, Transform("flatten", (dim,))
+            yield Cost.FLATTEN, Transform("flatten", (dim,))
     yield from _widened(clues, x)
     yield from _ordered(clues, x)
     yield from _images(clues, x)
     if misfit.noun == "target" and x.dim() > 1 and 1 not in x.shape:
-        yield 7, Transform("flatten")
+        yield Cost.FLATTEN_ALL, Transform("flatten")
 
 
 def _may_flatten(clues: Clues, x: Tensor, start: int) -> bool:
@@ -105,7 +107,7 @@ def _widened(clues: Clues, x: Tensor) -> Moves:
             elif places == tuple(range(ndim))[-x.dim() :]:
                 continue  # broadcasting aligns the tensors like this already
             view = _indexed(places, ndim)
-            yield 12 if leads and between else 4, view
+            yield Cost.WIDEN_BETWEEN if leads and between else Cost.WIDEN, view
 
 
 def _most_dims(clues: Clues, x: Tensor) -> int:
@@ -149,9 +151,9 @@ def _ordered(clues: Clues, x: Tensor) -> Moves:
         ):
             continue
         if len(off) == 2 and (target is None or moved):
-            yield 5 if moved else 5.5, Transform("transpose", tuple(off))
+            yield Cost.ORDER if moved else Cost.SWAP, Transform("transpose", tuple(off))
         elif moved:
-            yield 5.2, Transform("permute", order)
+            yield Cost.MOVE, Transform("permute", order)
 
 
 def _without(order: tuple[int, ...], place: int) -> list[int]:
@@ -177,7 +179,7 @@ def _images(clues: Clues, x: Tensor) -> Moves:
     for count in (1, 2, 3):
         side = root(x.shape[1], channels, count) or 1
         if side > 1 and (channels, count) != (1, 1):
-            yield 3, Transform("reshape", (-1, channels, *(side,) * count))
+            yield Cost.IMAGES, Transform("reshape", (-1, channels, *(side,) * count))
 
 
 # Padding, cropping, projections
@@ -190,7 +192,7 @@ def _fillings(clues: Clues, x: Tensor) -> Moves:
         return
     for y in [one for one in clues.failure.tensors if one is not x]:
         if noun == "target" and x.dim() > 3 and x.is_floating_point():
-            yield 15, Transform("interpolate", (tuple(y.shape[2 - x.dim() :]),))
+            yield Cost.INTERPOLATE, Transform("interpolate", (tuple(y.shape[2 - x.dim() :]),))
         elif x.dim() == y.dim():
             yield from _filled(clues, x, y)
 
@@ -203,15 +205,15 @@ def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
         return
     ndim = x.dim() - 2
     smaller = [y.shape[d] - x.shape[d] for d in differ]
-    shrinks = 3 if min(smaller) < 0 else 0
+    project = Cost.PROJECT_DOWN if min(smaller) < 0 else Cost.PROJECT
     if 1 in differ and 1 <= ndim <= 3 and free != 1:
         strides = tuple(-(-p // max(1, q)) for p, q in zip(x.shape[2:], y.shape[2:], strict=True))
         known = ndim > 1 or dims_of(x)[1].step is not None
         if known:
-            yield 17 + shrinks, Transform("conv", (x.shape[1], y.shape[1], strides))
+            yield project, Transform("conv", (x.shape[1], y.shape[1], strides))
         return
     if differ == [x.dim() - 1] and ndim < 2:
-        yield 17 + shrinks, Transform("linear", (x.shape[-1], y.shape[-1]))
+        yield project, Transform("linear", (x.shape[-1], y.shape[-1]))
     if not all(clues.is_side(x, d) or clues.is_side(y, d) or d > 1 for d in differ):
         return
     if min(smaller) > 0:
@@ -219,9 +221,9 @@ def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
         for d in range(x.dim() - 1, min(differ) - 1, -1):
             lack = y.shape[d] - x.shape[d] if d in differ else 0
             pads += [lack // 2, lack - lack // 2]
-        yield 11 if max(smaller) <= 3 else 18, Transform("pad", (tuple(pads),))
+        yield Cost.PAD if max(smaller) <= 3 else Cost.PAD_FAR, Transform("pad", (tuple(pads),))
         if ndim > 0 and clues.is_side(x, x.dim() - 1):
-            yield 15, Transform("interpolate", (tuple(y.shape[2:]),))
+            yield Cost.INTERPOLATE, Transform("interpolate", (tuple(y.shape[2:]),))
     elif max(smaller) < 0:
         items = tuple((None, y.shape[d]) if d in differ else FULL for d in range(max(differ) + 1))
-        yield 16, Transform("index", items)
+        yield Cost.CROP, Transform("index", items)

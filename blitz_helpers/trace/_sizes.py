@@ -9,11 +9,11 @@ from math import prod
 from torch import Tensor
 
 from blitz_helpers.trace._clues import Clues, Found, Sides, Sizes, differing
+from blitz_helpers.trace._costs import Cost
 from blitz_helpers.trace._field import Dim, dims_of, origin_of
 from blitz_helpers.trace._transforms import Transform
 
 Place = tuple[Tensor, int]
-EXPORTED, SIDES, FEATURES, MEETING, GUESSES = 3, 10, 11, 16, 70
 
 
 def input_sizes(clues: Clues, doubtful: bool) -> Found:
@@ -48,7 +48,7 @@ def _guesses(clues: Clues) -> Found:
     if len(shape) < 3:
         return
     for size in sorted({28, 32, 64, 96, 224, 256} - {shape[2]}, key=lambda n: abs(n - shape[2])):
-        yield from _along(clues, 0, tuple(range(2, len(shape))), {size}.__contains__, GUESSES)
+        yield from _along(clues, 0, tuple(range(2, len(shape))), {size}.__contains__, Cost.GUESS)
 
 
 def _features(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
@@ -58,7 +58,7 @@ def _features(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
     if axis and shape[axis] == x.shape[dim]:
         channels = clues.misfit.noun == "channels" or (axis == 1 and len(shape) > 3)
         noun = ("channel" if channels else "feature") + "s" * (wants != 1)
-        yield from clues.another_input(number, ((axis, wants),), FEATURES, f"{wants} {noun}")
+        yield from clues.another_input(number, ((axis, wants),), Cost.FEATURES, f"{wants} {noun}")
 
 
 def _exported(clues: Clues) -> Found:
@@ -70,7 +70,7 @@ def _exported(clues: Clues) -> Found:
             axes = range(2, len(given.shape)) if image else (dim,)
             words = f"{wants} pixels a side" if image else f"{wants} in dimension {dim}"
             sizes = tuple((axis, wants) for axis in axes)
-            yield from clues.another_input(number, sizes, EXPORTED, words)
+            yield from clues.another_input(number, sizes, Cost.EXPORTED, words)
 
 
 def _shorter(clues: Clues) -> Found:
@@ -115,7 +115,7 @@ def _with_sizes_of_operands(clues: Clues, doubtful: bool) -> Found:
         if number is None or clues.shape_of(number) != tuple(x.shape):
             continue
         for sizes in _needed_sizes(clues, x) if number or misfit.kind == "size" else ():
-            yield from clues.another_input(number, sizes, MEETING, doubtful=doubtful)
+            yield from clues.another_input(number, sizes, Cost.MEETING, doubtful=doubtful)
 
 
 def _needed_sizes(clues: Clues, x: Tensor) -> Iterator[Sizes]:
@@ -184,7 +184,7 @@ def _along(
     number: int,
     axes: tuple[int, ...],
     fits: Callable[[int], bool],
-    cost: float = SIDES,
+    cost: float = Cost.SIDES,
     given: int = 0,
 ) -> Found:
     """Yield the sizes of an input along some axes for which ``fits`` is true."""

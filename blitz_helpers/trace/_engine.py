@@ -16,7 +16,7 @@ from blitz_helpers._threads import WarningIgnored
 from blitz_helpers._torch import functorch, no_torch_function
 from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
-from blitz_helpers.trace._field import Origin, guessed, known_origin, origin_of, set_origin
+from blitz_helpers.trace._field import guessed, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard, other_generators
 from blitz_helpers.trace._inputs import Inputs
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
@@ -26,7 +26,7 @@ from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, na
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._standins import NoValuesError, is_strided
 from blitz_helpers.trace._survivors import note_made
-from blitz_helpers.trace._unstrided import macs_of, made_by_torch_nested, nbytes_of
+from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested, nbytes_of
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
@@ -69,7 +69,9 @@ def forward(
             args = [tracer.inputs.taken(place, value) for place, value in enumerate(inputs)]
             named = {name: tracer.inputs.taken(name, value) for name, value in kwargs.items()}
             if changes:
-                tracer.edit(changes)
+                from blitz_helpers.trace._changes import Editing  # only a failure needs it
+
+                tracer.editing = Editing(changes)
             if ran_for_real:
                 tracer.lay_values_aside()
             for module in modules:
@@ -122,12 +124,6 @@ class _Tracer(TorchFunctionMode):
         self.number = -1
         self.numbers: list[int] = []
         self.editing: Editing | None = None
-
-    def edit(self, changes: tuple[Change, ...]) -> None:
-        """Make those of the changes that are changes to code."""
-        from blitz_helpers.trace._changes import Editing
-
-        self.editing = Editing(changes)
 
     def lay_values_aside(self) -> None:
         """Save the values and gradients of the model's own tensors."""
@@ -282,10 +278,10 @@ class _Tracer(TorchFunctionMode):
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
+        if self.ran_for_real and not all(map(is_strided, (*made, *tensors))):
+            call = UnstridedOp(call)
         first = made[0]
         number = len(self.steps)
-        # Only a pass that runs for real meets sparse and nested tensors.
-        strided = not self.ran_for_real or all(map(is_strided, (*made, *tensors)))
         is_step = not (
             self.answers.initializes or id(first) in self.own or (not tensors and called_by_torch())
         )
@@ -297,25 +293,21 @@ class _Tracer(TorchFunctionMode):
             went_in.add(key)
             if key not in self.own:
                 if known_origin(tensor) is not None:
-                    shapes.append(tuple(tensor.shape) if strided else shape_of(tensor))
+                    shapes.append(shape_of(tensor))
                     sources.append(getattr(tensor, "_blitz_step", -1))
             elif is_step and key in self.unused:
                 self.unused.remove(key)
                 params += tensor.numel()
         for tensor in made:
-            fresh = id(tensor) not in went_in
-            size = tensor.nbytes if strided else nbytes_of(tensor)
+            size = nbytes_of(tensor)
             nbytes += size
-            if fresh:
+            if id(tensor) not in went_in:
                 note_made(tensor)
                 if is_step and tensor._base is None:
                     self.activation_bytes += size
             elif known_origin(tensor) is None:
                 continue  # the model's own, or the user's
-            if not strided:
-                origin: Origin | None = Origin(tensor.device, depends=True)
-            else:
-                origin = None if call is None else call.origin(tensor, number)
+            origin = None if call is None else call.origin(tensor, number)
             if origin is None:
                 origin = guessed(tensors, tensor, number) if tensors else origin_of(tensor)
             set_origin(tensor, origin)
@@ -323,20 +315,13 @@ class _Tracer(TorchFunctionMode):
                 tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
         if not is_step:
             return
-        sums: tuple[str, ...] = ()
-        macs = 0
-        if call is not None:
-            if strided:
-                sums = call.sums(first)
-            macs = call.macs(first) if strided else macs_of(call, first)
-            if macs and (samples := vmapped()):
-                macs *= samples
+        sums, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
+        if macs and (samples := vmapped()):
+            macs *= samples
         path, turn, _ = self.running[-1]
-        shape = tuple(output.shape) if first is output and strided else shape_of(output)
-        field = origin_of(first).receptive_field
         step = ShapeStep(
-            path, turn, name, tuple(shapes), shape, sums, params, macs, field,
-            tuple(sources), first.dtype, nbytes, calling_line(),
+            path, turn, name, tuple(shapes), shape_of(output), sums, params, macs,
+            origin_of(first).receptive_field, tuple(sources), first.dtype, nbytes, calling_line(),
         )  # fmt: skip
         self.steps.append(step)
         self.numbers.append(self.number)

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blitz_helpers.trace._modules import (
-    device_of,
-    paths_of,
-)
+from blitz_helpers.trace._modules import device_of, paths_of
 from blitz_helpers.trace._records import ShapeError, ShapeTrace
 from blitz_helpers.trace._survivors import SurvivorsDisarmed
 
@@ -55,7 +52,10 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     """
     _check_model(model, inputs, kwargs)
     with SurvivorsDisarmed() as survivors:
-        trace = _traced(model, inputs, kwargs)
+        try:
+            trace = _passed(model, inputs, kwargs)
+        except FailedError as failed:
+            raise _explained(failed, model, inputs, kwargs) from failed.__cause__
     if survivors.holders:
         holders = "; ".join(survivors.holders)
         warnings.warn(
@@ -66,33 +66,29 @@ def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace
     return trace
 
 
-def _traced(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeTrace:
-    """Return the trace of a forward pass, which runs for real only if it must."""
-    modules = paths_of(model)
-    try:
-        return forward(model, modules, inputs, kwargs, None)
-    except FailedError as failed:
-        raise _explained(failed, model, inputs, kwargs, None) from failed.__cause__
-    except NeedsValues as need:
-        reason = need.reason
-        device = device_of(modules)
-        if device.type == "meta":
-            raise ValueError(
-                f"{reason}, and a model on the meta device has no values. "
-                "Use model.to_empty(device='cpu'), with weights, to run it for real."
-            ) from None
-    try:
-        return forward(model, modules, inputs, kwargs, reason)
-    except FailedError as failed:
-        raise _explained(failed, model, inputs, kwargs, reason) from failed.__cause__
-
-
-def _explained(
-    failed: FailedError,
+def _passed(
     model: nn.Module,
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any],
-    reason: str | None,
+    ran_for_real: str | None = None,
+    changes: tuple[Change, ...] = (),
+) -> ShapeTrace:
+    """Return the trace of a forward pass, which runs for real only if it must."""
+    modules = paths_of(model)
+    try:
+        return forward(model, modules, inputs, kwargs, ran_for_real, changes)
+    except NeedsValues as need:
+        reason = need.reason
+    if device_of(modules).type == "meta":
+        raise ValueError(
+            f"{reason}, and a model on the meta device has no values. "
+            "Use model.to_empty(device='cpu'), with weights, to run it for real."
+        )
+    return forward(model, modules, inputs, kwargs, reason, changes)
+
+
+def _explained(
+    failed: FailedError, model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ShapeError:
     """Return the error that the user sees, with the remedies that were tried and work."""
     from blitz_helpers.trace import _changes, _proof, _words  # only a failure needs them
@@ -101,13 +97,7 @@ def _explained(
         try:
             args, named = _changes.changed_inputs(changes, given)
             with _changes.changed_model(model, changes, data=False) as copied:
-                modules = paths_of(copied)
-                try:
-                    return forward(copied, modules, args, named, reason, changes)
-                except NeedsValues as need:
-                    if reason or device_of(modules).type == "meta":
-                        return None
-                    return forward(copied, modules, args, named, need.reason, changes)
+                return _passed(copied, args, named, failed.trace.ran_for_real, changes)
         except FailedError as following:
             return following.failure
         except Exception:  # the model still fails

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
     from blitz_helpers.trace._failures import Failure
 
-_CHECKPOINTING = WarningIgnored("None of the inputs have requires_grad")  # says checkpointing
+_CHECKPOINTING = WarningIgnored("None of the inputs have requires_grad")  # from checkpointing
 
 
 class NeedsValues(BaseException):

@@ -1,4 +1,4 @@
-"""A model, its inputs and torch's global state, put back as they were."""
+"""Restores a model, its inputs and torch's global state after a trace."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _AUTOCAST = ("cpu", "cuda")
 
 
 class StateGuard:
-    """A context that puts back what modules, their code and objects hold, and torch's own state.
+    """A context that restores the contents of modules, their code and objects, and torch's state.
 
-    Torch's own are its random generators, the default dtype, and the modes of this thread.
+    Torch's state is its random generators, the default dtype, and the modes of this thread.
     """
 
     def __init__(self, modules: Iterable[nn.Module] = (), given: Iterable[Any] = ()) -> None:
@@ -96,7 +96,7 @@ class StateGuard:
 
 
 def other_generators() -> list[Any]:
-    """Return the global random generators of Python and numpy; to copy their states takes long."""
+    """Return the global random generators of Python and numpy, whose states take long to copy."""
     numpy: Any = sys.modules.get("numpy.random")
     drawing: list[Any] = [random.random, *([numpy.rand] if numpy else [])]
     return [method.__self__ for method in drawing]

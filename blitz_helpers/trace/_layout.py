@@ -35,9 +35,9 @@ def per_dimension(value: Sizes, count: int) -> Shape:
 
 
 def in_channels_last(tensor: Tensor) -> bool:
-    """Return whether torch takes the channels of an image or a volume to lie innermost.
+    """Return whether torch considers the channels of an image or a volume to be innermost.
 
-    It goes by the order of the strides, dense or not, and by none where sizes of 1 leave it open.
+    Only the order of the strides counts; where sizes of 1 leave it open, the answer is no.
     Source: c10's ``is_channels_last_strides_2d`` and ``_3d``.
     """
     if tensor.is_contiguous() or tensor.dim() not in FORMATS:

@@ -128,10 +128,7 @@ class Op:
 
 
 class OpenOp(Op):
-    """An operation that takes more arguments than its fields, or others in each of its functions.
-
-    They are in ``args`` and ``kwargs``.
-    """
+    """An operation with arguments beyond its fields, which are in ``args`` and ``kwargs``."""
 
     _takes_more = True
     args: ClassVar[tuple[Any, ...]]
@@ -191,7 +188,7 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
 
 
 def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
-    """Return the class of a function that torch keeps elsewhere: in place, or in a program."""
+    """Return the class for a name alone: of an operation in place, or in an exported program."""
     base = name.partition(".")[0]
     kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
     return kind if getattr(func, "namespace", "aten") == "aten" else None

@@ -142,7 +142,7 @@ class Names(Place):
             delattr(owner, name) if gone else setattr(owner, name, value)
         elif gone:
             object.__delattr__(owner, name)
-        else:  # past `__setattr__`: it may be frozen
+        else:  # without `__setattr__`, since the class may be frozen
             object.__setattr__(owner, name, value)
 
 

@@ -129,7 +129,7 @@ def _sum(size: int, k: int, s: int, p: int, d: int, ceil_mode: bool = False) -> 
 
 
 def _grown(size: int, k: int, s: int, p: int, d: int, extra: int) -> int:
-    """Return the smallest size that the convolution would turn into ``size``, and the extra."""
+    """Return the smallest size that the convolution would turn into ``size``, plus ``extra``."""
     out = _smallest(size, k, s, p, d) + extra
     if out < 1:
         raise ValueError(

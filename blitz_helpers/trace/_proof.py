@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -117,20 +118,21 @@ class Proof:
             return None, None
         limit = max(_LARGEST_SIDE, 2 * sides.given)
         for _ in range(6):
-            sizes = [size for size in range(1, limit + 1) if sides.fits(size)]
-            if not sizes:
+            near = (sides.given + sign * away for away in range(limit) for sign in (-1, 1))
+            fits = partial(_fits, sides, limit)
+            size = next(filter(fits, near), 0)
+            if not size:
                 break
-            size = min(sizes, key=lambda one: abs(one - sides.given))
-            low, high = _around(size, set(sizes).__contains__, limit)
+            low, high = _around(size, fits, limit)
             ends = (size, low, high if high < limit else min(high, 2 * size))
             refused = next((n for n in ends if not passes(n)), None)
             if refused is None:
-                words = _words(sizes, low, high, limit)
+                words = _words(fits, low, high, limit)
                 if (low > 1 and passes(low - 1)) or (high < limit and passes(high + 1)):
                     low, high = _around(size, passes, 4)
                     ended = low < high and size - low < 4 and high - size < 4
                     words = f"{low} to {high}" if ended else ""
-                elif words.startswith("a multiple") and not passes(size + gcd(*sizes)):
+                elif words.startswith("a multiple") and not passes(2 * size):
                     words = ""
                 return sides.change(size, words), results[size]
             more = self.narrower(sides, results[refused])
@@ -191,12 +193,17 @@ def _around(size: int, passes: Callable[[int], bool], most: int) -> list[int]:
     return ends
 
 
-def _words(sizes: list[int], low: int, high: int, limit: int) -> str:
+def _fits(sides: Sides, limit: int, size: int) -> bool:
+    return 0 < size <= limit and sides.fits(size)
+
+
+def _words(fits: Callable[[int], bool], low: int, high: int, limit: int) -> str:
     """Return the sizes in words, ``""`` for a single size."""
     if high >= limit:
         return f"at least {low}"
     if low < high:
         return f"{low} to {high}"
+    sizes = list(filter(fits, range(1, limit + 1)))
     step = gcd(*sizes)
     return f"a multiple of {step}" if sizes == list(range(sizes[0], limit + 1, step)) else ""
 

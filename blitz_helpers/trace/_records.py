@@ -123,14 +123,6 @@ def _again(record: ShapeStep | ModuleCall) -> str:
     return f" (call {record.call})" if record.call else ""
 
 
-def _indented(call: ModuleCall) -> str:
-    return "  " * call.depth + call.name
-
-
-def _field(step: ShapeStep) -> str:
-    return "x".join(map(str, step.receptive_field or ()))
-
-
 def _folded_calls(first: ModuleCall, calls: list[ModuleCall], _rows: object) -> ModuleCall:
     names = dict.fromkeys((calls[0].name, calls[-1].name))
     return calls[-1]._replace(
@@ -166,7 +158,9 @@ _STEPS = Layout(
         Column("arithmetic", "<", lambda step: ", ".join(step.sums), optional=True, turn=1),
         _PARAMS,
         _MACS,
-        Column("field", ">", _field, optional=True),
+        Column(
+            "field", ">", lambda step: "x".join(map(str, step.receptive_field or ())), optional=True
+        ),
     ),
     alike=lambda step, skip: (
         step.module[skip:], step.op, step.input_shapes, step.output_shape, step.arithmetic,
@@ -176,7 +170,7 @@ _STEPS = Layout(
 )  # fmt: skip
 _MODULES = Layout(
     (
-        Column("module", "<", _indented, turn=3),
+        Column("module", "<", lambda call: "  " * call.depth + call.name, turn=3),
         Column("type", "<", lambda call: call.type, turn=4),
         _SHAPE,
         _PARAMS,

@@ -1,8 +1,10 @@
 """`can_backward` against `backward()` itself, over what people do to a graph before it."""
 
 import contextlib
+import copy
 import functools
 import re
+import warnings
 import weakref
 from pathlib import Path
 
@@ -208,6 +210,57 @@ def a_leaf_of_another_dtype_now():
     w = leaf()
     output = (w * w).sum()
     w.data = w.data.double()
+    return output
+
+
+def converted(layer, *shape):
+    """Convert a layer to another dtype between its forward pass and backward."""
+    output = layer(leaf(*shape)).sum()
+    layer.double()
+    return output
+
+
+for name, (layer, shape, ends_well) in {
+    "convolution": (nn.Conv2d(1, 2, 2), (1, 1, 3, 3), False),
+    "batch_norm": (nn.BatchNorm1d(3), (2, 3), False),
+    "layer_norm": (nn.LayerNorm(3), (2, 3), False),
+    "linear_map": (nn.Linear(3, 3), (2, 3), True),
+    "group_norm": (nn.GroupNorm(1, 3), (2, 3), None),
+}.items():
+    build = functools.partial(
+        lambda layer, shape: converted(copy.deepcopy(layer), *shape), layer, shape
+    )
+    build.__name__ = f"a_{name}_converted_after_the_forward"
+    story(works=ends_well)(build)
+
+
+@story(works=False)
+def a_matrix_of_another_dtype_now():
+    w = leaf(3, 2)
+    output = (leaf(4, 3) @ w).sum()
+    w.data = w.data.double()
+    return output
+
+
+@story(works=None)
+def a_result_that_has_become_complex():
+    h = inner()
+    output = h.sin().sum()
+    h.data = h.data.to(torch.complex64)
+    return output
+
+
+@story(works=False)
+def an_output_that_has_become_complex():
+    output = leaf() * 2
+    output.data = output.data.to(torch.complex64)
+    return output
+
+
+@story(works=True)
+def an_output_of_more_precision_now():
+    output = leaf() * 2
+    output.data = output.data.double()
     return output
 
 
@@ -822,6 +875,23 @@ def test_released_memory_is_seen_without_touching_it():
     assert {saved[2:] for node in graph.nodes for saved in node.saved if saved.name == "self"} == {
         (4, "changed")
     }
+
+
+def test_released_memory_of_a_grad_is_seen_without_touching_it():
+    w = leaf()
+    output = (w * 2).sum()
+    w.grad = torch.zeros(3)
+    w.grad.untyped_storage().resize_(0)
+    assert "lost its memory" in autograd_graph(output).backward_error
+
+
+def test_a_nested_leaf_is_foretold():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls nested tensors a prototype
+        w = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], requires_grad=True)
+        for ends_well in (True, False):  # torch cannot add to a nested .grad
+            output = torch.nested.to_padded_tensor(w * 2, 0).sum()
+            assert autograd_graph(output).can_backward is works(output) is ends_well
 
 
 def test_an_expanded_tensor_has_all_its_memory():

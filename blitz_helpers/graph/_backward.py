@@ -16,8 +16,8 @@ from torch.autograd.graph import Node
 
 from blitz_helpers._torch import DispatchMode
 from blitz_helpers.graph._kinds import Kind
-from blitz_helpers.graph._saved import FREED, Lost
-from blitz_helpers.graph._tensors import Root, Shape, shape_of
+from blitz_helpers.graph._saved import FREED, Lost, is_released
+from blitz_helpers.graph._tensors import Form, Root, Shape, form_of, shape_of
 
 
 class Obstacle(NamedTuple):
@@ -214,18 +214,19 @@ _WATCHED = {*_REFUSES, *NO_DERIVATIVE, *NO_DERIVATIVE_FOR, *_CHECKS}
 
 
 def check_root(root: Root) -> Obstacle | None:
-    """Return the obstacle to a gradient of an output's shape, or ``None``."""
-    made = shape_of(root.node._input_metadata[root.output_nr])
-    if made is None or root.shape is None or _expands_to(made, root.shape):
+    """Return the obstacle to a gradient of an output's form, or ``None``."""
+    now, then = root.form, form_of(root.node._input_metadata[root.output_nr])
+    if now.dtype.is_complex and not then.dtype.is_complex:
+        change = f"was {then.dtype} in the forward pass and is {now.dtype} now"
+    elif now.shape is None or then.shape is None or _expands_to(then.shape, now.shape):
         return None
-    return fails(
-        f"{root.where} had the shape {made} in the forward pass and has {root.shape} now. Run the "
-        "forward pass again."
-    )
+    else:
+        change = f"had the shape {then.shape} in the forward pass and has {now.shape} now"
+    return fails(f"{root.where} {change}. Run the forward pass again.")
 
 
-def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None:
-    """Return the obstacle to a gradient of this shape in a leaf's ``.grad``, or ``None``."""
+def check_leaf(where: str, leaf: Tensor, form: Form) -> Obstacle | None:
+    """Return the obstacle to a gradient of this form in a leaf's ``.grad``, or ``None``."""
     if not leaf.requires_grad:
         return None  # torch discards the gradient
     if not leaf.is_leaf:
@@ -234,21 +235,26 @@ def check_leaf(where: str, leaf: Tensor, shape: Shape | None) -> Obstacle | None
             "of a graph. Run the forward pass again."
         )
     grad = leaf.grad
-    if grad is None and shape not in (None, tuple(leaf.shape)):
+    shape, now = form.shape, shape_of(leaf)
+    if grad is None and shape not in (None, now):
         return may_fail(
-            f"{where} had the shape {shape} in the forward pass and has {tuple(leaf.shape)} now, "
-            "which its gradient may not fit"
+            f"{where} had the shape {shape} in the forward pass and has {now} now, which its "
+            "gradient may not fit"
         )
-    if grad is None or grad.layout is not torch.strided or shape is None:
+    if grad is None or grad.layout is not torch.strided:
         return None
-    if not _expands_to(shape, tuple(grad.shape)):
+    if grad.is_nested:
+        why = "is a nested tensor"
+    elif shape is not None and not _expands_to(shape, tuple(grad.shape)):
         why = f"has the shape {tuple(grad.shape)}, and the gradient has {shape}"
     elif grad.is_inference() and not torch.is_inference_mode_enabled():
         why = "was made in inference_mode"
-    elif not torch.can_cast(leaf.dtype, grad.dtype):
-        why = f"is of {grad.dtype}, and the gradient of {leaf.dtype}"
+    elif not torch.can_cast(form.dtype, grad.dtype):
+        why = f"is of {grad.dtype}, and the gradient of {form.dtype}"
     elif any(size > 1 and not step for size, step in zip(grad.shape, grad.stride(), strict=True)):
         why = "is an expanded tensor"
+    elif is_released(grad):
+        why = "has lost its memory"
     else:
         return None
     return fails(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, UntypedStorage
 
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
-from blitz_helpers.graph._tensors import Shape, shape_of
+from blitz_helpers.graph._tensors import Form, Shape, form_of, shape_of
 
 
 class Lost(NamedTuple):
@@ -32,17 +33,17 @@ class SavedReader:
     def __init__(self) -> None:
         self.storages: set[UntypedStorage] = set()
         """The memory of all tensors read so far."""
-        self.reshaped_leaves: dict[int, Shape] = {}
-        """Maps the ``id`` of a leaf whose shape has changed to its shape in the forward pass."""
+        self.changed_leaves: dict[int, Form] = {}
+        """Maps the ``id`` of a leaf whose form has changed to its form in the forward pass."""
 
     def read(
-        self, node: Any, kind: Kind, shapes: Sequence[Shape | None]
+        self, node: Any, kind: Kind, forms: Sequence[Form | None]
     ) -> tuple[tuple[SavedTensor, ...], list[Lost]]:
         """Return the records of a node's saved tensors, and those that are lost.
 
-        ``shapes`` are those of the tensor made at the node and of its inputs.
+        ``forms`` are those of the tensor made at the node and of its inputs.
         """
-        self._node, self._kind, self._shapes = node, kind, shapes
+        self._node, self._kind, self._forms = node, kind, forms
         self._lost: list[Lost] = []
         found: list[SavedTensor] = []
         for name, raw_attribute, attribute in kind.saved:
@@ -125,9 +126,9 @@ class SavedReader:
             return SavedTensor(name, shape_of(tensor), None, "kept")
         self.storages.add(storage)
         lost = None
-        if self._shapes.count(shape) < len(self._shapes):  # otherwise it can be no other
-            lost = self._of_another_shape(name, tensor)
-        if storage.nbytes() < nbytes and storage.nbytes() < _reach(tensor):
+        if self._forms.count((shape, tensor.dtype)) < len(self._forms):  # else it can be no other
+            lost = self._of_another_form(name, tensor)
+        if storage.nbytes() < nbytes and is_released(tensor):
             lost = Lost(name, "its memory was released since")
             nbytes = storage.nbytes()
         if lost is None:
@@ -135,29 +136,35 @@ class SavedReader:
         self._lost.append(lost)
         return SavedTensor(name, tuple(shape), nbytes, "changed")
 
-    def _of_another_shape(self, name: str, tensor: Tensor) -> Lost | None:
-        """Return whether a change of shape through ``.data`` or ``set_`` stops backward."""
-        now = tuple(tensor.shape)
-        if self._kind.is_pointwise and self._shapes[0] is not None:
-            if _broadcast(now, self._shapes[0]):
+    def _of_another_form(self, name: str, tensor: Tensor) -> Lost | None:
+        """Return whether a change of form through ``.data`` or ``set_`` stops backward."""
+        now, dtype = tuple(tensor.shape), tensor.dtype
+        then, dtype_then = self._form_then(name, tensor)
+        made = self._forms[0].shape if self._kind.is_pointwise and self._forms[0] else None
+        if dtype_then not in (None, dtype):
+            promotes = made is not None and dtype.is_floating_point and dtype_then.is_floating_point
+            if not promotes:
+                why = f"its dtype was {dtype_then} then and is {dtype} now"
+                return Lost(name, why, is_certain=self._kind.name in _OF_ONE_DTYPE)
+        if made is not None:
+            if _broadcast(now, made):
                 return None
-            return Lost(name, f"its shape is {now} now, which does not fit {self._shapes[0]}")
-        before = self._shape_before(name, tensor)
-        if before is None or before == now:
+            return Lost(name, f"its shape is {now} now, which does not fit {made}")
+        if then in (None, now):
             return None
-        why = f"its shape was {before} then and is {now} now"
-        return Lost(name, why, is_certain=not _broadcast(now, before))
+        why = f"its shape was {then} then and is {now} now"
+        return Lost(name, why, is_certain=not _broadcast(now, then))
 
-    def _shape_before(self, name: str, tensor: Tensor) -> Shape | None:
-        """Return the shape that a tensor had in the forward pass, as far as it is known."""
+    def _form_then(self, name: str, tensor: Tensor) -> tuple[Shape | None, torch.dtype | None]:
+        """Return the form that a tensor had in the forward pass, as far as it is known."""
         try:
             maker, number = tensor.grad_fn, tensor.output_nr
         except RuntimeError:  # a view that has lost its graph, which is reported already
-            return None
+            return None, None
         if maker is not None and number < len(maker._input_metadata):
-            return shape_of(maker._input_metadata[number])
+            return form_of(maker._input_metadata[number])
         sizes = getattr(self._node, f"_saved_{name}_sym_sizes", None)
-        return self.reshaped_leaves.get(id(tensor), sizes)
+        return self.changed_leaves.get(id(tensor), (sizes, None))
 
 
 @lru_cache(maxsize=4096)
@@ -174,13 +181,26 @@ _WHY = {
 }
 
 
-def _reach(tensor: Tensor) -> int:
-    """Return how many bytes of its storage a tensor needs, counted from the start."""
-    if not tensor.numel():
-        return 0
+# Nodes that refuse a saved tensor of another dtype. Pointwise ones promote it; of the rest, some
+# refuse.
+_OF_ONE_DTYPE = frozenset(
+    (
+        *("AddbmmBackward0", "AddmmBackward0", "AvgPool2DBackward0", "BaddbmmBackward0"),
+        *("BmmBackward0", "ConvolutionBackward0", "MaxPool2DWithIndicesBackward0"),
+        *("MkldnnRnnLayerBackward0", "MmBackward0", "NativeBatchNormBackward0"),
+        "NativeLayerNormBackward0",
+    )
+)
+
+
+def is_released(tensor: Tensor) -> bool:
+    """Return whether the memory of a strided tensor was released, as by ``resize_`` of storages."""
+    storage = tensor.untyped_storage().nbytes()
+    if storage >= tensor.nbytes or not tensor.numel():
+        return False
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     last = tensor.storage_offset() + sum((size - 1) * step for size, step in steps)
-    return int(last + 1) * tensor.itemsize
+    return storage < (last + 1) * tensor.itemsize  # an expanded tensor needs less than its nbytes
 
 
 def _broadcast(one: Shape, other: Shape) -> bool:

@@ -6,12 +6,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from blitz_helpers.graph._nodes import NamedTensor
 
 Shape: TypeAlias = tuple[int, ...]
+
+
+class Form(NamedTuple):
+    """What ``.data`` and ``set_`` can change behind autograd's back."""
+
+    shape: Shape | None
+    dtype: torch.dtype
+
+
+def form_of(tensor: Any) -> Form:
+    """Return the form of a tensor, or of one that a node made, from its ``_input_metadata``."""
+    return Form(shape_of(tensor), tensor.dtype)
 
 
 def shape_of(tensor: Any) -> Shape | None:
@@ -53,7 +66,7 @@ class Root(NamedTuple):
     """An output of the forward pass, where backward begins."""
 
     where: str
-    shape: Shape | None
+    form: Form
     node: Node
     output_nr: int
 
@@ -67,7 +80,7 @@ def require_graph(output: object, where: str) -> Root:
         )
     node = maker_of(output, where)
     if node is not None:
-        return Root(where, shape_of(output), node, output.output_nr)
+        return Root(where, form_of(output), node, output.output_nr)
     if output.requires_grad:
         raise ValueError(
             f"{where} is a leaf that requires grad: no operation made it, so there is no graph "

@@ -19,12 +19,12 @@ from blitz_helpers.graph._nodes import GraphNode, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
 from blitz_helpers.graph._saved import Lost, SavedReader
 from blitz_helpers.graph._tensors import (
+    Form,
     Root,
-    Shape,
+    form_of,
     items_in,
     read_named,
     require_graph,
-    shape_of,
 )
 
 
@@ -91,7 +91,7 @@ def _snapshot(
     for number, name, *_ in named:
         if kinds[number].is_leaf and parameters[number] is None:
             parameters[number] = name
-    shapes = list(map(_shape_made_at, nodes))
+    forms = list(map(_form_made_at, nodes))
 
     @cache
     def used_outputs() -> set[tuple[Node | None, int]]:
@@ -104,18 +104,20 @@ def _snapshot(
     reader = SavedReader()
     leaf_obstacles = []
     for number in (number for number, kind in enumerate(kinds) if kind.is_leaf):
-        leaf, shape = nodes[number].variable, shapes[number]  # type: ignore[attr-defined]  # AccumulateGrad has it
-        if shape is not None and shape != shape_of(leaf):
-            reader.reshaped_leaves[id(leaf)] = shape
-        leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, shape))
+        leaf = nodes[number].variable  # type: ignore[attr-defined]  # AccumulateGrad has it
+        form = form_of(nodes[number]._input_metadata[0])
+        if form != form_of(leaf):
+            reader.changed_leaves[id(leaf)] = form
+        leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, form))
     obstacles: list[Obstacle | None] = list(map(check_root, roots))
     saved: list[tuple[SavedTensor, ...]] = [()] * len(nodes)
     for number, (node, kind) in enumerate(zip(nodes, kinds, strict=True)):
         lost: list[Lost] = []
         if kind.saved:
-            made = [shapes[source] for source in inputs[number] if source is not None]
-            saved[number], lost = reader.read(node, kind, [shapes[number], *made])
+            made = [forms[source] for source in inputs[number] if source is not None]
+            saved[number], lost = reader.read(node, kind, [forms[number], *made])
         obstacles.append(obstacle_at(node, kind, modules[number], lost, is_used))
+    shapes = [form and form.shape for form in forms]
     names, ops = ([getattr(kind, field) for kind in kinds] for field in ("name", "op"))
     columns = (range(len(nodes)), names, ops, parameters, modules, shapes, inputs, saved, depths)
     graph = tuple(map(GraphNode._make, zip(*columns, strict=True)))
@@ -124,9 +126,9 @@ def _snapshot(
     return AutogradGraph(graph, starts, saved_bytes, decisive(obstacles + leaf_obstacles), named)
 
 
-def _shape_made_at(node: Node) -> Shape | None:
+def _form_made_at(node: Node) -> Form | None:
     metadata = node._input_metadata
-    return shape_of(metadata[0]) if metadata else None
+    return form_of(metadata[0]) if metadata else None
 
 
 def _discover(roots: list[Node]) -> tuple[list[Node], list[tuple[int | None, ...]], list[int]]:

@@ -234,6 +234,10 @@ def test_an_element_wise_result_has_torchs_dtype_or_is_refused(name):
             assert (ours.output_shape, ours[-1].dtype) == facts(real)[:2], given
 
 
+I1, W1 = (2, 3, 9), (3, 3, 2)
+ENDS = torch.tensor([1, 4, 6], dtype=torch.int32)
+
+
 def tensors(given):
     return [one for one in given if isinstance(one, torch.Tensor)]
 
@@ -259,6 +263,24 @@ def tensors(given):
         (lambda x: torch.ops.aten.permute.default(x, [1, 0]), [(2, 3)]),
         (lambda x: x.gather(0, torch.zeros((), dtype=torch.long)), [()]),
         (lambda x: torch.cat([x, torch.ones(0, dtype=torch.float64)]), [(3, 2)]),
+        (lambda x, w: torch.convolution(x, w, None, [2], [1], [1], False, [0], 1), [I1, W1]),
+        (lambda x, w: torch.convolution(x, w, None, [2], [1], [1], True, [1], 1), [I1, W1]),
+        (lambda x, w: F.conv1d(x, w, padding="valid"), [I1, W1]),
+        (lambda x: torch.embedding(x, torch.zeros(2, 3, dtype=torch.long)), [(5, 4)]),
+        (lambda x, y: torch.einsum("ij,kj", x, y), [(2, 3), (4, 3)]),
+        (lambda x, y: torch.einsum("...i,...ij", x, y), [(5, 2, 3), (2, 3, 4)]),
+        (lambda x, y: torch.einsum(x, [0, 1], y, [1, 2], [2, 0]), [(2, 3), (3, 4)]),
+        (lambda x, y: x.max(y), [(20, 30), (30,)]),
+        (lambda x, y: torch.max(x, other=y), [(20, 30), (30,)]),
+        (lambda x: x.var(False), [(20, 30)]),
+        (lambda x: x.sum(), [(20, 30)]),
+        (lambda x: x.double().sum(0).long().sum(), [(200, 400)]),
+        (lambda x, w: F.linear(x, w), [(2, 3), (3,)]),
+        (lambda x, y: F.grouped_mm(x, y, offs=ENDS), [(6, 16), (3, 16, 8)]),
+        (lambda x, y: F.grouped_mm(x.mT.contiguous().mT, y, offs=ENDS), [(16, 6), (6, 8)]),
+        (lambda x: x[:0].flatten(), [(2, 3)]),
+        (lambda x: x.unfold(1, 2, 1).roll(1, 0), [(2, 3)]),
+        (lambda x: x * x.permute(2, 0, 1), [(2, 2, 2)]),
     ],
 )
 def test_a_call_is_understood_in_each_of_torchs_spellings(function, shapes):
@@ -291,10 +313,29 @@ def test_a_tensor_does_not_grow_in_place(name):
         lambda x: torch.baddbmm(x.double(), x, x.mT),
         lambda x: F.binary_cross_entropy_with_logits(x, torch.zeros(2, 3, 4, dtype=torch.long)),
         lambda x: F.gelu(torch.zeros(260, 260, dtype=torch.long)),
+        lambda x: torch.stack([x, x[0]]),
+        lambda x: F.layer_norm(x, (2, 4)),
+        lambda x: F.layer_norm(x[0, 0], (3, 4)),
+        lambda x: F.batch_norm(x[0, 0], None, None, training=True),
+        lambda x: F.scaled_dot_product_attention(x[0, 0], x[0, 0], x[0, 0]),
+        lambda x: x.expand(3, 4),
+        lambda x: F.pad(x[0, 0], (1, 1, 1, 1)),
+        lambda x: F.adaptive_avg_pool2d(x, (2, 2, 2)),
+        lambda x: F.linear(x, torch.ones(5, 4), torch.ones(4)),
+        lambda x: F.grouped_mm(x, x),
+        lambda x: F.max_pool1d(x, 2, stride=2, padding=2),
     ],
 )
 def test_what_torch_refuses_is_a_shape_error(function):
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, ValueError, IndexError)):
         function(torch.ones(2, 3, 4))
     with pytest.raises(ShapeError):
         trace_shapes(Call(function), (2, 3, 4))
+
+
+def test_a_slice_is_followed_back_to_the_size_of_the_input():
+    model = Call(
+        lambda x: F.linear(x[..., 1:-1:2].flatten(1), torch.ones(3, 20)), nn.Conv1d(1, 4, 3)
+    )
+    with pytest.raises(ShapeError, match="an input of length 13 to 14"):
+        trace_shapes(model, (1, 1, 20))

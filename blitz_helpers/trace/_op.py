@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -144,46 +144,40 @@ ALIASES = {
 Family = TypeVar("Family", bound=Callable[..., Op])
 OPS: dict[Any, Callable[..., Op]] = {}
 BY_NAME: dict[str, Callable[..., Op]] = {}
-EVERYWHERE: tuple[Any, ...] = (torch, Tensor, F, torch.linalg, torch.special)
+PLACES: tuple[Any, ...] = (torch, Tensor, F, torch.linalg, torch.special)
 
 
-def op(names: str, *namespaces: Any, **settings: Any) -> Callable[[Family], Family]:
-    """Let the decorated class stand for the functions of these names, by default everywhere.
+def op(names: str, **settings: Any) -> Callable[[Family], Family]:
+    """Let the decorated class stand for torch's functions of these names.
 
-    With ``settings``, a subclass that has them as class attributes stands for these functions.
+    With ``settings``, a subclass that has them as class attributes stands for them.
     """
 
     def decorate(family: Family) -> Family:
         kind: Any = type(family.__name__, (family,), settings) if settings else family  # type: ignore[arg-type]  # only classes have settings
         for name in names.split():
-            for namespace in namespaces or EVERYWHERE:
-                function = getattr(namespace, name, None)
+            for place in PLACES:
+                function = getattr(place, name, None)
                 if callable(function):
                     OPS[function] = kind
-            BY_NAME.setdefault(name.strip("_") if name.startswith("__") else name, kind)
+            BY_NAME[name.strip("_") if name.startswith("__") else name] = kind
         return family
 
     return decorate
 
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
-    """Return the call as an instance of its class, or ``None`` if the operation has none.
-
-    If ``func`` is ``None``, the class is found by the name.
-    """
+    """Return the call as an instance of its class, or ``None`` if the operation has none."""
     kind = OPS.get(func) or _by_name(func, name)
     if kind is None:
         return None
-    if "out" in kwargs:
-        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
-    if kwargs and not ALIASES.keys().isdisjoint(kwargs):
-        kwargs = {ALIASES.get(name, name): value for name, value in kwargs.items()}
+    if kwargs:
+        kwargs = {ALIASES.get(key, key): value for key, value in kwargs.items() if key != "out"}
     try:
         call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
         return None
-    call.name = name
-    call.func = func or next(_functions(name, f"__{name}__"), None)
+    call.func, call.name = func, name
     return call
 
 
@@ -192,12 +186,6 @@ def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
     base = name.partition(".")[0]
     kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
     return kind if getattr(func, "namespace", "aten") == "aten" else None
-
-
-def _functions(*names: str) -> Iterator[Any]:
-    """Yield the functions of torch that have these names."""
-    for name in names:
-        yield from (vars(place)[name] for place in EVERYWHERE if name in vars(place))
 
 
 def vmapped() -> int:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from blitz_helpers import ShapeError, trace_shapes
-from blitz_helpers.trace._op import BY_NAME
+from blitz_helpers.trace._op import OPS
 
 # A call for each class, on images of 4 channels and 8 pixels a side.
 CALLS = {
@@ -110,7 +110,7 @@ WITHOUT_FIELD = {
 
 
 def classes():
-    return {kind.__name__: kind for kind in BY_NAME.values() if isinstance(kind, type)}
+    return {kind.__name__: kind for kind in OPS.values() if isinstance(kind, type)}
 
 
 class Call(nn.Module):
@@ -127,7 +127,7 @@ class Call(nn.Module):
 def step_of(name):
     """Return the step of the operation of this class, on what a convolution made."""
     step = trace_shapes(Call(CALLS[name], nn.Conv2d(1, 4, 3)), (2, 1, 10, 10))[-1]
-    assert BY_NAME[step.op.removeprefix("linalg_")].__name__ == name
+    assert OPS[step.op.removeprefix("linalg_")].__name__ == name
     return step
 
 
@@ -201,7 +201,7 @@ def test_the_output_lies_in_memory_as_torch_lays_it(call, layout):
 
 
 DTYPES = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64]
-ELEMENTWISE = [name for name, kind in BY_NAME.items() if kind is classes()["Elementwise"]]
+ELEMENTWISE = [name for name, kind in OPS.items() if kind is classes()["Elementwise"]]
 REFUSED = (RuntimeError, TypeError, ValueError)
 
 

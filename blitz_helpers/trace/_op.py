@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from blitz_helpers._torch import functorch
@@ -142,9 +140,7 @@ ALIASES = {
     **{"mat2": "other", "vec": "other", "vec2": "other", "tensor": "other", "self": "input"},
 }
 Family = TypeVar("Family", bound=Callable[..., Op])
-OPS: dict[Any, Callable[..., Op]] = {}
-BY_NAME: dict[str, Callable[..., Op]] = {}
-PLACES: tuple[Any, ...] = (torch, Tensor, F, torch.linalg, torch.special)
+OPS: dict[str, Callable[..., Op]] = {}
 
 
 def op(names: str, **settings: Any) -> Callable[[Family], Family]:
@@ -155,12 +151,7 @@ def op(names: str, **settings: Any) -> Callable[[Family], Family]:
 
     def decorate(family: Family) -> Family:
         kind: Any = type(family.__name__, (family,), settings) if settings else family  # type: ignore[arg-type]  # only classes have settings
-        for name in names.split():
-            for place in PLACES:
-                function = getattr(place, name, None)
-                if callable(function):
-                    OPS[function] = kind
-            BY_NAME[name.strip("_") if name.startswith("__") else name] = kind
+        OPS.update(dict.fromkeys(names.split(), kind))
         return family
 
     return decorate
@@ -168,7 +159,7 @@ def op(names: str, **settings: Any) -> Callable[[Family], Family]:
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     """Return the call as an instance of its class, or ``None`` if the operation has none."""
-    kind = OPS.get(func) or _by_name(func, name)
+    kind = OPS.get(name) or _elsewhere(func, name)
     if kind is None:
         return None
     if kwargs:
@@ -181,11 +172,12 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     return call
 
 
-def _by_name(func: Any, name: str) -> Callable[..., Op] | None:
-    """Return the class for a name alone: of an operation in place, or in an exported program."""
-    base = name.partition(".")[0]
-    kind = BY_NAME.get(base) or BY_NAME.get(base.removesuffix("_"))
-    return kind if getattr(func, "namespace", "aten") == "aten" else None
+def _elsewhere(func: Any, name: str) -> Callable[..., Op] | None:
+    """Return the class for a name of an exported program, in place, or of a namespace of torch."""
+    if getattr(func, "namespace", "aten") != "aten":
+        return None
+    base = name.partition(".")[0].removeprefix("linalg_").removeprefix("special_")
+    return OPS.get(base) or OPS.get(base.removesuffix("_"))
 
 
 def vmapped() -> int:

@@ -54,6 +54,10 @@ SET_DATA = vars(TensorBase)["data"].__set__
 _PART_GETTERS = {
     getattr(Tensor, name).__get__: name for name in ["T", "mT", "H", "mH", "real", "imag"]
 }
+_TYPED = {
+    **{"truediv": "div", "truediv_": "div_", "log_sigmoid": "logsigmoid"},
+    **{"_threshold": "threshold", "_grouped_mm": "grouped_mm"},
+}
 _NAMES: dict[Any, str] = {}
 
 
@@ -64,12 +68,7 @@ def name_of(function: Any) -> str:
         name = _PART_GETTERS.get(function) or str(getattr(function, "__name__", function))
         if name.startswith("__") and name.endswith("__"):
             name = name[2:-2]
-            if name in ("radd", "rsub", "rmul", "rpow", "rtruediv", "rdiv", "rmatmul"):
-                name = name[1:]
-            elif name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "iand", "ior"):
-                name = name[1:] + "_"
-            name = {"truediv": "div", "truediv_": "div_"}.get(name, name)
-        elif name == "_grouped_mm":  # `F.grouped_mm` calls it
-            name = "grouped_mm"
-        _NAMES[function] = name
+            if name[0] in "ri" and hasattr(Tensor, f"__{name[1:]}__"):  # `rsub`, `isub`
+                name = name[1:] + ("_" if name[0] == "i" else "")
+        name = _NAMES[function] = _TYPED.get(name, name)
     return name

@@ -51,12 +51,11 @@ class Pointwise(OpenOp):
     hardswish hardsigmoid hardshrink softshrink logsigmoid tanhshrink
     sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf
     sin cos tan asin acos atan sinh cosh
-    abs neg negative sign floor ceil round clamp clip nan_to_num __neg__ __abs__
+    abs neg negative sign floor ceil round clamp clip nan_to_num
     add mul multiply sub subtract rsub div divide true_divide floor_divide pow fmod remainder
-    __radd__ __rmul__ __rsub__ __rdiv__ __rtruediv__ __truediv__ __floordiv__ __pow__ __rpow__
-    __mod__ __and__ __or__ __xor__
+    floordiv mod and or xor
     atan2 maximum minimum lerp addcmul addcdiv where
-    eq ne lt le gt ge __eq__ __ne__ logical_and logical_or logical_xor logical_not
+    eq ne lt le gt ge logical_and logical_or logical_xor logical_not
     isnan isinf isfinite
     """
 )

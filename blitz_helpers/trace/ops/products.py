@@ -73,7 +73,7 @@ class Linear(Product):
         return without_trail(origin, made)
 
 
-@op("matmul __matmul__")
+@op("matmul")
 @op("mm", ranks=(2, 2))
 @op("bmm", ranks=(3, 3))
 @op("mv", ranks=(2, 1))
@@ -118,7 +118,7 @@ class MatMul(Product):
         return without_trail(origin, (*lead, *left[-2:-1], *columns)[-output.dim() or 1 :])
 
 
-@op("_grouped_mm grouped_mm")
+@op("grouped_mm")
 class GroupedMatMul(Op):
     """A matrix product per group. The only float that torch's `meta` kernel takes is bfloat16."""
 

@@ -228,7 +228,7 @@ class Part(OpenOp):
         return origin._replace(dims=dims)
 
 
-@op("__getitem__")
+@op("getitem")
 class GetItem(Op):
     """An index. Origins are followed through slices, positions and new axes, not other indices."""
 

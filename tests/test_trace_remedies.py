@@ -395,6 +395,18 @@ def test_a_model_that_cannot_be_copied_is_changed_in_place_and_put_back():
     assert torch.equal(model[1].running_mean, mean)
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_running_a_remedy_leaves_a_lazy_model_lazy():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.Linear(9, 2))
+    error = error_of(model, torch.zeros(2, 3, 5, 5, dtype=torch.float64))
+    assert "x.to(torch.float32) on the input and in_features=36" in error.hint
+    for remedy in error.remedies:
+        x = torch.zeros(2, 3, 5, 5, dtype=torch.float64)
+        assert remedy.run(model, x).shape == (2, 2)
+    assert type(model[0]) is nn.LazyConv2d
+    assert all(map(nn.parameter.is_lazy, (*model[0].parameters(), *model[1].parameters())))
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit")  # a DeprecationWarning or a FutureWarning
 def test_scripted_and_wrapped_models_get_remedies_too():
     net = nn.Sequential(

@@ -209,15 +209,20 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
 
 
 def _copied(model: nn.Module, data: bool) -> nn.Module:
-    shared: dict[int, Any] = {}
+    copies: dict[int, Any] = {}  # as `copy.deepcopy` keeps them: what is in it is not copied
     for module in model.modules():
         # An embedding with `max_norm` writes to its weight.
-        if not data or getattr(module, "max_norm", None) is None:
-            shared |= {id(tensor): tensor for tensor in module._parameters.values()}
-        if not data:
-            shared |= {id(buffer): buffer for buffer in module._buffers.values()}
-    shared.pop(id(None), None)
-    return copy.deepcopy(model, shared)
+        shares = not data or getattr(module, "max_norm", None) is None
+        for tensors, shared in ((module._parameters, shares), (module._buffers, not data)):
+            for tensor in tensors.values():
+                if tensor is None:
+                    continue
+                if nn.parameter.is_lazy(tensor):  # a forward pass gives it its shape in place
+                    made: Any = type(tensor)
+                    copies[id(tensor)] = made(tensor.requires_grad, tensor.device, tensor.dtype)
+                elif shared:
+                    copies[id(tensor)] = tensor
+    return copy.deepcopy(model, copies)
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def _named(arguments: dict[str, Any]) -> str:
 
 def remade(path: str, module: Any, arguments: dict[str, Any], text: str = "") -> ModelChange | None:
     """Return the change that turns a layer into one with other arguments, if torch can make it."""
+    if any(map(nn.parameter.is_lazy, module.parameters())):
+        return None
     kind = next(c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.modules"))
     signature = inspect.signature(nn.RNNBase if isinstance(module, nn.RNNBase) else kind)
     given = {

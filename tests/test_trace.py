@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from blitz_helpers import ShapeError, trace_shapes
 
@@ -122,6 +123,7 @@ def test_tracing_common_networks_loads_neither_sympy_nor_the_compiler():
     program = """
 import sys
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from blitz_helpers import trace_shapes
 trace_shapes(nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(),
@@ -633,3 +635,42 @@ def test_a_convolution_refuses_the_weights_that_torch_refuses(op, shapes, groups
         op(*operands, groups=groups)
     with pytest.raises(RuntimeError, match=says):
         trace_shapes(Functional(), *operands)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x, w: F.adaptive_max_pool1d(x, 2),
+        lambda x, w: F.max_pool1d(x, 2).relu(),
+        lambda x, w: F.instance_norm(x),
+        lambda x, w: x.repeat_interleave(2, dim=1),
+        lambda x, w: x.transpose(1, 2).contiguous(),
+        lambda x, w: x @ w.T,
+        lambda x, w: x.flatten(1)[:, 1:] + w.view(-1)[:1],
+    ],
+)
+def test_activations_are_the_tensors_with_memory_of_their_own(compute):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(5, 6))
+
+        def forward(self, x):
+            return compute(x, self.weight)
+
+    class OwnMemory(TorchFunctionMode):
+        nbytes = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            output = func(*args, **(kwargs or {}))
+            if isinstance(output, torch.Tensor):
+                inputs = [one for one in args if isinstance(one, torch.Tensor)]
+                shared = {one.untyped_storage().data_ptr() for one in inputs}
+                if output.untyped_storage().data_ptr() not in shared:
+                    self.nbytes += output.nbytes
+            return output
+
+    model, x = Functional(), torch.ones(2, 4, 6)
+    with OwnMemory() as real:
+        model(x)
+    assert trace_shapes(model, x).activation_bytes == real.nbytes

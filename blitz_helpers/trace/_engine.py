@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -303,7 +303,7 @@ class _Tracer(TorchFunctionMode):
             nbytes += size
             if id(tensor) not in went_in:
                 note_made(tensor)
-                if is_step and tensor._base is None:
+                if is_step and not _is_view(tensor, tensors):
                     self.activation_bytes += size
             elif known_origin(tensor) is None:
                 continue  # the model's own, or the user's
@@ -379,6 +379,20 @@ class _Tracer(TorchFunctionMode):
             self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found
+
+
+def _is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Return whether an output shares the memory of an input.
+
+    Torch also calls a tensor a view if its base is one that the operation itself has made.
+    """
+    base = tensor._base
+    return base is not None and any(
+        base is one
+        or base is one._base
+        or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
+        for one in inputs
+    )
 
 
 def _give_past(tensor: Tensor) -> None:

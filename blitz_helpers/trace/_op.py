@@ -27,12 +27,14 @@ class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users nev
             ``"window"``: a side is too small. ``"numbers"``: a view holds another count of numbers.
             ``"unequal"``: operands differ in size. ``"table"``: an index is out of range.
             ``"average"``: a single value is normalised. ``"batch"``: the batches of two operands
-            differ. ``"guard"``: an exported program is for another size.
+            differ. ``"guard"``: an exported program is for another size. ``"dtype"``: a dtype.
+            ``"other"``: anything else, for which only common slips are tried as remedies.
         tensor: the operand that does not fit.
         dim: which of its dimensions does not, from 0.
         got: the size, number of dimensions or dtype that it has.
         wants: what would fit, as in ``got``, or a tuple of the allowed numbers of dimensions.
-        noun: what is counted, such as ``"features"``.
+        noun: what is counted, such as ``"features"`` or ``"channels"``. The search for remedies
+            goes by the kind and the noun.
         others: the operands that it does not fit.
         channels: how many channels are wanted, where the number of dimensions is wrong.
     """

@@ -85,6 +85,8 @@ CONV_NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30
         (nn.Sequential(nn.Conv2d(1, 8, 3)), [(64, 784)], "x.reshape(-1, 1, 28, 28)", 64),
         (nn.Sequential(nn.Conv2d(3, 8, 3)), [(4, 3072)], "x.reshape(-1, 3, 32, 32)", 4),
         (nn.Sequential(nn.Conv1d(1, 4, 80, 4)), [(2, 16000)], "x.unsqueeze(1)", 2),
+        (nn.Sequential(nn.Conv1d(4, 8, 3), nn.Flatten(), nn.Linear(448, 3)), [(4, 232)],
+         "x.reshape(-1, 4, 58) on the input", 4),
         # Flattening left out, or of the batch as well.
         (nn.Sequential(nn.Conv2d(1, 8, 3), nn.Linear(8 * 676, 5)), [(4, 1, 28, 28)],
          "nn.Flatten() before Linear 1", 4),

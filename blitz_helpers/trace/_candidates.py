@@ -239,6 +239,10 @@ def _slips(clues: Clues) -> Found:
     if len(shape) in (1, 3) or alone:
         cost = Cost.UNBATCHED if kind == "rank" else Cost.SLIP
         yield from clues.changed_input(0, Transform("unsqueeze", (0,)), cost)
+    if alone and len(shape) == 2 and shape[1] % shape[0] == 0:
+        # As many flat rows as there are channels, which a convolution took for one sequence.
+        rows = Transform("reshape", (-1, shape[0], shape[1] // shape[0]))
+        yield from clues.changed_input(0, rows, Cost.SLIP)
     if len(shape) == 4 and shape[3] not in shape[1:3]:
         yield from clues.changed_input(0, Transform("permute", (0, 3, 1, 2)), Cost.OTHER_SLIP)
     if len(shape) == 3 and clues.misfit.noun != "inner":

@@ -143,6 +143,14 @@ class InNamespace(InObject):
     make = SimpleNamespace
 
 
+class SlottedDict(dict):
+    __slots__ = ("value",)
+
+
+class InSlotsOfADict(InObject):
+    make = SlottedDict
+
+
 class InDataclass(Keeper):
     make = Record
 

@@ -166,6 +166,7 @@ def test_orders_flags_gradients_and_modes_are_as_they_were(asks):
     weight, bias = model[0].weight, model[0].bias
     weight.grad, kept = torch.ones(8, 8), torch.ones(8, 8)
     gradient = weight.grad
+    model[1].register_buffer("own", torch.ones(8), persistent=False)
 
     def change(module, args):
         if asks:
@@ -175,6 +176,8 @@ def test_orders_flags_gradients_and_modes_are_as_they_were(asks):
         bias.grad = torch.ones(8)
         bias.requires_grad = False
         weight.data = torch.zeros(8, 8)
+        for layer in model:
+            layer.register_buffer("more", torch.ones(8), persistent=False)
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
         torch.set_autocast_enabled("cpu", True)
@@ -183,6 +186,7 @@ def test_orders_flags_gradients_and_modes_are_as_they_were(asks):
     model.register_forward_pre_hook(change)
     assert (trace_shapes(model, SHAPE).ran_for_real is not None) == asks
     assert list(model.cache) == ["first", "second"]
+    assert [layer._non_persistent_buffers_set for layer in model] == [set(), {"own"}]
     assert (bias.requires_grad, bias.grad, weight.grad) == (True, None, gradient)
     assert torch.equal(weight, values)
     assert torch.equal(gradient, kept)
@@ -276,6 +280,7 @@ def test_a_cached_tensor_does_not_disturb_the_next_trace():
     for _ in range(2):
         with pytest.warns(UserWarning, match="scale_of"):
             assert trace_shapes(model, SHAPE).output_shape == SHAPE
+    assert scale_of.cache_info().currsize == 2  # it is left alone: Python keeps two lists of it
     scale_of.cache_clear()
     assert model(torch.zeros(SHAPE)).shape == SHAPE
     scale_of.cache_clear()

@@ -118,8 +118,9 @@ class Names(Place):
         super().__init__(owner)
 
     def read(self) -> list[Any]:
-        if isinstance(self.owner, dict | type):
-            namespace = self.owner if isinstance(self.owner, dict) else vars(self.owner)
+        owner = self.owner
+        if type(owner) is dict or isinstance(owner, type):
+            namespace = owner if type(owner) is dict else vars(owner)
             return [namespace.get(name, MISSING) for name in self.names]
         return [self._value(name) for name in self.names]
 
@@ -136,7 +137,7 @@ class Names(Place):
 
     def _put(self, name: str, value: Any) -> None:
         owner, gone = self.owner, value is MISSING
-        if isinstance(owner, dict):
+        if type(owner) is dict:
             owner.pop(name) if gone else owner.update({name: value})
         elif isinstance(owner, type):
             delattr(owner, name) if gone else setattr(owner, name, value)
@@ -198,9 +199,9 @@ def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object
 
 
 _OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...
-_TREE = ("_parameters", "_buffers", "_modules")
-_tree = itemgetter(*_TREE)
-_hooks = itemgetter(*[name for name in _OWN if "hooks" in name])
+_tree = itemgetter("_parameters", "_buffers", "_modules")
+# Empty in most modules: hooks, and the names of the buffers that are not saved.
+_stores = itemgetter(*[name for name in _OWN if "hooks" in name or name.endswith("_set")])
 
 
 class Module(Place):
@@ -210,37 +211,33 @@ class Module(Place):
     """
 
     def read(self) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-        """Return the module's dictionaries with a copy of each, without empty ones for hooks."""
+        """Return the dictionaries that always hold something, with a copy of each."""
         attributes = self.owner.__dict__
         self.kind = type(self.owner)
-        self.hooks = _hooks(attributes)
+        self.empty, self.filled = _stores(attributes), []
+        if any(self.empty):
+            self.filled = [store for store in self.empty if store]
+            self.empty = [store for store in self.empty if not store]
         parameters, buffers, modules = _tree(attributes)
         self.flags = [
             (tensor, tensor.requires_grad, tensor.grad if tensor.is_leaf else None)
             for tensor in (*parameters.values(), *buffers.values())
             if tensor is not None
         ]
-        dicts = [attributes, parameters, buffers, modules]
-        if any(self.hooks):
-            dicts += filter(None, self.hooks)
-        return [(now, now.copy()) for now in dicts]
+        return [(now, now.copy()) for now in (attributes, parameters, buffers, modules)]
 
     def inside(self) -> list[Any]:
-        (attributes, _), *stores = self.held
+        attributes, _, _, modules = [before for _, before in self.held]
         found = [value for name, value in attributes.items() if name not in _OWN]
-        for store, _ in stores[2:]:
-            found += store.values()
-        return found
+        return [*found, *self.filled, *modules.values()]
 
     def put_back(self) -> None:
         module = self.owner
         if type(module) is not self.kind:  # a lazy module that became an ordinary one
             module.__class__ = self.kind
-        if any(self.hooks):
-            filled = {id(now) for now, _ in self.held}
-            for store in self.hooks:
-                if id(store) not in filled:
-                    store.clear()
+        if any(self.empty):
+            for store in self.empty:
+                store.clear()
         for now, before in self.held:
             if now or before:
                 refill(now, before)

@@ -52,7 +52,6 @@ _LEAVES = frozenset(
 _PASSAGES = (
     *(types.MethodType, types.BuiltinMethodType, staticmethod, classmethod, property),
     *(functools.partial, functools.partialmethod, functools.cached_property),
-    functools._lru_cache_wrapper,
 )
 
 Keep = Callable[..., Place]
@@ -176,6 +175,8 @@ class _Search:
             elif thing.__name__ in _RANDOM:
                 for name in names:
                     self.named(vars(thing).get(name), names)
+        elif isinstance(thing, functools._lru_cache_wrapper):  # whose cache is Python's own
+            self.named(thing.__wrapped__, names, owner)
         elif isinstance(thing, _PASSAGES):
             if isinstance(thing, types.MethodType):
                 owner = type(thing.__self__)
@@ -212,7 +213,7 @@ def _way_into(kind: type) -> Way:
     """Return the method that searches objects of a type."""
     if issubclass(kind, nn.Module):
         return _Search.module
-    if issubclass(kind, (types.FunctionType, *_PASSAGES)):
+    if issubclass(kind, (types.FunctionType, functools._lru_cache_wrapper, *_PASSAGES)):
         return _Search.named
     if issubclass(kind, (tuple, frozenset)):
         return _Search.add

@@ -74,4 +74,5 @@ ATTRIBUTES = {
 OPERATIONS = {
     "_grouped_mm": "`F.grouped_mm` calls it, and it was the only name in earlier releases",
     "_nested_tensor_from_mask_left_aligned": "asks `nn.TransformerEncoder` about the padding mask",
+    "_threshold": "what torch itself calls `F.threshold`",
 }

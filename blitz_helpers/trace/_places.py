@@ -201,7 +201,7 @@ def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object
 _OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...
 _tree = itemgetter("_parameters", "_buffers", "_modules")
 # Empty in most modules: hooks, and the names of the buffers that are not saved.
-_stores = itemgetter(*[name for name in _OWN if "hooks" in name or name.endswith("_set")])
+_stores = itemgetter(*[name for name in _OWN if "hooks" in name or "persistent" in name])
 
 
 class Module(Place):

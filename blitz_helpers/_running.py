@@ -22,8 +22,8 @@ from blitz_helpers._torch import COMPILER
 class Follower(Protocol):
     """Is notified when a module starts or ends, in any thread."""
 
-    def entered(self, module: nn.Module) -> None:
-        """Called when the module is about to run in this thread."""
+    def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Called when the module is about to run in this thread; ``inputs`` lack keywords."""
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Called when the module has ended in this thread; ``output`` is ``None`` if it failed."""
@@ -67,10 +67,10 @@ def running_modules() -> Sequence[nn.Module]:
     return _here.modules
 
 
-def _enter(module: nn.Module, _inputs: Any) -> None:
+def _enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     _here.modules.append(module)
     for follower in _followers:
-        follower.entered(module)
+        follower.entered(module, inputs)
 
 
 def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:

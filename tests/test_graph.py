@@ -722,6 +722,29 @@ def test_what_is_computed_from_a_labelled_output_in_another_thread_is_not_labell
     assert node_of(graph, "sigmoid").module == "3"
 
 
+def test_inputs_from_another_thread_and_what_made_them_are_not_labelled():
+    model = layers()
+    # The numbers of these nodes are those that the modules have in the other thread.
+    x = in_thread(lambda: weight(1, 3).exp().sin().cos().exp().sin().cos())
+
+    def forward():
+        with label_modules(model):
+            return model(x)
+
+    graph = autograd_graph(in_thread(forward), model)
+    assert {node.module for node in graph.nodes if node.op in ("exp", "sin", "cos")} == {None}
+    assert [node.module for node in graph.nodes if node.op in ACTIVATIONS] == ["3", "1"]
+
+
+def test_labels_go_on_behind_an_input_that_a_labelled_module_made():
+    model = layers()
+    with label_modules(model):
+        output = model[3](model[0](torch.ones(1, 3)).relu())
+    graph = autograd_graph(output, model)
+    ops = [(node.op, node.module) for node in graph.nodes if not node.is_leaf and node.op != "t"]
+    assert ops == [("sigmoid", "3"), ("relu", None), ("addmm", "0")]
+
+
 def test_after_a_forward_that_was_interrupted_nothing_is_labelled(net):
     def interrupt(*_):
         raise KeyboardInterrupt

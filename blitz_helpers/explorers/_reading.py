@@ -107,7 +107,7 @@ def _gradient(score: Tensor, image: Tensor) -> Tensor | None:
 class _Nobody:
     """A follower that ignores all it is told; following makes `running_modules` work."""
 
-    def entered(self, module: nn.Module) -> None:
+    def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         pass
 
     def left(self, module: nn.Module, output: Any) -> None:

@@ -17,14 +17,16 @@ from blitz_helpers._torch import sequence_number
 from blitz_helpers.graph._release import free_apart
 from blitz_helpers.graph._tensors import items_in
 
-_KEY = "blitz_helpers.labels"
+# Keys of ``node.metadata``, for the labels that apply from a node on, and those that end there.
+_APPLY, _END = "blitz_helpers.labels", "blitz_helpers.labels.end"
 
 
 class Labels:
     """The modules of a model that ran in one thread, and the sequence numbers where they began.
 
     Sequence numbers count within a thread, and nodes do not know their thread. So the nodes that
-    made the outputs of modules refer to their labels, which then apply to the nodes behind them.
+    made the outputs of modules refer to their labels, which then apply to the nodes behind them,
+    up to those that made the inputs: they may be of another thread.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,10 +43,10 @@ class Labels:
         self._starts.append(sequence_number())
         self._modules.append(module)
 
-    def mark(self, node: Node | None) -> None:
-        """Let these labels apply to a node, if there is one, and to those behind it."""
-        if node is not None and self not in (others := _labels_on(node)):
-            node.metadata[_KEY] = (*others, self)  # type: ignore[index]  # a dict, stubbed wrongly
+    def mark(self, node: Node, key: str) -> None:
+        """Let these labels apply to a node and to those behind it, or let them end there."""
+        if self not in (others := _labels_on(node, key)):
+            node.metadata[key] = (*others, self)  # type: ignore[index]  # a dict, stubbed wrongly
             self.marked.add(node._sequence_nr())
             free_apart(node)  # the node now has a Python object
 
@@ -58,8 +60,8 @@ _all_labels: WeakSet[Labels] = WeakSet()  # labels live as long as the nodes tha
 _all_labels_lock = threading.Lock()
 
 
-def _labels_on(node: Node) -> tuple[Labels, ...]:
-    return node.metadata.get(_KEY, ())  # type: ignore[attr-defined, no-any-return]  # a dict, stubbed wrongly
+def _labels_on(node: Node, key: str) -> tuple[Labels, ...]:
+    return node.metadata.get(key, ())  # type: ignore[attr-defined, no-any-return]  # a dict, stubbed wrongly
 
 
 class _Here(threading.local):
@@ -76,17 +78,23 @@ class _Labeller:
         self._paths = {module: path for path, module in model.named_modules()}
         self._here = _Here(model)
 
-    def entered(self, module: nn.Module) -> None:
+    def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if module in self._paths:
+            if self._paths.keys().isdisjoint(running_modules()[:-1]):
+                self._mark_makers(inputs, _END)
             self._note_innermost()
 
     def left(self, module: nn.Module, output: Any) -> None:
         if module in self._paths:
             self._note_innermost()
-            for tensor, _ in items_in(output, ""):
-                if isinstance(tensor, Tensor):
-                    with suppress(RuntimeError):  # a view that has lost its graph
-                        self._here.labels.mark(tensor.grad_fn)
+            self._mark_makers(output, _APPLY)
+
+    def _mark_makers(self, tensors: Any, key: str) -> None:
+        for tensor, _ in items_in(tensors, ""):
+            if isinstance(tensor, Tensor):
+                with suppress(RuntimeError):  # a view that has lost its graph
+                    if tensor.grad_fn is not None:
+                        self._here.labels.mark(tensor.grad_fn, key)
 
     def end(self) -> None:
         """Record that no module runs any more, in case one was interrupted."""
@@ -146,7 +154,9 @@ def labelled_modules(
         sequence_nr = node._sequence_nr()
         labels = above[number]
         if sequence_nr in marked:
-            labels = _joined(tuple(filter(applies, _labels_on(node))), labels)
+            ended = _labels_on(node, _END)
+            labels = tuple(each for each in labels if each not in ended)
+            labels = _joined(tuple(filter(applies, _labels_on(node, _APPLY))), labels)
         if labels:
             running = (each.running_at(sequence_nr) for each in labels)
             modules[number] = next((module for module in running if module is not None), None)

@@ -161,7 +161,7 @@ class _Tracer(TorchFunctionMode):
         self.record(name, output, None, [*inputs, *module.parameters()])
         return output
 
-    def entered(self, module: nn.Module) -> None:
+    def entered(self, module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         """Begin the record of a module's call."""
         path = self.modules.get(module)
         if path is None or get_ident() != self.thread:

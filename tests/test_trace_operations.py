@@ -238,6 +238,17 @@ I1, W1 = (2, 3, 9), (3, 3, 2)
 ENDS = torch.tensor([1, 4, 6], dtype=torch.int32)
 
 
+def test_a_default_device_without_data_changes_nothing():
+    with torch.device("meta"):
+        trace = trace_shapes(
+            Call(lambda x: torch.atan2(x, x * 2)), torch.ones(20, 30, device="cpu")
+        )
+    assert trace[-1].dtype == torch.float32
+
+
+MEAN = torch.zeros(3, requires_grad=True)
+
+
 def tensors(given):
     return [one for one in given if isinstance(one, torch.Tensor)]
 
@@ -310,6 +321,7 @@ def test_a_tensor_does_not_grow_in_place(name):
         lambda x: F.rms_norm(x, (4,), torch.ones(3)),
         lambda x: F.batch_norm(x, torch.ones(3), torch.ones(2)),
         lambda x: F.batch_norm(x, torch.ones(3), torch.ones(3), bias=torch.ones(3).double()),
+        lambda x: F.batch_norm(x, MEAN, torch.ones(3)),
         lambda x: torch.baddbmm(x.double(), x, x.mT),
         lambda x: F.binary_cross_entropy_with_logits(x, torch.zeros(2, 3, 4, dtype=torch.long)),
         lambda x: F.gelu(torch.zeros(260, 260, dtype=torch.long)),

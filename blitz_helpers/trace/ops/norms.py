@@ -67,6 +67,10 @@ class BatchNorm(_Norm):
         if x.dim() < 2:
             check_rank(x, (2, 3, 4, 5))
         _check_channels(x, self.running_mean, self.running_var, self.weight, self.bias)
+        for running in (self.running_mean, self.running_var):
+            if running is not None and running.requires_grad and torch.is_grad_enabled():
+                text = "got running statistics that require a gradient, wants them without"
+                raise Misfit("other", text, running)
         if self.training and prod(x.shape) // max(1, x.shape[1]) == 1:
             text = f"got {tuple(x.shape)}, one value a channel: training needs more to normalise"
             raise Misfit("average", text, x)

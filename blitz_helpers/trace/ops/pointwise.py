@@ -91,7 +91,7 @@ def _single(value: Any) -> Any:
     """Return a single number in place of a tensor, with its dtype."""
     if not isinstance(value, Tensor):
         return value
-    return torch.ones((1,) if value.dim() else (), dtype=value.dtype)
+    return torch.ones((1,) if value.dim() else (), dtype=value.dtype, device="cpu")
 
 
 @op("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")

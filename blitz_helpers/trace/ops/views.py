@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import Any
@@ -24,13 +24,13 @@ from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
+Groups = list[tuple[tuple[int, ...], tuple[int, ...]]]
+
+
 @lru_cache(maxsize=4096)
-def regroup(old: Shape, new: Shape) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+def regroup(old: Shape, new: Shape) -> Groups:
     """Match groups of ``old`` dimensions with groups of ``new`` ones, as small as possible."""
-    return tuple(_regroup(old, new))
-
-
-def _regroup(old: Shape, new: Shape) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    groups: Groups = []
     i = j = 0
     while i < len(old) or j < len(new):
         start_in, start_out = i, j
@@ -41,12 +41,13 @@ def _regroup(old: Shape, new: Shape) -> Iterator[tuple[tuple[int, ...], tuple[in
             elif j < len(new):
                 j += 1
             else:
-                return
+                return groups  # another count of numbers: a view as another dtype
         if j == len(new):
             i = len(old)
         if i == len(old):
             j = len(new)
-        yield tuple(range(start_in, i)), tuple(range(start_out, j))
+        groups.append((tuple(range(start_in, i)), tuple(range(start_out, j))))
+    return groups
 
 
 @op("flatten view_as reshape_as")

@@ -23,7 +23,6 @@ from blitz_helpers.trace._field import (
 from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
-
 Groups = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers._torch import no_torch_function
-from blitz_helpers.trace._places import DefaultDtype, Place, Values
+from blitz_helpers.trace._places import DefaultDtype, Place, RandomState, Values
 from blitz_helpers.trace._search import search
 
 # The guards of all running traces. Traces that overlap share their places. Otherwise the second
@@ -44,7 +44,9 @@ class StateGuard:
             _guards.append(self)
             try:
                 self._keep(DefaultDtype, torch)
-                search(self._modules, (*generators, *self._given), self._keep)
+                for generator in generators:
+                    self._keep(RandomState, generator)
+                search(self._modules, self._given, self._keep)
             except BaseException:
                 self._put_back()
                 raise

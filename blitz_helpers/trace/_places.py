@@ -187,10 +187,12 @@ class RandomState(Place):
 
 def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
     """Return the functions that read and set a random generator's state, or ``None``."""
-    numpy: Any = sys.modules.get("numpy.random")
+    if isinstance(thing, torch.Generator):
+        return thing.get_state, thing.set_state
     if isinstance(thing, random.Random):
         return thing.getstate, thing.setstate
-    if isinstance(thing, (torch.Generator, numpy.RandomState) if numpy else torch.Generator):
+    numpy: Any = sys.modules.get("numpy.random")
+    if numpy and isinstance(thing, numpy.RandomState):
         return thing.get_state, thing.set_state
     if numpy and isinstance(thing, numpy.Generator):
         bits = thing.bit_generator

@@ -247,6 +247,7 @@ def test_a_default_device_without_data_changes_nothing():
 
 
 MEAN = torch.zeros(3, requires_grad=True)
+ATTENTION = nn.MultiheadAttention(4, 2)
 
 
 def tensors(given):
@@ -325,6 +326,10 @@ def test_a_tensor_does_not_grow_in_place(name):
         lambda x: torch.baddbmm(x.double(), x, x.mT),
         lambda x: F.binary_cross_entropy_with_logits(x, torch.zeros(2, 3, 4, dtype=torch.long)),
         lambda x: F.gelu(torch.zeros(260, 260, dtype=torch.long)),
+        lambda x: ATTENTION(x, x[:1], x),
+        lambda x: ATTENTION(x, x[:, :1], x[:, :1]),
+        lambda x: ATTENTION(x, x, x, attn_mask=torch.zeros(2, 3)),
+        lambda x: ATTENTION(x, x, x, key_padding_mask=torch.zeros(3, 5) > 0),
         lambda x: torch.stack([x, x[0]]),
         lambda x: F.layer_norm(x, (2, 4)),
         lambda x: F.layer_norm(x[0, 0], (3, 4)),
@@ -339,7 +344,7 @@ def test_a_tensor_does_not_grow_in_place(name):
     ],
 )
 def test_what_torch_refuses_is_a_shape_error(function):
-    with pytest.raises((RuntimeError, ValueError, IndexError)):
+    with pytest.raises((RuntimeError, ValueError, IndexError, AssertionError)):
         function(torch.ones(2, 3, 4))
     with pytest.raises(ShapeError):
         trace_shapes(Call(function), (2, 3, 4))

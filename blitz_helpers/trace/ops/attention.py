@@ -116,9 +116,6 @@ class MultiHead(OpenOp):
             check_rank(tensor, (query.dim(),))
             wants = own.shape[1] if self.use_separate_proj_weight and own is not None else embed_dim
             check_size(tensor, -1, wants, f"features in {name}", weight)
-        if embed_dim % self.num_heads:
-            text = f"got {embed_dim} features, which {self.num_heads} heads do not divide"
-            raise Misfit("other", text, query)
         check_size(value, 0, key.shape[0], "values", key)
         if not key.shape[1:-1] == value.shape[1:-1] == query.shape[1:-1]:
             raise unequal((query, key, value), "whose batches differ")

@@ -19,7 +19,7 @@ import torch
 from state_zoo import KEEPERS, SHAPE
 from torch import nn
 
-from blitz_helpers import trace_shapes
+from blitz_helpers import ShapeError, trace_shapes
 from blitz_helpers.trace import _answers, _guard
 
 ZOO = Path(__file__).with_name("state_zoo.py")
@@ -284,6 +284,24 @@ def test_a_cached_tensor_does_not_disturb_the_next_trace():
     scale_of.cache_clear()
     assert model(torch.zeros(SHAPE)).shape == SHAPE
     scale_of.cache_clear()
+
+
+def test_what_the_frames_of_an_overlapping_trace_hold_after_its_error_is_not_reported():
+    broken = nn.Sequential(nn.Linear(8, 8), nn.Linear(9, 8))
+
+    def trace_another(module, args):
+        try:
+            trace_shapes(broken, SHAPE)
+        except ShapeError as error:
+            elsewhere("HELD").lists.append(error)
+
+    model = nn.Linear(8, 8)
+    model.register_forward_pre_hook(trace_another)
+    try:
+        assert trace_shapes(model, SHAPE).output_shape == SHAPE
+        assert len(HELD.lists) == 2
+    finally:
+        del HELD.lists[1:]
 
 
 def test_values_that_a_forward_pass_would_cache_too_do_not_count_as_survivors():

@@ -127,7 +127,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
 
 __version__ = "0.1.0"
 
-import_module("torch")  # spends its second in the import, not in the first call
+import_module("torch")  # it takes a second: in the import, not in the first call
 
 _MODULE_OF = {
     name: module

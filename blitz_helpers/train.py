@@ -117,9 +117,9 @@ def _process_group() -> Iterator[tuple[int, int, torch.device]]:
 def _name_of_this_start(store: Store, rank: int, num_processes: int) -> str:
     """Wait until all processes run, and return a name that they never had in common before.
 
-    torchrun keeps one store while it starts workers again (torch 2.13), and an agent that was
-    killed does not know how often the others did. New workers would find the addresses of dead
-    ones in the store, and wait for them.
+    When torchrun restarts workers, it keeps the store (torch 2.13), and an agent that was killed
+    does not know how often the others have restarted. Under an old name, new workers would find
+    the addresses of dead ones in the store, and wait for them.
     """
     ranks = range(num_processes)
     deadline = time.monotonic() + _PATIENCE

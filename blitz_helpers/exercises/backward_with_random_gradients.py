@@ -81,8 +81,8 @@ def rows_that_count_for_nothing(answer: int) -> None:
     slips = {
         0: "Every pixel lies under a square of `conv1`. But does anybody read that map?",
         1: "One row is dropped, but at the second pooling. How far does it reach down?",
-        3: "Of 3 rows, one lies in the field of a number that counts.",
-        4: "Of 4 rows, two lie in the field of a number that counts.",
+        3: "One of those 3 rows lies in the field of a number that counts.",
+        4: "Two of those 4 rows lie in the field of a number that counts.",
     }
     otherwise = "Follow the last row that is read, from the second pooling to the image."
     expect_value(answer, 2, slips, otherwise)

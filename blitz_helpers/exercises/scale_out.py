@@ -186,8 +186,8 @@ class _Sums:
     wants=FunctionType,
     question="""\
 **Find the faults.** `deal(digits, rank, world_size, batch_size, epochs)` runs in every process and
-returns the list of its batches, of all epochs. It should make the same training of any number of
-processes: `batch_size` is that of all together. Nothing raises an error, and two
+returns the list of its batches, of all epochs. The training should be the same for any number of
+processes: `batch_size` counts the digits of all together. Nothing raises an error, and two
 things are wrong. (`batch_size` and the number of digits are multiples of `world_size`.)
 
 ```python

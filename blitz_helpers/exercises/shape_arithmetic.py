@@ -42,13 +42,13 @@ def pooled_size(answer: float) -> None:
 **Predict.** Images of which sides fit the classic network, `Network(kernel_size=5)`? Its `fc1`
 takes 16 * 5 * 5 numbers. Pass all sides, as `(30, 31, 32, 33)` is right for windows of 3.""",
     hints=(
-        "The second pooling must give 5. Of which sides does it make 5?",
+        "The second pooling must give 5. From which sides does it make 5?",
         "Before the second pooling 10 or 11, before the second convolution 14 or 15.",
-        "Before the first pooling 28 to 31. Of what does a window of 5 make those?",
+        "Before the first pooling 28 to 31. From what does a window of 5 make those?",
     ),
     solution="answer = (32, 33, 34, 35)",
-    why="The second pooling makes 5 of 10 and 11, the convolution those of 14 and 15, the first "
-    "pooling these of 28 to 31, and the first convolution those of 32 to 35.",
+    why="The second pooling makes 5 from 10 or 11, the second convolution makes those from 14 or "
+    "15, the first pooling those from 28 to 31, and the first convolution those from 32 to 35.",
 )
 def fitting_sides(answer: tuple[int, ...]) -> None:
     """Compare with the sides that fit, and name the usual slips."""
@@ -57,13 +57,13 @@ def fitting_sides(answer: tuple[int, ...]) -> None:
     if sorted(answer) == [28, 29, 30, 31]:
         raise Wrong("Those fit before the first pooling. `conv1` stands before it.")
     if answer == (32,):
-        raise Wrong("32 fits. But a pooling drops a pixel or does not: what else does?")
+        raise Wrong("32 fits. But a pooling may drop a pixel: which other sides fit?")
     if not answer:
         raise Wrong("At least one side fits: 32 does.")
     if len(set(answer)) < len(answer):
         raise Wrong("A side stands there twice.")
     if len(answer) == 2:
-        raise Wrong("Both poolings drop a pixel or do not: each doubles the number of sides.")
+        raise Wrong("Each pooling may drop a pixel or not: each doubles the number of sides.")
     sides = _sides_that_fit(5)
     for side in answer:
         if side not in sides:
@@ -83,8 +83,8 @@ def _sides_that_fit(window: int) -> list[int]:
     wants=FunctionType,
     question="""\
 **Write** a function `same_padding(kernel_size, dilation)` for windows of *any* size, even ones too.
-It returns two numbers of pixels, `(left, right)`: padded by these, a row stays as long as it was
-under a convolution of stride 1. Where the two cannot be the same, `right` is larger by one.""",
+It returns two numbers of pixels, `(left, right)`: padded by these, a row keeps its length
+in a convolution of stride 1. Where the two cannot be the same, `right` is larger by one.""",
     hints=(
         "Without padding, how much shorter does a window of 4 make a row?",
         "A window takes away its span less one, `dilation * (kernel_size - 1)`. That may be odd.",
@@ -216,8 +216,8 @@ def answer(layers, number):
         first = first * stride - padding
         last = last * stride - padding + dilation * (kernel_size - 1)
     return first, last""",
-    why="Backward it takes two lines: the first number seen has a window, whose first cell is the "
-    "new first, and the window of the last number has the new last.",
+    why="Going backward takes two lines: the window of the first number seen begins at the new "
+    "first, and the window of the last number ends at the new last.",
 )
 def receptive_field(answer: FunctionType) -> None:
     """Compare on random stacks of layers, and name the usual slips."""
@@ -234,7 +234,7 @@ def receptive_field(answer: FunctionType) -> None:
             raise Wrong(f"{said} Return two numbers, the first pixel and the last.")
         slips = {
             (first, last + 1): "That is one too far: the last pixel that it sees is wanted.",
-            (first, last - first + 1): "How many is not asked: which is the last?",
+            (first, last - first + 1): "That is how many it sees. Which one is the last?",
             _field(layers[::-1], number): "Go back: begin with the last layer.",
             _field([(k, s, 0, d) for k, s, _, d in layers], number): (
                 "A border moves every window by its width, towards the start."

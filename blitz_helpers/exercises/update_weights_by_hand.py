@@ -38,7 +38,7 @@ def third_step(answer: float) -> None:
     """Compare with three steps of momentum, and name the usual slips."""
     slips = {
         -0.6: "That is the way without momentum: each step is 0.1 times the gradient.",
-        1.122: "The way is as long as that, but a step goes against the gradient.",
+        1.122: "The distance is right, but a step goes against the gradient.",
         -0.542: "That is the third step alone. The two before it moved the weight, too.",
         -0.1122: "That takes a tenth of each gradient, as Adam does. Momentum takes all of it.",
         -0.35: "That is right for a velocity that keeps a half. Here it keeps nine tenths.",
@@ -62,7 +62,7 @@ the new velocity: $w \\leftarrow w - \\mathtt{lr} \\cdot (g + \\mathtt{momentum}
 `params`. The `.grad` of one of them may be `None`: skip it. `velocities` is a dict, empty at first,
 that keeps what you put into it between steps.""",
     hints=(
-        "Begin with `my_momentum` from the page. Which line is another one here?",
+        "Begin with `my_momentum` from the page. Which line is different here?",
         "`velocities.get(w, 0)` is the old velocity of `w`, or 0 in its first step.",
         "Keep the new velocity in the dict first, then use it in the line that moves `w`. And skip "
         "a parameter `if w.grad is None`.",
@@ -260,8 +260,8 @@ def answer(params, state, lr, weight_decay):
             root = v.sqrt() / (1 - 0.999**t) ** 0.5 + 1e-8
             w.addcdiv_(m, root, value=-lr / (1 - 0.9**t))
         state[w] = t, m, v""",
-    why="The same formulas, in the order in which torch computes them: only then does every "
-    "rounding fall alike. `adamw_step` of the package is tested in the same way.",
+    why="The same formulas, in the order in which torch computes them: only then is every "
+    "rounding the same. `adamw_step` of the package is tested in the same way.",
 )
 def adamw(answer: FunctionType) -> None:
     """Compare with the package's rule, which equals torch's to the last bit; then name the slip."""

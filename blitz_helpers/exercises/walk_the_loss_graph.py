@@ -117,7 +117,7 @@ def linear_backward(answer: FunctionType) -> None:
             (grad.mean(dim=0), "it is the mean over the images. Where ways meet, they add up."),
         ]
         expect_tensor(bias, grad.sum(dim=0), f"{tried} the bias", slips)
-        slips = [(weight, "that is the weight. Where is what came from above, `grad`?")]
+        slips = [(weight, "that is the weight alone. What came from above is `grad`: use it.")]
         expect_tensor(for_x, grad @ weight, f"{tried} `x`", slips)
         slips = [(x.T @ grad, "it is transposed: it should be (outputs, inputs).")]
         expect_tensor(for_weight, grad.T @ x, f"{tried} `weight`", slips)
@@ -256,7 +256,7 @@ def max_pool_backward(answer: FunctionType) -> None:
         slips = [
             (spread, "all four numbers of a window get its gradient. Does a nudge of each count?"),
             (spread / 4, "that is the backward of the mean of each window, not of the largest."),
-            ((wanted != 0).float(), "these are the right places, with 1 in them and not `grad`."),
+            ((wanted != 0).float(), "these are the right places, but they hold 1, not `grad`."),
             (spread * (x == _spread(pooled, x)), "of equal numbers, only the first should count."),
         ]
         expect_tensor(got, wanted, f"{tried}, x = {shown(x)}, grad = {shown(grad)}", slips)

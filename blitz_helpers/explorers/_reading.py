@@ -105,7 +105,7 @@ def _gradient(score: Tensor, image: Tensor) -> Tensor | None:
 
 
 class _Nobody:
-    """A follower that ignores all it is told; following makes `running_modules` work."""
+    """A follower that does nothing: `running_modules` works only while something follows."""
 
     def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         pass

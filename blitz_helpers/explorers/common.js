@@ -5,8 +5,8 @@ const NO_ANSWER = 4000; // milliseconds
 const GONE =
   "No answer from Python. If it is still at work on another cell, wait; if not, run this cell again.";
 
-// Ask Python for states, one at a time, always the latest. `show` gets each view, and whether it is
-// the last that was asked for.
+// Ask Python for one state at a time, always the latest. `show` gets each view, and whether it is
+// the last one asked for.
 function asking(model, show, say) {
   const own = Math.random().toString(36).slice(2);
   let number = 0;
@@ -53,7 +53,7 @@ function asking(model, show, say) {
   };
 }
 
-// Make an element with attributes and children. What can have the focus keeps its keys: in a
+// Make an element with attributes and children. One that can have the focus keeps its keys: in a
 // notebook's command mode an arrow would select the next cell, and a letter would change this one.
 function make(kind, attributes = {}, ...children) {
   const element = document.createElement(kind);

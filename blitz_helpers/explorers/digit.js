@@ -68,7 +68,7 @@ function render({ model, el }) {
     status.textContent = text;
   }
 
-  // Let the last stroke go on to a point, unless it is hardly a move.
+  // Extend the last stroke to a point, unless it lies hardly further on.
   function extend(point) {
     if (!wanted.strokes.length) return;
     const stroke = wanted.strokes.at(-1);

@@ -88,7 +88,7 @@ def _depths(count: int, links: Sequence[Link]) -> list[int]:
 
 
 def _longest_path(boxes: Sequence[Box], links: Sequence[Link], depths: Sequence[int]) -> list[int]:
-    """Return the longest path, from a root to the deepest operation and its input, if only one."""
+    """Return the longest path to the deepest operation, and to its input if there is just one."""
     inner = [number for number, box in enumerate(boxes) if box.kind != "leaf"]
     path = [max(inner, key=depths.__getitem__)]
     while depths[path[-1]]:

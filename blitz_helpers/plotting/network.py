@@ -58,7 +58,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
 
     ax = canvas(ax, right - left, 2 * top + (lines_below + 1.5) * _LINE)
     margin = _UNIT / 2  # room for half of a line's width
-    # The limits are set here, so `add_artist` will do: `add_patch` would compute them, slowly.
+    # `add_artist`, since the limits are set already: `add_patch` would compute them, slowly.
     ax.set(xlim=(left - margin, right + margin), aspect="equal")
     ax.set(ylim=(-top - lines_below * _LINE, top + 1.5 * _LINE))
     ax.axis("off")
@@ -66,7 +66,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     for before, after in pairwise(stages):
         _connect(ax, before, after)
         middle = (before.right + after.x) / 2
-        connection = (before.bottom + before.depth + after.bottom) / 2  # its lower edge there
+        connection = (before.bottom + before.depth + after.bottom) / 2  # its lower edge at `middle`
         ax.plot([middle, middle], [-top - 0.4 * _LINE, connection], color=GREY, linewidth=0.5)
         for line, name in enumerate(after.names, start=1):
             look = {"color": BLACK, "weight": "bold"} if line == 1 else {"color": GREY}

@@ -164,7 +164,7 @@ class Side(NamedTuple):
 
     @property
     def span(self) -> int:
-        """The rows or columns from the window's first to its last, those between included."""
+        """How many rows or columns the window spans, gaps included."""
         return self.dilation * (self.kernel_size - 1) + 1
 
     @property
@@ -179,7 +179,7 @@ class Side(NamedTuple):
 
     @property
     def never_read(self) -> list[int]:
-        """The rows or columns that are under the window at no position."""
+        """The rows or columns that no position of the window reads."""
         read = {index for place in range(len(self.starts)) for index in self.under(place)}
         return [index for index in range(self.size) if index not in read]
 

@@ -39,7 +39,7 @@ class Checkpoints:
             return
         names: dict[torch.Tensor, str] = {w: name for name, w in self._module.named_parameters()}
         model = self._module.state_dict()
-        for name, value in model.items():  # in place, since it has the modules' versions too
+        for name, value in model.items():  # in place, since it also holds the modules' versions
             model[name] = encode(value, f"the model's {name}", {})
         memory = self._state.remembered()
         _write_file(

@@ -84,7 +84,7 @@ class State:
 def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]) -> Source | None:
     if isinstance(thing, nn.Module):
         if not saved.isdisjoint(thing.modules()):
-            return None  # as the model, or as part of another module
+            return None  # part of the model, or of another module that is saved
         saved.update(thing.modules())
         # Copied, since a module restores its state into the very tensors that it gave.
         return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
@@ -138,7 +138,7 @@ def _sources(
         source = None if id(thing) in seen else source_of(name, thing)
         if source is not None:
             seen[id(thing)] = thing
-            while name in sources:  # a closure may call its variable as another calls an argument
+            while name in sources:  # two closures may use the same name
                 name += "'"
             sources[name] = source
     return sources

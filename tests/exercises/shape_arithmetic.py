@@ -88,7 +88,7 @@ WRONG = {
     "fitting_sides": [
         ((30, 31, 32, 33), "right for windows of 3"),
         ((28, 29, 30, 31), "before the first pooling"),
-        ((32,), "what else does"),
+        ((32,), "which other sides fit"),
         ((32, 32, 33, 34, 35), "A side stands there twice"),
         ((), "At least one side fits: 32 does"),
         ((32, 34), "each doubles the number"),
@@ -114,7 +114,7 @@ WRONG = {
     ],
     "receptive_field": [
         (field_of(give=lambda first, last: (first, last + 1)), "one too far"),
-        (field_of(give=lambda first, last: (first, last - first + 1)), "How many is not asked"),
+        (field_of(give=lambda first, last: (first, last - first + 1)), "That is how many it sees"),
         (field_of(give=lambda first, last: last - first + 1), "Return two numbers"),
         (field_of(order=lambda layers: list(layers)[::-1]), "begin with the last layer"),
         (field_of(change=lambda layer: (*layer[:2], 0, layer[3])), "A border moves"),

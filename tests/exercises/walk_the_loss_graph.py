@@ -137,7 +137,7 @@ WRONG = {
     "max_pool_backward": [
         (spread, "all four numbers of a window"),
         (lambda grad, x: spread(grad, x) / 4, "backward of the mean"),
-        (lambda grad, x: unpool(torch.ones_like(grad), x), "with 1 in them"),
+        (lambda grad, x: unpool(torch.ones_like(grad), x), "but they hold 1"),
         (lambda grad, x: spread(grad, x) * maxima(x), "only the first should count"),
         (cut_off, "has a gradient too, 0"),
         (lambda grad, x: grad, "should give the shape (2, 2)"),

@@ -141,6 +141,7 @@ ALIASES = {
     **{"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"},
     **{"mat2": "other", "vec": "other", "vec2": "other", "tensor": "other", "self": "input"},
 }
+_RENAMED = {*ALIASES, "out"}
 Family = TypeVar("Family", bound=Callable[..., Op])
 OPS: dict[str, Callable[..., Op]] = {}
 
@@ -164,7 +165,7 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     kind = OPS.get(name) or _elsewhere(func, name)
     if kind is None:
         return None
-    if kwargs:
+    if not _RENAMED.isdisjoint(kwargs):
         kwargs = {ALIASES.get(key, key): value for key, value in kwargs.items() if key != "out"}
     try:
         call = kind(*args, **kwargs)

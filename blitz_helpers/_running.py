@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from blitz_helpers._threads import SharedContext, WarningIgnored
-from blitz_helpers._torch import COMPILER
+from blitz_helpers._torch import COMPILERS
 
 
 class Follower(Protocol):
@@ -93,7 +93,7 @@ class _Hooks(SharedContext):
         global _here
         _here = _Running()  # modules that ran when the hooks were last removed have ended
         self._uncompiled = None
-        if COMPILER in sys.modules:  # not loaded if nothing was compiled
+        if not sys.modules.keys().isdisjoint(COMPILERS):  # not loaded if nothing is compiled
             self._uncompiled = torch.compiler.set_stance("force_eager")
             self._uncompiled.__enter__()
             self._warning.__enter__()

@@ -22,6 +22,9 @@ no_subclasses: Any = torch._C.DisableTorchFunctionSubclass
 # The base class of `Tensor`, which has the setters of `requires_grad` and `data`.
 TensorBase: Any = torch._C.TensorBase
 
+# Sets how often a tensor was written to, once its values are back.
+set_version: Any = torch._C._autograd._unsafe_set_version_counter  # type: ignore[attr-defined]  # no stub
+
 # Parses the many forms of the arguments of `Tensor.to`.
 parse_to: Any = torch._C._nn._parse_to
 
@@ -43,8 +46,8 @@ ConvNd: TypeAlias = _ConvNd
 ConvTransposeNd: TypeAlias = _ConvTransposeNd
 NormBase: TypeAlias = _NormBase
 
-# The compiler's package. Once something has loaded it, it may compile our hooks.
-COMPILER = "torch._dynamo"
+# The compiler's package, and what loads it when it is called. It may compile our hooks.
+COMPILERS = ("torch._dynamo", "torch.nn.attention.flex_attention")
 
 # Attributes of torch's objects, under their own names.
 ATTRIBUTES = {
@@ -58,6 +61,7 @@ ATTRIBUTES = {
     "_get_method": "a method of a scripted module, to run it on a copy",
     "_input_metadata": "shape and dtype of the tensor made at a node in the forward pass",
     "_modules": "see `_parameters`",
+    "_non_persistent_buffers_set": "the names of the buffers that a state dict leaves out",
     "_nnz": "the number of stored entries of a sparse tensor, which is the number of products",
     "_orig_mod": "the module inside a compiled one",
     "_parameters": "a module's own parameters, without those of the modules inside it",

@@ -262,6 +262,12 @@ def test_an_operation_in_place_on_samples_of_vmap_that_torch_refuses_is_refused(
         trace_shapes(Samples(function), (3, 4))
 
 
+def test_vmap_over_positions_that_the_model_makes():
+    model = nn.Module()
+    model.forward = lambda x: torch.vmap(lambda at: x * at)(torch.arange(3))
+    assert trace_shapes(model, (2, 4)).output_shape == (3, 2, 4)
+
+
 def test_steps_on_samples_of_vmap_come_from_the_input_of_the_model():
     layer = nn.Linear(4, 5)
     first, second = trace_shapes(Samples(lambda x: layer(x).relu()), (3, 4))
@@ -295,3 +301,26 @@ def test_a_scripted_module_takes_keywords(asks):
     assert trace[-1].input_shapes == ((3, 4), (1, 4))
     assert trace.output_shape == (3, 4)
     assert (trace.ran_for_real is not None) == asks
+
+
+def test_samples_of_vmap_have_indices_whose_values_are_those_of_the_batch():
+    rows, picked = nn.Embedding(10, 4), torch.tensor([[1], [2], [9]])
+    assert trace_shapes(Samples(rows), picked).output_shape == (3, 1, 4)
+    assert trace_shapes(Samples(lambda at: rows.weight[at]), picked).output_shape == (3, 1, 4)
+    for look_up in (rows, lambda at: rows.weight[at]):
+        with pytest.raises(RuntimeError, match="index 10"):
+            trace_shapes(Samples(look_up), picked + 1)
+
+
+def test_a_loss_for_each_sample_of_vmap():
+    model = Samples(lambda x: torch.nn.functional.cross_entropy(x, torch.tensor([0, 2])))
+    assert trace_shapes(model, (3, 2, 4)).output_shape == (3,)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_traces_without_being_compiled():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    model = nn.Module()
+    model.forward = lambda x: flex_attention(x, x, x)
+    assert trace_shapes(model, (1, 2, 16, 16)).output_shape == (1, 2, 16, 16)

@@ -3,6 +3,7 @@
 from itertools import product
 from queue import SimpleQueue
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ CALLS = {
         *(x[0], x[0], x[0], 8, 2, torch.ones(24, 8), None, None, None, False, 0.0),
         *(torch.ones(8, 8), None),
     )[0],
+    "OneHot": lambda x: F.one_hot(x.argmax(1), 4),
     "PReLU": lambda x: F.prelu(x, torch.ones(4)),
     "Pad": lambda x: F.pad(x, (1, 1, 2, 2)),
     "Part": lambda x: x.narrow(1, 0, 2),
@@ -64,6 +66,7 @@ CALLS = {
     "Reduction": lambda x: x.mean(1),
     "Reshape": lambda x: x.reshape(2, 2, 2, 8, 8),
     "ScaledDotProduct": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "SetItem": lambda x: x.index_put((torch.tensor([0]),), x[0]),
     "Stack": lambda x: torch.stack([x, x], 1),
     "TensorDot": lambda x: torch.tensordot(x, torch.ones(8, 3), 1),
     "Transpose": lambda x: x.transpose(2, 3),
@@ -78,8 +81,8 @@ WITHOUT_SUMS = {
     "each size of the output is one of an input, or is given": """
         AddProduct Along BatchNorm Bilinear BinaryCrossEntropy Cell Chain ChannelNorm ClassLoss
         Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul Indexed
-        LayerNorm Linear MaskedFill MatMul Move Moved MultiHead PReLU Permute Pointwise Product
-        Recurrent ScaledDotProduct Stack TensorDot Transpose Unsqueeze
+        LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute Pointwise
+        Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
     """,
     "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Variance",
     "a size is split as it was typed; only a size of -1 is computed": "Reshape Unflatten",
@@ -87,8 +90,8 @@ WITHOUT_SUMS = {
 WITHOUT_MACS = {
     "nothing is multiplied and added up": """
         AdaptivePool Along BinaryCrossEntropy Cat ClassLoss Dropout Elementwise Embedding Expand
-        Extremum GetItem Indexed MaskedFill MaxPool MaxPoolWithIndices Move Moved PReLU Pad Part
-        Permute Pointwise Reshape Stack Transpose Unflatten Unsqueeze View
+        Extremum GetItem Indexed MaskedFill MaxPool MaxPoolWithIndices Move Moved OneHot PReLU Pad
+        Part Permute Pointwise Reshape SetItem Stack Transpose Unflatten Unsqueeze View
     """,
     "an average multiplies once, after the sum": """
         AdaptiveAveragePool AveragePool EmbeddingBag Interpolate Reduction Variance
@@ -102,7 +105,7 @@ WITHOUT_FIELD = {
         AddProduct Bilinear Cell Chain Einsum GroupedMatMul MatMul MultiHead Product Recurrent
         ScaledDotProduct TensorDot
     """,
-    "numbers are picked by values": "Embedding EmbeddingBag Indexed",
+    "numbers are picked by values": "Embedding EmbeddingBag Indexed OneHot SetItem",
     "the output has no sides": "BinaryCrossEntropy ClassLoss",
     "sides are multiplied into one": "View",
     "sides get new places, which are not followed": "Expand Extremum Reduction Stack Variance",
@@ -356,3 +359,34 @@ def test_a_slice_is_followed_back_to_the_size_of_the_input():
     )
     with pytest.raises(ShapeError, match="an input of length 13 to 14"):
         trace_shapes(model, (1, 1, 20))
+
+
+INDEXED = {
+    "a list": (lambda x: x[:, [0, 7]], 7, 1),
+    "a negative one": (lambda x: x[..., [0, -5], None], -5, 1),
+    "beside a mask": (lambda x: x[torch.ones(3, dtype=torch.bool), torch.tensor([0, 4, 0])], 4, 1),
+    "an array": (lambda x: x[np.array([3])], 3, 0),
+    "a write": (lambda x: x.clone().index_put_((torch.tensor([3]),), x[0]), 3, 0),
+    "a row that an assignment writes": (lambda x: x.clone().__setitem__([3], 1.0), 3, 0),
+}
+
+
+@pytest.mark.parametrize(("function", "index", "dim"), INDEXED.values(), ids=INDEXED)
+def test_a_known_index_out_of_range_is_refused(function, index, dim):
+    with pytest.raises(IndexError):
+        function(torch.zeros(3, 4))
+    with pytest.raises(ShapeError, match=rf"index {index}, which dimension {dim} of \(3, 4\)"):
+        trace_shapes(Call(function), (3, 4))
+
+
+@pytest.mark.parametrize(
+    "index", [[0, -4], torch.tensor([True] * 4), torch.tensor([3, -1]), (None, 0, [1])]
+)
+def test_a_known_index_in_range_is_as_in_torch(index):
+    trace = trace_shapes(Call(lambda x: x.T[index]), (3, 4))
+    assert trace.output_shape == tuple(torch.zeros(4, 3)[index].shape)
+
+
+def test_torch_refuses_tensors_without_data_for_their_shapes():
+    with pytest.raises(ShapeError, match="same number of columns"):
+        trace_shapes(Call(torch.cdist), (3, 4), (5, 6))

@@ -343,3 +343,43 @@ def test_what_refuses_to_be_put_back_keeps_nothing_else_from_it():
     assert seen == []
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+class Keeper(nn.Module):
+    """A running mean, written in place, and a buffer that only forward registers."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(8))
+
+    def forward(self, x):
+        self.register_buffer("last", x, persistent=False)
+        return x - self.mean.mul_(0.9).add_(x.mean(0))
+
+
+def test_a_trace_between_forward_and_backward_does_not_stop_the_backward():
+    model, x = Keeper(), torch.ones(4, 8, requires_grad=True)
+    kept = (x * model.mean).sum()
+    trace_shapes(model, (4, 8))
+    kept.backward()
+    assert model.mean._version == 0
+
+
+def test_a_buffer_registered_in_a_trace_leaves_no_name():
+    model = Keeper()
+    trace_shapes(model, (4, 8))
+    assert not model._non_persistent_buffers_set
+    assert list(model.state_dict()) == ["mean"]
+
+
+@pytest.mark.parametrize("size", [8, 80])
+def test_what_is_written_to_a_buffer_must_fit_it(size):
+    def forward(x):
+        model.bank[: len(x)] = x
+        return model.bank
+
+    model = nn.Module()
+    model.bank, model.forward = nn.Buffer(torch.zeros(10, size)), forward
+    assert trace_shapes(model, (4, size)).output_shape == (10, size)
+    with pytest.raises(ShapeError, match=rf"\(4, {size - 2}\)"):
+        trace_shapes(model, (4, size - 2))

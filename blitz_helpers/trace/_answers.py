@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -106,8 +107,11 @@ class Answers:
             if special == "set data":
                 self.state.protect(target)
                 return func(*args, **kwargs)
-            if not has_values(target):
-                return target  # a parameter, a buffer: its values play no part
+            if not has_values(target):  # a parameter, a buffer: its values play no part
+                if not vmapped():
+                    with suppress(NoValuesError):
+                        _on_meta(func, args, kwargs)
+                return target
             self.state.protect(theirs)
         if special == "move":
             return self.move(func, args, kwargs)

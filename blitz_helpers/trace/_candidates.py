@@ -230,7 +230,7 @@ def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
 def _slips(clues: Clues) -> Found:
     """Yield views of the first input for a missing batch, or for channels that stand last."""
     shape, kind = clues.shape_of(0), clues.misfit.kind
-    if not shape:
+    if not shape or kind == "table":
         return
     alone = any(
         step.op.startswith("conv") and step.input_shapes[:1] == (shape,)

@@ -234,7 +234,8 @@ class _Tracer(TorchFunctionMode):
             raise WrongDeviceError(f"{name} in {module}: {error}") from None
         if not self.ran_for_real and self.asks_for_values(error):
             raise self.needs_values(name) from error
-        if isinstance(error, ShapeError) or not about_shapes(error):
+        without_data = not self.ran_for_real and any(tensor.is_meta for tensor in tensors)
+        if isinstance(error, ShapeError) or not about_shapes(error, without_data):
             return
         if call is not None and not isinstance(error, Misfit):
             try:  # torch's words say less than our own
@@ -404,4 +405,4 @@ def _give_past(tensor: Tensor) -> None:
         if origin is not None:
             dim = functorch.maybe_get_bdim(tensor)
             set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
-            tensor._blitz_step = batch._blitz_step  # type: ignore[attr-defined]  # beside it
+            tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside it

@@ -87,9 +87,18 @@ _SHAPE_WORDS = re.compile(
 )
 
 
-def about_shapes(error: Exception) -> bool:
-    """Return whether an error is about shapes or dtypes."""
-    return isinstance(error, Misfit) or bool(_SHAPE_WORDS.search(str(error)))
+_OTHER_WORDS = re.compile(r"grad\b|leaf|in-?place|inference|device|memory|storage", re.IGNORECASE)
+
+
+def about_shapes(error: Exception, without_data: bool = False) -> bool:
+    """Return whether an error is about shapes or dtypes.
+
+    Torch refuses tensors ``without_data`` for little else.
+    """
+    text = str(error)
+    if isinstance(error, Misfit) or _SHAPE_WORDS.search(text):
+        return True
+    return without_data and type(error) is RuntimeError and not _OTHER_WORDS.search(text)
 
 
 def misfit_of(

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._torch import set_version
+
 MISSING = object()  # stands for what a name means that is not set
 
 
@@ -258,6 +260,7 @@ class Values(Place):
         tensor = self.owner
         self.attributes = tensor.__dict__.copy()
         self.data, self.grad = tensor.data, tensor.grad if tensor.is_leaf else None
+        self.version = None if tensor.is_inference() else tensor._version
         return tensor.detach().clone()  # type: ignore[no-any-return]  # it is a tensor
 
     @torch.no_grad()
@@ -270,6 +273,9 @@ class Values(Place):
         # Large weights are often mapped from a file; writing to them would copy the pages.
         if self.data.numel() <= _SMALL or not _same_bits(self.data, self.held):
             self.data.copy_(self.held)
+        # A graph that has saved the tensor can still run backward.
+        if self.version is not None:
+            set_version((tensor,), (self.version,))
 
 
 _SMALL = 1024  # numbers that are written back without being compared

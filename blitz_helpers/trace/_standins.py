@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blitz_helpers._torch import functorch
 from blitz_helpers.trace._layout import without_data
 
 # Tensors up to these sizes keep their values.
@@ -45,3 +46,12 @@ def has_values(tensor: Tensor) -> bool:
     dtype = tensor.dtype
     whole = not (dtype.is_floating_point or dtype.is_complex)
     return tensor.numel() <= (SMALL_INTEGERS if whole else SMALL_NUMBERS)
+
+
+def extremes_of(tensor: Tensor) -> tuple[int, int] | None:
+    """Return the smallest and the largest of whole numbers, or ``None`` if they are not known."""
+    while functorch.is_batchedtensor(tensor):  # a sample of `vmap` has no values, its batch has
+        tensor = functorch.get_unwrapped(tensor)
+    if tensor.is_floating_point() or not has_values(tensor) or not tensor.numel():
+        return None
+    return int(tensor.min()), int(tensor.max())

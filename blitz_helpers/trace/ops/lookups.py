@@ -9,17 +9,15 @@ from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import new, unequal, wrap, wrong_dtype
-from blitz_helpers.trace._op import Misfit, OpenOp, op
-from blitz_helpers.trace._standins import has_values
+from blitz_helpers.trace._op import Misfit, OpenOp, op, vmapped
+from blitz_helpers.trace._standins import extremes_of, has_values
 
 
 def _check_indices(ids: Tensor, rows: int, table: Tensor, noun: str = "rows") -> None:
     """Refuse indices outside a table with so many rows, if their values are known."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise wrong_dtype(ids, torch.int64, (table,), "indices")
-    if not has_values(ids) or not ids.numel():
-        return
-    largest, smallest = int(ids.max()), int(ids.min())
+    smallest, largest = extremes_of(ids) or (0, -1)
     if largest >= rows or smallest < 0:
         worst = largest if largest >= rows else smallest
         text = f"got index {worst}, wants one of {rows} {noun}, 0 to {rows - 1}"
@@ -53,7 +51,7 @@ class Embedding(EmbeddingBag):
         return last_made(self.input, output, step)
 
 
-@op("index_add index_copy index_reduce scatter_add scatter gather index_select")
+@op("index_add index_copy index_reduce index_fill scatter_add scatter gather index_select")
 class Indexed(OpenOp):
     """Numbers picked or placed by their indices along a dimension."""
 
@@ -74,6 +72,18 @@ class Indexed(OpenOp):
         if got != wants:
             text = f"got {got} indices for {wants} rows of {tuple(source.shape)}"
             raise Misfit("size", text, index, 0, got, wants, "indices", (source,))
+
+
+@op("one_hot")
+class OneHot(OpenOp):
+    """A row for each class number."""
+
+    input: Tensor
+    num_classes: int = -1
+
+    def check(self) -> None:
+        if self.num_classes > 0:
+            _check_indices(self.input, self.num_classes, self.input, "classes")
 
 
 @op("nll_loss", takes_probabilities=False)
@@ -99,7 +109,7 @@ class ClassLoss(OpenOp):
             raise Misfit("unequal", text, target, None, noun="target", others=(x, target))
         if target.dtype not in (torch.int64, torch.uint8):
             raise wrong_dtype(target, torch.int64, (x,), "a target")
-        if has_values(target):
+        if has_values(target) and not vmapped():  # which has no masks
             classes = x.shape[1] if x.dim() > 1 else x.shape[0]
             _check_indices(target[target != self.ignore_index].long(), classes, x, "classes")
 

@@ -22,6 +22,7 @@ from blitz_helpers.trace._field import (
 )
 from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
+from blitz_helpers.trace._standins import extremes_of
 
 Groups = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -235,17 +236,30 @@ class GetItem(Op):
     input: Tensor
     index: Any
 
-    def origin(self, output: Tensor, step: int) -> Origin | None:
+    def check(self) -> None:
+        """Refuse positions that are out of range, as far as their values are known."""
+        dim = 0
+        for item in self.items:
+            if hasattr(item, "__array__") or isinstance(item, list):
+                item = torch.as_tensor(item)
+            if isinstance(item, Tensor) and _spans(item) == 1 and dim < self.input.dim():
+                _check_positions(item, self.input, dim)
+            dim += _spans(item)
+
+    @property
+    def items(self) -> list[Any]:
+        """The items of the index, with full slices for an ellipsis and at the end."""
         items = list(self.index) if isinstance(self.index, tuple) else [self.index]
-        plain = (int, slice, type(None), type(...))
+        at = next((i for i, item in enumerate(items) if item is ...), len(items))
+        items[at : at + 1] = [slice(None)] * (self.input.dim() - sum(map(_spans, items)))
+        return items
+
+    def origin(self, output: Tensor, step: int) -> Origin | None:
+        items = self.items
+        plain = (int, slice, type(None))
         if any(isinstance(item, bool) or not isinstance(item, plain) for item in items):
             return None
         origin, x = origin_of(self.input), self.input
-        if ... not in items:
-            items.append(...)
-        at = items.index(...)
-        used = sum(item is not None for item in items) - 1
-        items[at : at + 1] = [slice(None)] * (x.dim() - used)
         found: list[Dim] = []
         lost = False
         old = zip(dims_of(x), x.shape, strict=True)
@@ -260,6 +274,37 @@ class GetItem(Op):
                 lost |= dim.axis is not None and not origin.untouched
         dims = tuple(found)
         return without_trail(origin, dims) if lost else origin._replace(dims=dims)
+
+
+@op("setitem index_put")
+class SetItem(GetItem):
+    """Numbers written to an index."""
+
+    input: Tensor
+    index: Any
+    value: Any
+
+    def origin(self, output: Tensor, step: int) -> None:
+        """Leave it to the guess from both tensors."""
+
+
+_MASKS = (torch.bool, torch.uint8)
+
+
+def _spans(item: Any) -> int:
+    """Return over how many dimensions an item of an index goes."""
+    if item is None or item is ... or isinstance(item, bool):
+        return 0
+    return item.dim() if isinstance(item, Tensor) and item.dtype in _MASKS else 1
+
+
+def _check_positions(at: Tensor, x: Tensor, dim: int) -> None:
+    size = x.shape[dim]
+    ends = None if at.dtype in _MASKS else extremes_of(at)
+    worst = max(ends or (0,), key=lambda one: max(one, -1 - one))
+    if ends and not -size <= worst < size:
+        text = f"got index {worst}, which dimension {dim} of {tuple(x.shape)} does not have"
+        raise Misfit("table", text, at, None, worst, size, "rows", (x,))
 
 
 def _sliced(dim: Dim, item: slice, size: int) -> Dim:

@@ -23,7 +23,7 @@ no_subclasses: Any = torch._C.DisableTorchFunctionSubclass
 TensorBase: Any = torch._C.TensorBase
 
 # Sets how often a tensor was written to, once its values are back.
-set_version: Any = torch._C._autograd._unsafe_set_version_counter  # type: ignore[attr-defined]  # no stub
+set_version: Any = torch._C._autograd._unsafe_set_version_counter
 
 # Parses the many forms of the arguments of `Tensor.to`.
 parse_to: Any = torch._C._nn._parse_to

@@ -61,7 +61,6 @@ ATTRIBUTES = {
     "_get_method": "a method of a scripted module, to run it on a copy",
     "_input_metadata": "shape and dtype of the tensor made at a node in the forward pass",
     "_modules": "see `_parameters`",
-    "_non_persistent_buffers_set": "the names of the buffers that a state dict leaves out",
     "_nnz": "the number of stored entries of a sparse tensor, which is the number of products",
     "_orig_mod": "the module inside a compiled one",
     "_parameters": "a module's own parameters, without those of the modules inside it",

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -334,6 +335,29 @@ def test_the_signal_that_ends_a_wait_is_handled_as_before():
     finally:
         signal.signal(signal.SIGURG, before)
     assert handled == ["mine"]
+
+
+DEBUGGED = """
+import sys
+from blitz_helpers.exercises import define_a_network as ex
+def endless(*inputs):
+    while True:
+        pass
+def traced():
+    return "traced"
+for answer in (print, endless):
+    ex.feature_map.check(answer, seconds=0.2)
+    sys.settrace(lambda *event: None)
+    print(traced())
+    sys.settrace(None)
+"""
+
+
+def test_a_debugger_works_after_a_check_and_after_one_that_was_stopped():
+    run = subprocess.run(
+        [sys.executable, "-c", DEBUGGED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.stdout.split() == ["traced", "traced"], run.stderr
 
 
 def test_what_is_stopped_late_leaves_nothing_behind():

@@ -76,6 +76,7 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     running.acquire()
     gone: list[bool] = []
     over: list[bool] = []
+    last: list[bool] = []
 
     def watch() -> None:
         wait = seconds
@@ -97,10 +98,13 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
                     running.release()
                 while not gone:
                     time.sleep(0)
-                raise_in(ctypes.c_ulong(thread), None)  # one that has not arrived yet
+                while over:  # one may not have arrived yet: this one takes its place
+                    last.append(True)
+                    raise_in(ctypes.c_ulong(thread), stop)
                 break
             except TookTooLongError:  # it arrived here, just as the code had ended
-                continue
+                if last:
+                    break
         if wakes:
             signal.signal(signal.SIGURG, handler or signal.SIG_DFL)
         if over:

@@ -48,7 +48,7 @@ IsUsed: TypeAlias = Callable[[Node, int], bool]
 def obstacle_at(
     node: Any, kind: Kind, module: str | None, lost: list[Lost], is_used: IsUsed
 ) -> Obstacle | None:
-    """Return the obstacle at a node, which may have lost saved tensors; ``None`` without one."""
+    """Return the obstacle at a node, which may have lost saved tensors, or ``None``."""
     if not lost and kind.code is None and not kind.is_opaque and kind.name not in _WATCHED:
         return None
     where = f"{kind.name} in {module}" if module else kind.name
@@ -91,7 +91,7 @@ def _of_lost(where: str, lost: list[Lost]) -> Obstacle:
     return may_fail(needs)
 
 
-# Nodes without any derivative. Source of these two: torch's derivatives.yaml; a test compares.
+# Nodes without any derivative. Source of both tables: torch's derivatives.yaml; a test compares.
 NO_DERIVATIVE = (
     *("AcoshBackward1", "AsinhBackward1", "AtanhBackward1", "CdistBackwardBackward0"),
     *("ChunkBackward0", "CudnnRnnBackwardBackward0", "EmbeddingBagBackwardBackward0"),

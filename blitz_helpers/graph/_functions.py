@@ -109,7 +109,7 @@ class _Code:
         return helper.asks(is_first=end == place and loaded[0] in contexts)
 
     def _callee(self, place: int) -> tuple[object, int]:
-        """Return what is called with the value loaded here, and the place after its own load.
+        """Return the object called with the value loaded here, and the place after its own load.
 
         A call and its callee begin at the same position in the source.
         """
@@ -155,7 +155,7 @@ class _Code:
         if step.opname.startswith(("JUMP_FORWARD", "JUMP_BACKWARD")):
             return [target]
         if step.opname.endswith(("IF_NONE", "IF_FALSE", "IF_NOT_NONE", "IF_TRUE")):
-            # Code that torch generates tests whether there is a function to call.
+            # Torch's generated code tests whether a function is None: the branch taken is known.
             before = place - (self._steps[place - 1].opname == "TO_BOOL")
             for value, end in self._known.values():
                 if end == before and (value is None or isinstance(value, FunctionType)):

@@ -12,7 +12,7 @@ from blitz_helpers.graph._fold import FoldedGraph, fold
 from blitz_helpers.graph._languages import dot, mermaid
 from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor
 
-# A page shows no more, and Mermaid fails in some browsers at a few hundred edges.
+# No more fit on a page, and Mermaid fails in some browsers at a few hundred edges.
 _MOST_ROWS, _MOST_BOXES = 100, 100
 
 

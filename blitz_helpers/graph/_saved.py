@@ -15,7 +15,7 @@ from blitz_helpers.graph._tensors import Form, Shape, form_of, shape_of
 
 
 class Lost(NamedTuple):
-    """A saved tensor that backward can no longer use, or perhaps cannot."""
+    """A saved tensor that backward can no longer use, for certain or perhaps."""
 
     name: str
     why: str
@@ -126,7 +126,7 @@ class SavedReader:
             return SavedTensor(name, shape_of(tensor), None, "kept")
         self.storages.add(storage)
         lost = None
-        if self._forms.count((shape, tensor.dtype)) < len(self._forms):  # else it can be no other
+        if self._forms.count((shape, tensor.dtype)) < len(self._forms):  # else unchanged
             lost = self._of_another_form(name, tensor)
         if storage.nbytes() < nbytes and is_released(tensor):
             lost = Lost(name, "its memory was released since")
@@ -137,7 +137,7 @@ class SavedReader:
         return SavedTensor(name, tuple(shape), nbytes, "changed")
 
     def _of_another_form(self, name: str, tensor: Tensor) -> Lost | None:
-        """Return whether a change of form through ``.data`` or ``set_`` stops backward."""
+        """Return the loss if a change of form through ``.data`` or ``set_`` stops backward."""
         now, dtype = tuple(tensor.shape), tensor.dtype
         then, dtype_then = self._form_then(name, tensor)
         made = self._forms[0].shape if self._kind.is_pointwise and self._forms[0] else None
@@ -181,8 +181,8 @@ _WHY = {
 }
 
 
-# Nodes that refuse a saved tensor of another dtype. Pointwise ones promote it; of the rest, some
-# refuse.
+# Nodes that always refuse a saved tensor of another dtype. Pointwise nodes promote it; whether any
+# other node refuses it is not known.
 _OF_ONE_DTYPE = frozenset(
     (
         *("AddbmmBackward0", "AddmmBackward0", "AvgPool2DBackward0", "BaddbmmBackward0"),

@@ -110,7 +110,7 @@ def read_named(
             raise TypeError(f"{where} is a {type(tensor).__name__}; expected a tensor.")
         if not tensor.requires_grad:
             raise ValueError(
-                f"{where} does not require grad, so no node of the graph is its own. Leave it out."
+                f"{where} does not require grad, so it has no node in the graph. Leave it out."
             )
         node = maker_of(tensor, where) or get_gradient_edge(tensor).node
         if node not in numbers:

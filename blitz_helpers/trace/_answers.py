@@ -68,7 +68,7 @@ class Answers:
         return torch.empty(shape, dtype=torch.float32, device=META)
 
     def instead_of(self, tensor: Tensor) -> Tensor:
-        """Return the tensor that the model gets instead of an input, which is never written to."""
+        """Return the tensor that the model gets for an input, which itself is never written to."""
         if not is_strided(tensor):
             kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
             raise NoValuesError(f"a {kind} input has part of its shape among its values")
@@ -107,7 +107,7 @@ class Answers:
             if special == "set data":
                 self.state.protect(target)
                 return func(*args, **kwargs)
-            if not has_values(target):  # a parameter, a buffer: its values play no part
+            if not has_values(target):  # a parameter or buffer whose values are not computed
                 if not vmapped():
                     with suppress(NoValuesError):
                         _on_meta(func, args, kwargs)
@@ -117,7 +117,7 @@ class Answers:
             return self.move(func, args, kwargs)
         if call is not None:
             call.check()
-        shortens = kwargs.get("max_norm") is not None  # an embedding shortens its own rows
+        shortens = kwargs.get("max_norm") is not None  # an embedding then writes to its weight
         if tensors and not tensors[0].is_meta and not shortens and all(map(has_values, tensors)):
             return _computed(func, args, kwargs)
         if special == "factory" and not tensors:
@@ -279,7 +279,10 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _on_meta(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run torch's kernel for tensors without data, at first with the values of integers."""
+    """Run torch's kernel for tensors without data.
+
+    Small integers keep their values, unless torch then refuses the call.
+    """
     if "device" in kwargs:
         kwargs = {**kwargs, "device": META}
     try:
@@ -304,7 +307,7 @@ def _is_one_for_all(tensor: Tensor) -> bool:
 
 
 def _alike(tensor: Tensor, output: Any) -> bool:
-    """Return whether ``tensor`` could be the output: whether only their values may differ."""
+    """Return whether ``tensor`` can stand for the output: whether only their values may differ."""
     return (
         isinstance(output, Tensor)
         and output.dtype == tensor.dtype

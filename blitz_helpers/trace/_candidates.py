@@ -206,7 +206,7 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
 
 
 def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
-    """Yield the stride and padding with which the layers before ``x`` keep the sides given."""
+    """Yield the stride and padding with which the layers before ``x`` keep these sides."""
     number = step_of(x)
     while number is not None and 0 <= number < len(clues.failure.steps):
         step = clues.failure.steps[number]

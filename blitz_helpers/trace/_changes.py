@@ -138,7 +138,7 @@ class CodeChange:
         """Call the function with the change made.
 
         Raises:
-            ValueError: another operation stands here than in the model that failed.
+            ValueError: the call is to another operation than it was when the model failed.
         """
         if name_of(func) != self.op:
             raise ValueError(
@@ -209,7 +209,7 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
 
 
 def _copied(model: nn.Module, data: bool) -> nn.Module:
-    copies: dict[int, Any] = {}  # as `copy.deepcopy` keeps them: what is in it is not copied
+    copies: dict[int, Any] = {}  # the memo of `copy.deepcopy`, which copies nothing that is in it
     for module in model.modules():
         # An embedding with `max_norm` writes to its weight.
         shares = not data or getattr(module, "max_norm", None) is None
@@ -217,7 +217,7 @@ def _copied(model: nn.Module, data: bool) -> nn.Module:
             for tensor in tensors.values():
                 if tensor is None:
                     continue
-                if nn.parameter.is_lazy(tensor):  # a forward pass gives it its shape in place
+                if nn.parameter.is_lazy(tensor):  # the forward pass will give it a shape in place
                     made: Any = type(tensor)
                     copies[id(tensor)] = made(tensor.requires_grad, tensor.device, tensor.dtype)
                 elif shared:

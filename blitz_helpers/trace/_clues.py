@@ -31,13 +31,13 @@ class Candidate:
 
     @property
     def batch(self) -> bool:
-        """Whether it changes the size of the batch, which its text says."""
+        """Whether it changes the size of the batch; then its text says so."""
         return not isinstance(self.change, ModelChange) and self.change.transform.touches_batch
 
 
 @dataclass(frozen=True)
 class Sides:
-    """An input of another size along some axes, one of those that ``fits`` takes."""
+    """An input of another size along some axes. ``fits`` tells which sizes may work."""
 
     cost: float
     argument: int | str
@@ -54,7 +54,7 @@ class Sides:
         return InputChange(self.argument, self.place, view, self.noun.format(sizes or size))
 
     def and_also(self, other: Sides) -> Sides | None:
-        """Return the sizes that both take, if the other failure asks for another size as well."""
+        """Return the sizes that suit both, if the other failure asks for another size as well."""
         same = (self.argument, self.place, self.axes) == (other.argument, other.place, other.axes)
         if not same or other.fits(other.given):
             return None
@@ -201,7 +201,7 @@ class Clues:
         return f"on the {ordinal}one of {shape_text(tuple(x.shape))}"
 
     def an_input(self, number: int, words: str) -> str:
-        """Return the words for a replacement of an input, such as one of ``"9 features"``."""
+        """Return the words for another input, described by words such as ``"9 features"``."""
         if len(self.failure.given) == 1:
             return f"an input of {words}"
         if self._is_shared(number):

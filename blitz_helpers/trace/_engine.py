@@ -177,7 +177,7 @@ class _Tracer(TorchFunctionMode):
             return
         path, call, _ = self.running.pop()
         inside = self.records.pop()
-        with no_torch_function():  # a question that is not the model's
+        with no_torch_function():  # it is we who ask for shapes, not the model
             shape = shape_of(output)
         depth = len(self.running) - 1
         self.records[-1].append((path, call, type(module).__name__, depth, shape, inside))
@@ -238,12 +238,12 @@ class _Tracer(TorchFunctionMode):
         if isinstance(error, ShapeError) or not about_shapes(error, without_data):
             return
         if call is not None and not isinstance(error, Misfit):
-            try:  # torch's words say less than our own
+            try:  # our own words say more than torch's
                 call.check()
                 call.output()
             except Misfit as misfit:
                 error = misfit
-            except RuntimeError:  # torch's own words, once more
+            except RuntimeError:  # we have no better words
                 pass
         raise self.shape_error(name, args, kwargs, tensors, error, func) from error
 
@@ -268,14 +268,14 @@ class _Tracer(TorchFunctionMode):
         if failed:
             layer, args, tensors = failed
             call = (self.modules.get(layer, ""), max(self.calls_of.get(layer, 1) - 1, 0), layer)
-            self.running.append(call)  # it was left on the error
+            self.running.append(call)  # it ended with the error
             name = type(layer).__name__
             raise self.shape_error(name, args, {}, tensors, error) from error
 
     # Records
 
     def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
-        """Record the step, and on each tensor that it made the tensor's origin."""
+        """Record the step, and the origin of each tensor that it made."""
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
             return
@@ -307,13 +307,13 @@ class _Tracer(TorchFunctionMode):
                 if is_step and not _is_view(tensor, tensors):
                     self.activation_bytes += size
             elif known_origin(tensor) is None:
-                continue  # the model's own, or the user's
+                continue  # a tensor of the model or of the user
             origin = None if call is None else call.origin(tensor, number)
             if origin is None:
                 origin = guessed(tensors, tensor, number) if tensors else origin_of(tensor)
             set_origin(tensor, origin)
             if is_step:
-                tensor._blitz_step = number  # type: ignore[attr-defined]  # as an origin, beside it
+                tensor._blitz_step = number  # type: ignore[attr-defined]  # beside its origin
         if not is_step:
             return
         sums, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))

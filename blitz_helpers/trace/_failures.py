@@ -175,7 +175,7 @@ def _read_average(found: Found, tensors: list[Tensor]) -> Misfit:
 
 def _read_view(found: Found, tensors: list[Tensor]) -> Misfit:
     shape = shape_text(tuple(tensors[0].shape))
-    words = f"got {shape}, whose numbers do not lie in one piece: view takes no copy"
+    words = f"got {shape}, whose numbers do not lie in one piece: view makes no copy"
     return Misfit("numbers", words, tensors[0], None, None, None, "stride")
 
 

@@ -1,8 +1,8 @@
 """The origin of each dimension of a tensor, and its receptive field.
 
-While a model is traced every tensor that an operation made carries an `Origin`. It answers three
-questions: how large a part of the input can one element of this tensor see, which input sizes would
-have given another size here, and whose a dimension is.
+While a model is traced, every tensor that an operation made carries an `Origin`. It answers three
+questions: how large a part of the input one element of this tensor can see, which size a dimension
+would have for another input, and which input or step each dimension comes from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SizeFormula = Callable[[int], int]
 
 
 class Axis(NamedTuple):
-    """One spatial dimension: position ``o`` sees the input from ``stride*o + low`` to ``+ high``.
+    """One spatial dimension: position ``o`` sees inputs ``stride*o + low`` to ``stride*o + high``.
 
     ``stride`` is the effective stride, a fraction after upsampling. ``chain`` holds the size
     formulas from the input to here, the last one first. After upsampling, ``grid`` holds the stride
@@ -45,7 +45,7 @@ class Axis(NamedTuple):
         if self.grid is None:
             return math.floor(self.high - self.low) + 1
         step, seen = self.grid
-        return math.floor((self.high - self.low - seen + 1) / step) * step + seen  # type: ignore[return-value]  # a whole step here
+        return math.floor((self.high - self.low - seen + 1) / step) * step + seen  # type: ignore[return-value]  # it is a whole number here
 
     def size_for(self, side: int) -> int:
         """Return the size here for an input of ``side``.
@@ -56,7 +56,7 @@ class Axis(NamedTuple):
         formulas = []
         link = self.chain
         while link is not None:
-            link, formula = link  # type: ignore[assignment]  # a chain is a linked list of itself
+            link, formula = link  # type: ignore[assignment]  # a linked list, whose type contains itself
             formulas.append(formula)
         for formula in reversed(formulas):
             side = formula(side)
@@ -155,7 +155,7 @@ def upsampling(
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to
     ``(o + after) / factor``.
     """
-    from fractions import Fraction  # takes as long to load as a small network to trace
+    from fractions import Fraction  # loading it takes as long as tracing a small network
 
     return Axis(
         Fraction(axis.stride) / factor,
@@ -197,9 +197,9 @@ def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim 
 
 
 def last_made(tensor: Tensor, output: Tensor, step: int) -> Origin:
-    """Return the origin of an output with the dimensions of ``tensor``, but for the last.
+    """Return the origin of an output with the dimensions of ``tensor``, except for the last.
 
-    The last is made by this step; so are all where the others have other sizes.
+    This step makes the last one. If the other sizes differ, it makes all of them.
     """
     kept = output.dim() - 1
     dims = dims_of(tensor)[:kept] if output.shape[:kept] == tensor.shape[:kept] else ()
@@ -265,7 +265,7 @@ def _union(known: list[tuple[bool, Dim]]) -> Dim:
 def guessed(tensors: Sequence[Tensor], output: Tensor, step: int) -> Origin:
     """Return an origin for the output of an operation without a class.
 
-    A leading dimension that keeps its size is taken for the same one.
+    A leading dimension that keeps its size is taken to be the same dimension.
     """
     origins = [origin_of(tensor) for tensor in tensors]
     device = next((o.device for o in origins if o.device.type != "cpu"), origins[0].device)

@@ -41,9 +41,9 @@ class Column(NamedTuple):
 class Layout(NamedTuple):
     """Shows rows of one kind as a table, and tells how to compare and fold them.
 
-    Two rows are equal if ``alike(row, skip)`` is, which leaves out the first ``skip`` characters of
-    the module's path. ``fold(first, calls, rows)`` returns one row that stands for ``calls``, which
-    are equal to the call ``first``, and the ``rows`` in them.
+    Two rows count as equal if ``alike(row, skip)`` gives the same for both; it leaves out the first
+    ``skip`` characters of the module's path. ``fold(first, calls, rows)`` returns the one row that
+    stands for ``calls``, all of them equal to the call ``first``, and for the ``rows`` in them.
     """
 
     columns: tuple[Column, ...]
@@ -73,7 +73,7 @@ class Layout(NamedTuple):
         return "".join(self._html(folded, is_short))
 
     def _folded(self, items: Sequence[Any]) -> list[Any]:
-        """Return the items, with one row for all parts that repeat the part before, at every depth.
+        """Return the items, at every depth with one row for the parts that repeat the one before.
 
         A part is a branch and the rows between it and the next.
         """
@@ -145,7 +145,7 @@ def rows_in(items: Iterable[Any]) -> list[Any]:
 
 
 def _blocks(items: Iterable[Any]) -> Iterator[Any]:
-    """Yield the items, with the row itself for a branch that has just one."""
+    """Yield the items, with its row in place of a branch that has only one."""
     for item in items:
         rows = rows_in([item])
         yield rows[0] if len(rows) == 1 else item

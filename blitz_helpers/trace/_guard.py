@@ -76,7 +76,7 @@ class StateGuard:
             raise
 
     def _put_back(self) -> None:
-        """Put back what no other trace uses."""
+        """Restore all places that no other trace is using."""
         refused: Exception | None = None
         with _lock, no_torch_function():
             others = {key for guard in _guards if guard is not self for key in guard._places}
@@ -84,7 +84,7 @@ class StateGuard:
                 if key not in others:
                     try:
                         place.put_back()
-                    except Exception as error:  # of a user's class; the other places come first
+                    except Exception as error:  # from a user's class; restore the rest first
                         refused = error
             self._places.clear()
             if self in _guards:

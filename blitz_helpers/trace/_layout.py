@@ -112,7 +112,7 @@ def wrap(dim: int, tensor: Tensor, extra: int = 0) -> int:
     """
     span = tensor.dim() + extra or 1
     if not -span <= dim < span:
-        text = f"got {tuple(tensor.shape)}, which has no dimension {dim}: {-span} to {span - 1} are"
+        text = f"got {tuple(tensor.shape)}, which has no dimension {dim}: use {-span} to {span - 1}"
         raise wrong_rank(tensor, text, dim + 1 if dim >= 0 else -dim)
     return dim % span
 

@@ -18,7 +18,7 @@ from blitz_helpers.trace._layout import without_data
 
 
 def paths_of(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the modules and their dotted paths; a compiled module shares that of its inner one."""
+    """Return the modules with their dotted paths; a compiled one has that of its inner module."""
     paths: dict[nn.Module, str] = {}
     todo = [("", model)]
     while todo:

@@ -39,7 +39,7 @@ def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
         if clues.accepts(x, transform(x.to("meta"))):
             yield from clues.changed(x, transform, cost)
             if transform.name == "flatten":
-                return  # nobody means a view that flattens less, or moves dimensions
+                return  # if flattening helps, no other view is meant
 
 
 def _conversions(clues: Clues) -> Found:

@@ -26,7 +26,7 @@ def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
         items = [mapped(function, item) for item in value]
         if all(map(is_, items, value)):
             return value
-        # What `torch.max` returns can only be made by its type; a user's type may take anything.
+        # The types of torch's own results take a list; a user's type may take anything.
         return (
             type(value)(items) if hasattr(value, "n_fields") else tuple.__new__(type(value), items)
         )

@@ -89,7 +89,7 @@ class Op:
             own._fields, own.__init__ = tuple(names), Op.__init__
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        # As a dataclass has one, but compiled at the first call, which keeps the import short.
+        # Like that of a dataclass, but compiled at the first call, which keeps the import fast.
         owner: Any = next(kind for kind in type(self).__mro__ if "_fields" in vars(kind))
         more = ["args", "kwargs"] if owner._takes_more else []
         takes = [f"{n}=owner.{n}" if hasattr(owner, n) else n for n in owner._fields]
@@ -149,7 +149,7 @@ OPS: dict[str, Callable[..., Op]] = {}
 def op(names: str, **settings: Any) -> Callable[[Family], Family]:
     """Let the decorated class stand for torch's functions of these names.
 
-    With ``settings``, a subclass that has them as class attributes stands for them.
+    With ``settings``, the functions get a subclass that has these as class attributes.
     """
 
     def decorate(family: Family) -> Family:
@@ -169,14 +169,14 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
         kwargs = {ALIASES.get(key, key): value for key, value in kwargs.items() if key != "out"}
     try:
         call = kind(*args, **kwargs)
-    except TypeError:  # spelled in another way, or wrongly: torch's own kernel knows
+    except TypeError:  # spelled in another way, or wrong: torch's own kernel will tell
         return None
     call.func, call.name = func, name
     return call
 
 
 def _elsewhere(func: Any, name: str) -> Callable[..., Op] | None:
-    """Return the class for a name of an exported program, in place, or of a namespace of torch."""
+    """Return the class of a name in place, in an exported program, or in another namespace."""
     if getattr(func, "namespace", "aten") != "aten":
         return None
     base = name.partition(".")[0].removeprefix("linalg_").removeprefix("special_")

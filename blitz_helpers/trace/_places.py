@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blitz_helpers._torch import set_version
 
-MISSING = object()  # stands for what a name means that is not set
+MISSING = object()  # the value of a name that is not set
 
 
 class Place:
@@ -129,7 +129,7 @@ class Names(Place):
     def _value(self, name: str) -> Any:
         try:
             return object.__getattribute__(self.owner, name)
-        except (AttributeError, ValueError):  # of a slot, of a cell
+        except (AttributeError, ValueError):  # an empty slot or cell
             return MISSING
 
     def write(self) -> None:
@@ -278,7 +278,7 @@ class Values(Place):
             set_version((tensor,), (self.version,))
 
 
-_SMALL = 1024  # numbers that are written back without being compared
+_SMALL = 1024  # tensors of at most so many numbers are not compared first
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -286,5 +286,5 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
         return True
     try:
         return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
-    except RuntimeError:  # no such view of this layout: write it back
+    except RuntimeError:  # this layout has no such view: write it back
         return False

@@ -230,7 +230,7 @@ def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int
 
 
 def _grown(given: Arguments, axis: int, size: int) -> Arguments:
-    """Return the inputs with one more sample in each that has as many as the first."""
+    """Return the inputs with one more sample in each that has as many samples as the first."""
 
     def more(tensor: Tensor) -> Tensor:
         if tensor.dim() <= axis or tensor.shape[axis] != size:

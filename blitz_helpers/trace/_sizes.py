@@ -98,7 +98,7 @@ def _equal_sides(clues: Clues) -> Found:
     }
     known = origin_of(x).depends and origin_of(y).depends
     if known and not any(_is_computed(dims_of(t)[d]) for t, d in moving):
-        return  # both are inputs, and neither of them is the wrong one
+        return  # two inputs differ, and either may be wrong
 
     def agree(sizes: list[int]) -> bool:
         found = {(t.dim() - d, size) for (t, d), size in zip(moving, sizes, strict=True)}

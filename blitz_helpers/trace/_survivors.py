@@ -36,9 +36,9 @@ class _Tracing(threading.local):
 
 _here = _Tracing()
 _lock = threading.Lock()
-_traces = 0  # at work, in all threads
-_raised = False  # one of them, which ended with an error
-_made: list[weakref.ref[Tensor]] = []  # by all of them
+_traces = 0  # how many are running, in all threads
+_raised = False  # whether one of them ended with an error
+_made: list[weakref.ref[Tensor]] = []  # the tensors that they have made
 
 
 def note_made(tensor: Tensor) -> None:
@@ -93,7 +93,7 @@ class _Survivor(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in PLAIN_QUESTIONS or _here.depth:  # a trace asks only for shapes
+        if func in PLAIN_QUESTIONS or _here.depth:  # inside a trace, only shapes are needed
             with no_subclasses():
                 return func(*args, **(kwargs or {}))
         tensors = tensors_in((*args, *(kwargs or {}).values()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from blitz_helpers._threads import WarningIgnored
 from blitz_helpers.trace._engine import FailedError, NeedsValues, forward
 
-_TRIED = WarningIgnored("")  # all that is said while something is only tried
+_TRIED = WarningIgnored("")  # hides every warning while a change is only tried
 
 
 def trace_shapes(model: nn.Module, /, *inputs: Any, **kwargs: Any) -> ShapeTrace:

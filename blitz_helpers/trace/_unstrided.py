@@ -1,4 +1,4 @@
-"""Counts for sparse and nested tensors, which have no strides. A nested tensor holds several."""
+"""Counts for sparse and nested tensors, which have no strides."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FILES = str(Path(torch.nested.__file__).parent)
 
 
 class UnstridedOp(Op):
-    """An operation on sparse or nested tensors, of which less is known."""
+    """An operation on sparse or nested tensors, about which less is known."""
 
     call: Op | None
 
     def macs(self, output: Tensor) -> int:
-        """Return the multiply-accumulates of a nested tensor's parts, a sparse one's entries."""
+        """Return the multiply-accumulates of a nested tensor's parts or a sparse one's entries."""
         if self.call is None:
             return 0
         operands = {n: value for n, value in vars(self.call).items() if isinstance(value, Tensor)}

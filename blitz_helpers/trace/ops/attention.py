@@ -26,7 +26,7 @@ def _wrong_mask(mask: Tensor, text: str, dim: int | None, *others: Tensor) -> Mi
 
 @op("scaled_dot_product_attention")
 class ScaledDotProduct(Op):
-    """Scores of each query with each key, and the sum of the values that they weight."""
+    """Scores of each query with each key, then sums of the values, weighted by the scores."""
 
     query: Tensor
     key: Tensor
@@ -81,7 +81,7 @@ class ScaledDotProduct(Op):
 
 @op("multi_head_attention_forward")
 class MultiHead(OpenOp):
-    """Four projections, then scores and their weighted sum over every head."""
+    """Projections of query, key and value, attention in every head, and a last projection."""
 
     query: Tensor
     key: Tensor
@@ -149,7 +149,7 @@ class MultiHead(OpenOp):
 
 @op("_nested_tensor_from_mask_left_aligned")
 class NestedFromMask(Op):
-    """The encoder asks whether it may use nested tensors. The answer here is no: shapes agree."""
+    """The encoder asks whether it may use nested tensors. No: the shapes are the same without."""
 
     input: Tensor
     mask: Tensor

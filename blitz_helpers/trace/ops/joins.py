@@ -118,7 +118,7 @@ class Extremum(OpenOp):
 
 @op("sum mean amax amin logsumexp prod")
 class Reduction(Extremum):
-    """One number for all those along some dimensions."""
+    """One number in place of all numbers along some dimensions."""
 
     def output(self) -> Any:
         x, keepdim = self.input, self.kwargs.get("keepdim", self.keepdim)

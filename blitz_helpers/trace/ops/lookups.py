@@ -89,7 +89,7 @@ class OneHot(OpenOp):
 @op("nll_loss", takes_probabilities=False)
 @op("cross_entropy", takes_probabilities=True)
 class ClassLoss(OpenOp):
-    """A loss of scores, whose classes are in dimension 1 or the only dimension, against classes."""
+    """A loss of scores against class numbers. The classes are dimension 1, or the only one."""
 
     takes_probabilities = False
     input: Tensor

@@ -79,7 +79,7 @@ class Linear(Product):
 @op("mv", ranks=(2, 1))
 @op("dot vdot", ranks=(1, 1))
 class MatMul(Product):
-    """A matrix product, of tensors of these numbers of dimensions if ``ranks`` are given."""
+    """A matrix product. ``ranks`` are the numbers of dimensions that the operands must have."""
 
     ranks: ClassVar[tuple[int, ...]] = ()
     input: Tensor
@@ -146,7 +146,7 @@ class GroupedMatMul(Op):
         return new((*groups, left[-2], right[-1]), compute_dtype(a, b))
 
     def macs(self, output: Tensor) -> int:
-        if self.mat_a.dim() == self.mat_b.dim() == 2:  # the groups share the sums
+        if self.mat_a.dim() == self.mat_b.dim() == 2:  # the sums are divided among the groups
             return self.mat_a.numel() * self.mat_b.shape[-1]
         return output.numel() * self.mat_a.shape[-1]
 
@@ -301,7 +301,7 @@ class Chain(OpenOp):
             check_size(left, -1, right.shape[0], "features", right)
 
     def macs(self, output: Tensor) -> int:
-        """Source: the matrix chain order, as torch has it."""
+        """Source: the dynamic program for the cheapest order of a matrix chain, as in torch."""
         first, *others = self.matrices
         last = self.matrices[-1]
         sides = [one.shape[0] for one in others]

@@ -95,7 +95,7 @@ class Window(Op):
     def moved(self, axis: Axis, *settings: Any) -> Axis:
         """Return the axis after the window has slid along it; the last setting is its formula."""
         kernel_size, stride, padding, dilation = settings[:4]
-        if padding == "same":  # the smaller half stands before the input
+        if padding == "same":  # the smaller half of the padding comes first
             padding = dilation * (kernel_size - 1) // 2
         elif padding == "valid":
             padding = 0

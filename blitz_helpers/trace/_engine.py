@@ -18,7 +18,7 @@ from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import guessed, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard, other_generators
-from blitz_helpers.trace._inputs import Inputs
+from blitz_helpers.trace._inputs import Inputs, give_past
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
 from blitz_helpers.trace._nests import shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
@@ -204,7 +204,7 @@ class _Tracer(TorchFunctionMode):
             return func(*args, **kwargs)
         if functorch.maybe_current_level() is not None:
             for tensor in tensors:
-                _give_past(tensor)
+                give_past(tensor)
         self.number = self.number + 1 if self.editing is None else self.editing.number
         name = name_of(func)
         call = bind(func, name, args, kwargs)
@@ -394,15 +394,3 @@ def _is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
         or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
         for one in inputs
     )
-
-
-def _give_past(tensor: Tensor) -> None:
-    """Give a sample of `vmap` the origin of its batch."""
-    if known_origin(tensor) is None and functorch.is_batchedtensor(tensor):
-        batch = functorch.get_unwrapped(tensor)
-        _give_past(batch)
-        origin = known_origin(batch)
-        if origin is not None:
-            dim = functorch.maybe_get_bdim(tensor)
-            set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
-            tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside it

@@ -1,4 +1,4 @@
-"""The stand-ins that a model gets for its inputs, and their names."""
+"""The stand-ins that a model gets for its inputs, their names, and the samples of `vmap`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._torch import functorch
 from blitz_helpers.trace._answers import Answers
-from blitz_helpers.trace._field import input_origin, set_origin
+from blitz_helpers.trace._field import input_origin, known_origin, set_origin
 from blitz_helpers.trace._nests import mapped, shape_of
 from blitz_helpers.trace._survivors import note_made
 
@@ -64,3 +65,15 @@ class Inputs:
 def is_shape(value: Any) -> bool:
     """Return whether a value is a tuple of whole numbers, which stands for a tensor."""
     return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)
+
+
+def give_past(tensor: Tensor) -> None:
+    """Give a sample of `vmap` the origin of its batch."""
+    if known_origin(tensor) is None and functorch.is_batchedtensor(tensor):
+        batch = functorch.get_unwrapped(tensor)
+        give_past(batch)
+        origin = known_origin(batch)
+        if origin is not None:
+            dim = functorch.maybe_get_bdim(tensor)
+            set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
+            tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside it

@@ -32,7 +32,10 @@ def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict
             stacklevel=3,
         )
     if not records:
-        raise ValueError(f"{file} is not a run that wandb can read: it holds no records.")
+        raise ValueError(
+            f"{file} holds no records: its run is still open, or ended before wandb wrote any. "
+            "Finish the run first."
+        )
     record_type = _record_type()
     rows: list[dict[str, Any]] = []
     config: dict[str, Any] = {}
@@ -47,9 +50,12 @@ def read_records(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict
                 _put(record.run.config.update, config)
             case "config":
                 _put(record.config.update, config)
+                _remove(record.config.remove, config)
             case "summary":
                 _put(record.summary.update, summary)
+                _remove(record.summary.remove, summary)
     config.pop("_wandb", None)
+    summary.pop("_wandb", None)
     return rows, config, summary
 
 
@@ -113,3 +119,13 @@ def _put(items: Any, into: dict[str, Any]) -> None:
                 inner[key] = {}
             inner = inner[key]
         inner[last] = json.loads(item.value_json)
+
+
+def _remove(items: Any, inside: dict[str, Any]) -> None:
+    """Remove what a record says was removed."""
+    for item in items:
+        *outer, last = item.nested_key or [item.key]
+        inner: Any = inside
+        for key in outer:
+            inner = inner.get(key, {})
+        inner.pop(last, None)

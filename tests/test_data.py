@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_the_split_is_the_same_on_each_call_and_moves_no_random_state():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("size", "border"), [(28, 0), (30, 1), (32, 2), (64, 18)])
+@pytest.mark.parametrize(("size", "border"), [(28, 0), (30, 1), (np.int64(32), 2), (64, 18)])
 def test_a_larger_size_is_a_border_of_background_all_around(size, border):
     images = load_mnist("test", size=size).tensors[0]
     middle = images[..., border : border + 28, border : border + 28]

@@ -68,6 +68,26 @@ def test_a_run_gives_back_its_settings_and_its_summary():
     assert (again, again.config, again.summary) == (record, record.config, record.summary)
 
 
+def test_what_was_removed_from_the_summary_is_not_in_it():
+    with start_run() as run:
+        run.log({"loss": 1.0})
+        run.summary["best"] = 1
+        run.summary["scores"] = {"train": 1, "test": 2}
+        del run.summary["best"]
+        del run.summary["scores"]["train"]
+    summary = read_run(run.dir).summary
+    assert {name for name in summary if not name.startswith("_")} == {"loss", "scores"}
+    assert summary["scores"] == {"test": 2}
+    assert "_wandb" not in summary
+
+
+def test_a_run_without_records_is_named(tmp_path):
+    file = tmp_path / "run-1.wandb"
+    file.write_bytes(b":W&B\xe1\xbe\x00")
+    with pytest.raises(ValueError, match="holds no records: its run is still open"):
+        read_run(file)
+
+
 def test_a_run_without_settings_has_none():
     with start_run() as run:
         run.log({"loss": 1.0})

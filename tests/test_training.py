@@ -8,6 +8,7 @@ import signal
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -644,6 +645,10 @@ def test_a_wrong_number_of_epochs_is_refused(dataset, epochs):
         fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs)
 
 
+def test_epochs_may_be_a_whole_number_of_numpy(dataset):
+    assert fit(make_model(), make_loader(dataset), STEPS["sgd"](), np.int64(1)).epochs == 1
+
+
 def test_a_wrong_lr_is_refused_by_the_rule_and_nothing_changes(dataset):
     model = make_model()
     before = weights(model)
@@ -670,6 +675,12 @@ def test_evaluate_agrees_with_torch_over_all_samples_at_once(dataset):
     assert result.misread.tolist() == [
         index for index in range(22) if logits[index].argmax() != labels[index]
     ]
+
+
+def test_the_loss_of_a_model_in_half_precision_is_summed_in_more():
+    labels = torch.ones(20_000, dtype=torch.int64)
+    logits = torch.tensor([[10.0, 0.0]]).half().expand(20_000, 2)  # float16 ends at 65,504
+    assert evaluate(nn.Identity(), [(logits, labels)]).loss == pytest.approx(10, rel=1e-4)
 
 
 def test_the_confusion_matrix_counts_labels_down_and_predictions_across():

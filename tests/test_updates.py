@@ -1,8 +1,10 @@
 """The update rules against torch.optim, to the last bit."""
 
 import copy
+from fractions import Fraction
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -255,6 +257,26 @@ def test_a_setting_out_of_range_is_an_error_that_changes_nothing(rule, settings,
         step([w])
     assert torch.equal(w, torch.ones(3))
     assert not memory
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lr", [torch.tensor([0.1]), Fraction(1, 10), "0.1", None, 0.1j, True])
+def test_a_setting_that_is_not_a_number_is_an_error_that_changes_nothing(rule, lr):
+    w = leaf_with_gradient()
+    step, memory = bind(rule, {"lr": lr})
+    with pytest.raises(TypeError, match="lr must be a number"):
+        step([w])
+    assert torch.equal(w, torch.ones(3))
+    assert not memory
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("number", [torch.tensor, np.float32, np.float64])
+def test_a_setting_may_be_a_number_of_torch_or_numpy(rule, number):
+    w, other = leaf_with_gradient(), leaf_with_gradient()
+    bind(rule, {"lr": number(0.5)})[0]([w])
+    bind(rule, {"lr": 0.5})[0]([other])
+    assert torch.equal(w, other)
 
 
 def leaf_with_gradient():

@@ -108,7 +108,9 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     with mode(model, training=False), torch.no_grad():
         for batch in loader:
             logits, labels = answer(model, batch)
-            total += F.cross_entropy(logits, labels, reduction="sum").item()
+            # In half precision, a sum over a batch would overflow or be too coarse.
+            exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            total += F.cross_entropy(exact, labels, reduction="sum").item()
             predictions.append(logits.argmax(dim=1).cpu())
             truth.append(labels.cpu())
             widths.add(logits.shape[1])

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -81,8 +82,9 @@ def fit(
     check_batches(loader)
     if val_loader is not None:
         check_batches(val_loader, "val_loader")
-    if not isinstance(epochs, int) or epochs < 1:
+    if not isinstance(epochs, Integral) or epochs < 1:  # numpy's whole numbers count too
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
+    epochs = int(epochs)
     if not callable(step) or isinstance(step, type):
         raise TypeError(
             f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1), "

@@ -5,8 +5,15 @@ import weakref
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
-from blitz_helpers import show
+from blitz_helpers import (
+    plot_descent,
+    plot_descent_losses,
+    plot_losses,
+    plot_receptive_field,
+    show,
+)
 from blitz_helpers.plotting._canvas import describe
 
 
@@ -51,3 +58,18 @@ def test_a_page_gets_the_words_in_every_form_of_a_picture():
     assert bundle["text/plain"] == 'Picture: w < 0 & "b"'
     assert 'alt="w &lt; 0 &amp; &quot;b&quot;"' in bundle["text/html"]
     assert bundle["image/png"] in bundle["text/html"]
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda name: plot_losses({name: [1.0, 2.0]}),
+        lambda name: plot_losses({name: [1.0], "other": [2.0]}),
+        lambda name: plot_descent(lambda w: w.square().sum(0), {name: torch.eye(2)}),
+        lambda name: plot_descent_losses(lambda w: w.square().sum(0), {name: torch.eye(2)}, 0.5),
+        lambda name: plot_receptive_field([[0.0] * 4] * 4, {name: (2, 2)}),
+    ],
+)
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(plot):
+    texts = plot("_fast").get_legend().get_texts()
+    assert any("_fast" in text.get_text() for text in texts)

@@ -23,6 +23,16 @@ def number_classes(axis: Axis, num_classes: int) -> None:
     axis.set_ticks(range(0, num_classes, every))
 
 
+def in_legend(name: object) -> str:
+    """Return the name as a label that a legend shows: matplotlib leaves out what begins with "_".
+
+    >>> in_legend("_fast")
+    ' _fast'
+    """
+    text = str(name)
+    return f" {text}" if text.startswith("_") else text
+
+
 def finish_axes(ax: Axes, xlabel: str, ylabel: str, **legend: Any) -> None:
     """Name the axes, add a legend, and leave out the frame above and to the right."""
     ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from blitz_helpers.plotting._axes import MOST_NUMBERED, colour_bar, finish_axes, number_classes
+from blitz_helpers.plotting._axes import (
+    MOST_NUMBERED,
+    colour_bar,
+    finish_axes,
+    in_legend,
+    number_classes,
+)
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, SKY, VERMILION, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import counted, listed
@@ -61,7 +67,7 @@ def plot_losses(
         if alone:
             ax.plot(steps, values.tolist(), color=SKY, linewidth=0.6, label="one step")
         marker = "o" if len(steps) == 1 else ""  # a line needs two
-        label = f"{name}, {mean}" if alone else name
+        label = in_legend(f"{name}, {mean}" if alone else name)
         ax.plot(steps, means, color=color, linewidth=1.8, marker=marker, label=label)
         told.append(f"{name}: {len(steps):,} steps, from {means[0]:.2f} to {means[-1]:.2f}")
     if not any((values < 0).any() for values in curves.values()):

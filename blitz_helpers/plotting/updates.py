@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blitz_helpers.plotting._axes import BOXED, finish_axes
+from blitz_helpers.plotting._axes import BOXED, finish_axes, in_legend
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, VERMILION, YELLOW, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import counted, listed, short
@@ -142,7 +142,9 @@ def plot_descent(
         ax.contour(*sides, losses, levels=levels, colors="#BBBBBB", linewidths=0.8)
     words = ["Paths of two weights over contours of the loss."]
     for (name, path), color in zip(points.items(), cycle(SERIES), strict=False):
-        ax.plot(*path.T.numpy(), "-o", markersize=3, linewidth=1.3, label=name, color=color)
+        ax.plot(
+            *path.T.numpy(), "-o", markersize=3, linewidth=1.3, label=in_legend(name), color=color
+        )
         ax.plot(*path[0].tolist(), "o", markersize=9, markerfacecolor="none", color=BLACK)
         length = path.diff(dim=0).norm(dim=1).sum().item()
         words.append(
@@ -202,7 +204,7 @@ def plot_descent_losses(
         stays = step < len(curve)
         label = f"{name}: below {below:g} from step {step}" if stays else f"{name}: not below"
         drawn = curve.where(curve > 0, math.nan).tolist()
-        ax.plot(drawn, "-o", markersize=2.5, linewidth=1.3, color=color, label=label)
+        ax.plot(drawn, "-o", markersize=2.5, linewidth=1.3, color=color, label=in_legend(label))
         if stays:
             words.append(f"{name} stays below {below:g} from step {step}.")
             (diamond,) = ax.plot(step, drawn[step], "D", color=color)

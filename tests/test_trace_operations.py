@@ -67,6 +67,7 @@ CALLS = {
     "Reshape": lambda x: x.reshape(2, 2, 2, 8, 8),
     "ScaledDotProduct": lambda x: F.scaled_dot_product_attention(x, x, x),
     "SetItem": lambda x: x.index_put((torch.tensor([0]),), x[0]),
+    "Split": lambda x: x.split([2, 2], 1)[0],
     "Stack": lambda x: torch.stack([x, x], 1),
     "TensorDot": lambda x: torch.tensordot(x, torch.ones(8, 3), 1),
     "Transpose": lambda x: x.transpose(2, 3),
@@ -84,14 +85,14 @@ WITHOUT_SUMS = {
         LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute Pointwise
         Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
     """,
-    "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Variance",
+    "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Split Variance",
     "a size is split as it was typed; only a size of -1 is computed": "Reshape Unflatten",
 }
 WITHOUT_MACS = {
     "nothing is multiplied and added up": """
         AdaptivePool Along BinaryCrossEntropy Cat ClassLoss Dropout Elementwise Embedding Expand
         Extremum GetItem Indexed MaskedFill MaxPool MaxPoolWithIndices Move Moved OneHot PReLU Pad
-        Part Permute Pointwise Reshape SetItem Stack Transpose Unflatten Unsqueeze View
+        Part Permute Pointwise Reshape SetItem Split Stack Transpose Unflatten Unsqueeze View
     """,
     "an average multiplies once, after the sum": """
         AdaptiveAveragePool AveragePool EmbeddingBag Interpolate Reduction Variance

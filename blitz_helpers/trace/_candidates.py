@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from blitz_helpers._torch import ConvTransposeNd
 from blitz_helpers.trace._changes import CodeChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, differing, step_of
 from blitz_helpers.trace._costs import Cost
@@ -216,7 +217,13 @@ def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
         kernel, stride = (getattr(module, name, None) for name in ("kernel_size", "stride"))
         if step.module and isinstance(kernel, tuple) and isinstance(stride, tuple):
             name = clues.name_of(step.module)
-            if set(stride) != {1}:
+            sizes = step.output_shape[2:] if isinstance(step.output_shape, tuple) else ()
+            if isinstance(module, ConvTransposeNd) and len(sizes) == len(sides):
+                rows = zip(module.output_padding, sizes, sides, strict=True)
+                more = tuple(pad + wants - got for pad, got, wants in rows)
+                if all(0 <= pad < step for pad, step in zip(more, stride, strict=True)):
+                    yield Candidate(Cost.SETTINGS, sets(step.module, name, output_padding=more))
+            elif set(stride) != {1}:
                 yield Candidate(Cost.SETTINGS, sets(step.module, name, stride=(1,) * len(stride)))
             padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
             if padding != module.padding and all(k % 2 for k in kernel):

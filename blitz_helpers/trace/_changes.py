@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from blitz_helpers.trace._guard import StateGuard
 from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped, tensors_in
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
@@ -202,6 +203,7 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
                 model = _copied(model, data)
             except Exception:  # parts of a model may raise anything when they are copied
                 if data:
+                    stack.enter_context(StateGuard(list(model.modules())))
                     stack.enter_context(_buffers_kept(model))
         for one in own:
             stack.callback(one.apply_to(model, data))

@@ -46,6 +46,7 @@ class Sides:
     given: int
     fits: Callable[[int], bool]
     noun: str
+    differ: bool = False  # the sizes given along the axes
     doubtful = False
 
     def change(self, size: int, sizes: str = "") -> InputChange:
@@ -82,6 +83,12 @@ class Clues:
     @cached_property
     def _is_known(self) -> bool:
         return self._refused(self.failure.args, self.failure.kwargs) is True
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the operation that failed compares an output with a target."""
+        op = self.failure.step.op
+        return op.endswith(("_loss", "kl_div")) or "cross_entropy" in op
 
     def accepts(self, x: Tensor, other: Tensor) -> bool:
         """Return whether the failed call, run alone, accepts ``other`` in place of ``x``."""

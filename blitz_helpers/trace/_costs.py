@@ -24,6 +24,7 @@ class Cost:
     PARAMETER = 13
     CUT_PARAMETER = 14
     # Operands made equal by force.
+    STRIDED = 14.5
     INTERPOLATE = 15
     CROP = MEETING = 16
     PROJECT = 17

@@ -8,7 +8,7 @@ from itertools import combinations, permutations
 import torch
 from torch import Tensor
 
-from blitz_helpers.trace._clues import Clues, Found
+from blitz_helpers.trace._clues import Clues, Found, differing
 from blitz_helpers.trace._costs import Cost
 from blitz_helpers.trace._field import dims_of, known_origin, origin_of
 from blitz_helpers.trace._transforms import Transform
@@ -28,6 +28,9 @@ def moves(clues: Clues) -> Found:
     own = [] if misfit.tensor is None else [misfit.tensor]
     single = misfit.kind in ("size", "rank") and misfit.noun != "inner"
     operands = [x for x in (own if single else clues.operands) if known_origin(x) is not None]
+    if misfit.kind == "unequal" and misfit.dim is not None:
+        for x in clues.failure.tensors:  # a learned token is joined with those of each sample
+            yield from _accepted(clues, x, _repeated(clues, x))
     found = [one for x in operands for one in _accepted(clues, x, _views(clues, x))]
     if not found and misfit.kind == "unequal":
         found = [one for x in operands for one in _accepted(clues, x, _fillings(clues, x))]
@@ -35,8 +38,12 @@ def moves(clues: Clues) -> Found:
 
 
 def _accepted(clues: Clues, x: Tensor, possible: Moves) -> Found:
+    others = [one for one in clues.misfit.others if one is not x]
     for cost, transform in possible:
-        if clues.accepts(x, transform(x.to("meta"))):
+        other = transform(x.to("meta"))
+        if clues.is_loss and clues.misfit.noun != "target" and other.shape != others[0].shape:
+            continue  # a loss that broadcasts compares each element with all others
+        if clues.accepts(x, other):
             yield from clues.changed(x, transform, cost)
             if transform.name == "flatten":
                 return  # if flattening helps, no other view is meant
@@ -65,17 +72,36 @@ def _views(clues: Clues, x: Tensor) -> Moves:
         return
     for dim in range(x.dim()):
         rest = (*x.shape[:dim], *x.shape[dim + 1 :])
-        meant = misfit.kind == "rank" or misfit.noun == "target"
+        meant = misfit.kind == "rank" or misfit.noun == "target" or misfit.dim is not None
         if x.shape[dim] == 1 and (meant or any(rest == one.shape for one in misfit.others)):
             yield Cost.SQUEEZE, Transform("squeeze", (dim,))
     for dim in range(x.dim()):
         if _may_flatten(clues, x, dim):
             yield Cost.FLATTEN, Transform("flatten", (dim,))
+    if misfit.kind == "unequal":
+        yield from _like_others(clues, x)
     yield from _widened(clues, x)
     yield from _ordered(clues, x)
     yield from _images(clues, x)
     if misfit.noun == "target" and x.dim() > 1 and 1 not in x.shape:
         yield Cost.FLATTEN_ALL, Transform("flatten")
+
+
+def _like_others(clues: Clues, x: Tensor) -> Moves:
+    """Yield flat rows for images, and images for flat rows, as another operand has them."""
+    for y in [one for one in clues.misfit.others if one is not x]:
+        if x.shape[:1] == y.shape[:1] and x.numel() == y.numel():
+            if y.dim() == 2 < x.dim():
+                yield Cost.FLATTEN, Transform("flatten", (1,))
+            elif x.dim() == 2 < y.dim():
+                yield Cost.FLATTEN, Transform("reshape", (-1, *y.shape[1:]))
+
+
+def _repeated(clues: Clues, x: Tensor) -> Moves:
+    """Yield the expansion of dimensions of size 1 to the sizes that ``x`` is joined with."""
+    for y in clues.failure.tensors:
+        if x.dim() == y.dim() and x.shape[0] == 1 < y.shape[0] and clues.misfit.dim:
+            yield Cost.WIDEN, Transform("expand", (y.shape[0], *(-1,) * (x.dim() - 1)))
 
 
 def _may_flatten(clues: Clues, x: Tensor, start: int) -> bool:
@@ -194,36 +220,59 @@ def _fillings(clues: Clues, x: Tensor) -> Moves:
         if noun == "target" and x.dim() > 3 and x.is_floating_point():
             yield Cost.INTERPOLATE, Transform("interpolate", (tuple(y.shape[2 - x.dim() :]),))
         elif x.dim() == y.dim():
-            yield from _filled(clues, x, y)
+            joined = clues.misfit.dim
+            differ = [x.dim() - at for at in reversed(differing(x, y, joined))]
+            if differ and not clues.is_loss and _is_made(clues, x, y):
+                yield from _projected(x, y, differ, joined)
+            if differ and all(_may_cut(clues, x, y, d) for d in differ):
+                yield from _cut_or_filled(clues, x, y, differ)
 
 
-def _filled(clues: Clues, x: Tensor, y: Tensor) -> Moves:
-    free = clues.misfit.dim
-    differ = [i for i, (p, q) in enumerate(zip(x.shape, y.shape, strict=True)) if p != q]
-    differ = [i for i in differ if i != free]
-    if not differ:
-        return
+def _is_made(clues: Clues, x: Tensor, y: Tensor) -> bool:
+    """Return whether one of two tensors is not an input, which is as its user wants it."""
+    return clues.input_number(x) is None or clues.input_number(y) is None
+
+
+def _projected(x: Tensor, y: Tensor, differ: list[int], joined: int | None) -> Moves:
+    """Yield the layer that gives ``x`` the features of ``y``, and smaller sides if it has them."""
     ndim = x.dim() - 2
-    smaller = [y.shape[d] - x.shape[d] for d in differ]
-    project = Cost.PROJECT_DOWN if min(smaller) < 0 else Cost.PROJECT
-    if 1 in differ and 1 <= ndim <= 3 and free != 1:
-        strides = tuple(-(-p // max(1, q)) for p, q in zip(x.shape[2:], y.shape[2:], strict=True))
-        known = ndim > 1 or dims_of(x)[1].step is not None
-        if known:
-            yield project, Transform("conv", (x.shape[1], y.shape[1], strides))
-        return
-    if differ == [x.dim() - 1] and ndim < 2:
-        yield project, Transform("linear", (x.shape[-1], y.shape[-1]))
-    if not all(clues.is_side(x, d) or clues.is_side(y, d) or d > 1 for d in differ):
-        return
-    if min(smaller) > 0:
+    more = [y.shape[d] - x.shape[d] for d in differ]
+    cost = Cost.PROJECT_DOWN if min(more) < 0 else Cost.PROJECT
+    sides = zip(range(2, x.dim()), x.shape[2:], y.shape[2:], strict=True)
+    strides = tuple(-(-p // q) if d in differ and q else 1 for d, p, q in sides)
+    tokens = ndim == 1 and not _made_by_layer(x, 1)
+    if 1 in differ and x.dim() > 2 and ndim <= 3 and joined != 1 and not tokens:
+        yield cost, Transform("conv", (x.shape[1], y.shape[1], strides))
+    elif 1 not in differ and max(more) < 0 and 1 < ndim <= 3:
+        yield Cost.STRIDED, Transform("conv", (x.shape[1], y.shape[1], strides))
+    elif differ == [x.dim() - 1] and x.dim() > 1 and ndim < 2:
+        yield cost, Transform("linear", (x.shape[-1], y.shape[-1]))
+
+
+def _made_by_layer(x: Tensor, dim: int) -> bool:
+    """Return whether a layer made a dimension, rather than a view or a join."""
+    own = dims_of(x)[dim]
+    return own.step is not None and not own.summed
+
+
+def _may_cut(clues: Clues, x: Tensor, y: Tensor, dim: int) -> bool:
+    """Return whether a dimension can be padded or cut: a side can, but features cannot."""
+    if clues.is_side(x, dim) or clues.is_side(y, dim):
+        return True
+    return dim > 1 and not (clues.is_features(x, dim) or clues.is_features(y, dim))
+
+
+def _cut_or_filled(clues: Clues, x: Tensor, y: Tensor, differ: list[int]) -> Moves:
+    """Yield the padding, the crop and the interpolation that give ``x`` the sides of ``y``."""
+    more = [y.shape[d] - x.shape[d] for d in differ]
+    if min(more) > 0:
         pads: list[int] = []
         for d in range(x.dim() - 1, min(differ) - 1, -1):
             lack = y.shape[d] - x.shape[d] if d in differ else 0
             pads += [lack // 2, lack - lack // 2]
-        yield Cost.PAD if max(smaller) <= 3 else Cost.PAD_FAR, Transform("pad", (tuple(pads),))
-        if ndim > 0 and clues.is_side(x, x.dim() - 1):
+        yield Cost.PAD if max(more) <= 3 else Cost.PAD_FAR, Transform("pad", (tuple(pads),))
+        if x.dim() > 2 and clues.is_side(x, x.dim() - 1):
             yield Cost.INTERPOLATE, Transform("interpolate", (tuple(y.shape[2:]),))
-    elif max(smaller) < 0:
+    elif max(more) < 0:
         items = tuple((None, y.shape[d]) if d in differ else FULL for d in range(max(differ) + 1))
         yield Cost.CROP, Transform("index", items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import gcd
@@ -114,7 +114,7 @@ class Proof:
                 results[size] = self.tried((*before, sides.change(size))) if size else None
             return isinstance(results[size], ShapeTrace)
 
-        if sides.fits(sides.given):
+        if sides.fits(sides.given) and not sides.differ:
             return None, None
         limit = max(_LARGEST_SIDE, 2 * sides.given)
         for _ in range(6):
@@ -161,6 +161,9 @@ class Proof:
         for axis in (0, 1) if len(shape) > 1 and self.recurrent else (0,):
             size = shape[axis]
             grown = self.tried(changes, _grown(self.given, axis, size))
+            if isinstance(grown, Failure) and len(self.failure.given) > 1:  # a matrix of pairs?
+                wider = self.tried(changes, _grown(self.given, axis, size, pairs=True))
+                grown = wider if isinstance(wider, ShapeTrace) else grown
             if isinstance(grown, ShapeTrace):
                 if _rows(outputs, _shapes(grown.output_shape), size):
                     return True
@@ -229,20 +232,27 @@ def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int
     return False
 
 
-def _grown(given: Arguments, axis: int, size: int) -> Arguments:
-    """Return the inputs with one more sample in each that has as many samples as the first."""
+def _grown(given: Arguments, axis: int, size: int, pairs: bool = False) -> Arguments:
+    """Return the inputs with one more sample in each that has as many as the first.
+
+    A square matrix may hold a number for each of the ``pairs`` of samples.
+    """
+
+    def axes_of(shape: Sequence[int]) -> list[int]:
+        square = pairs and len(shape) > 1 and set(shape[-2:]) == {size}
+        found = [len(shape) - 2, len(shape) - 1] if square else [axis]
+        return [at for at in found if at < len(shape) and shape[at] == size]
 
     def more(tensor: Tensor) -> Tensor:
-        if tensor.dim() <= axis or tensor.shape[axis] != size:
-            return tensor
-        with torch.no_grad():
-            return torch.cat([tensor.detach(), tensor.detach().narrow(axis, 0, 1)], axis)
+        tensor = tensor.detach()
+        for at in axes_of(tensor.shape):
+            tensor = torch.cat([tensor, tensor.narrow(at, 0, 1)], at)
+        return tensor
 
     def grown(value: Any) -> Any:
         if not is_shape(value):
             return mapped(more, value)
-        return (
-            (*value[:axis], size + 1, *value[axis + 1 :]) if value[axis:][:1] == (size,) else value
-        )
+        grows = axes_of(value)
+        return tuple(size + (at in grows) for at, size in enumerate(value))
 
     return tuple(map(grown, given[0])), {name: grown(value) for name, value in given[1].items()}

@@ -14,6 +14,7 @@ from blitz_helpers.trace._field import Dim, dims_of, origin_of
 from blitz_helpers.trace._transforms import Transform
 
 Place = tuple[Tensor, int]
+Fits = Callable[[list[int]], bool]
 
 
 def input_sizes(clues: Clues, doubtful: bool) -> Found:
@@ -90,21 +91,33 @@ def _equal_sides(clues: Clues) -> Found:
         return
     differ = differing(x, y, clues.misfit.dim)
     places = [(t, t.dim() - at) for at in differ for t in (x, y)]
-    moving = [(t, d) for t, d in places if _input_axes(clues, t.shape[d], dims_of(t)[d])]
+    axes = {(id(t), d): _input_axes(clues, t.shape[d], dims_of(t)[d]) for t, d in places}
+    for number in sorted({number for used in axes.values() for number, _ in used}):
+        # A side that follows from another input, or from the number of samples, is kept.
+        moving = [
+            (t, d)
+            for t, d in places
+            if {one for one, _ in axes[id(t), d]} == {number} and axes[id(t), d] != {(number, 0)}
+        ]
+        if moving and any(
+            _is_computed(dims_of(t)[d]) or not origin_of(t).depends for t, d in places
+        ):
+            yield from _sides(clues, moving, _agreement(places, moving, len(differ)))
+
+
+def _agreement(places: list[Place], moving: list[Place], count: int) -> Fits:
+    """Return whether new sizes at the ``moving`` places leave one size in each dimension."""
     fixed = {
         (t.dim() - d, t.shape[d])
         for t, d in places
-        if not any(t is m and d == e for m, e in moving)
+        if not any(t is other and d == e for other, e in moving)
     }
-    known = origin_of(x).depends and origin_of(y).depends
-    if known and not any(_is_computed(dims_of(t)[d]) for t, d in moving):
-        return  # two inputs differ, and either may be wrong
 
     def agree(sizes: list[int]) -> bool:
         found = {(t.dim() - d, size) for (t, d), size in zip(moving, sizes, strict=True)}
-        return len(found | fixed) == len(differ)
+        return 1 not in sizes and len(found | fixed) == count
 
-    yield from _sides(clues, moving, agree)
+    return agree
 
 
 def _with_sizes_of_operands(clues: Clues, doubtful: bool) -> Found:
@@ -154,7 +167,7 @@ def _accepted_sizes(clues: Clues, x: Tensor, options: Sequence[Collection[int]])
 # The size formulas
 
 
-def _sides(clues: Clues, places: Sequence[Place], fits: Callable[[list[int]], bool]) -> Found:
+def _sides(clues: Clues, places: Sequence[Place], fits: Fits) -> Found:
     """Yield the input sides for which the sizes at ``places`` satisfy ``fits``."""
     owns = [(x.shape[dim], dims_of(x)[dim]) for x, dim in places]
     used = {axis for size, own in owns for axis in _input_axes(clues, size, own)}
@@ -176,7 +189,10 @@ def _sides(clues: Clues, places: Sequence[Place], fits: Callable[[list[int]], bo
         except ValueError:
             return False
 
-    yield from _along(clues, number, axes, fits_side, given=given)
+    last = len(axes) == 1 and 0 < axes[0] == len(shape) - 1
+    features = last and not any(_is_slid(dim) for _, dim in owns)
+    words = "{} features" if features else ""
+    yield from _along(clues, number, axes, fits_side, given=given, words=words)
 
 
 def _along(
@@ -186,11 +202,14 @@ def _along(
     fits: Callable[[int], bool],
     cost: float = Cost.SIDES,
     given: int = 0,
+    words: str = "",
 ) -> Found:
     """Yield the sizes of an input along some axes for which ``fits`` is true."""
-    noun = clues.an_input(number, "length {}" if len(axes) == 1 else "{} pixels a side")
-    given = given or clues.shape_of(number)[axes[0]]
-    yield Sides(cost, *clues.place_of(number), axes, given, fits, noun)
+    noun = clues.an_input(number, words or ("{} pixels a side" if axes[1:] else "length {}"))
+    shape = clues.shape_of(number)
+    differ = len({shape[axis] for axis in axes}) > 1
+    given = given or shape[axes[0]]
+    yield Sides(cost, *clues.place_of(number), axes, given, fits, noun, differ)
 
 
 def _follows(clues: Clues, size: int, dim: Dim) -> bool:
@@ -212,6 +231,13 @@ def _input_axes(clues: Clues, size: int, dim: Dim) -> set[tuple[int, int]]:
 def _is_computed(dim: Dim) -> bool:
     """Return whether the size of a dimension was computed, not just taken over from an input."""
     return bool(dim.parts or dim.summed) or (dim.axis is not None and dim.axis.chain is not None)
+
+
+def _is_slid(dim: Dim) -> bool:
+    """Return whether windows have slid along a dimension, or along a part of it."""
+    parts = (*dim.parts, *dim.summed)
+    own = dim.axis is not None and dim.axis.chain is not None
+    return own or any(_is_slid(part) for _, part in parts)
 
 
 def _size_for(clues: Clues, size: int, dim: Dim, side: int, axes: tuple[int, ...]) -> int:

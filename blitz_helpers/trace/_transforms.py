@@ -35,6 +35,8 @@ class Transform:
         first = self.args[:1]
         if self.name == "sized":
             return any(axis == 0 for axis, _ in self.args)
+        if self.name == "expand":
+            return first != (-1,)
         return first == (None,) or (first == (0,) and self.name in ("squeeze", "unsqueeze"))
 
     def text(self, name: str = "x") -> str:

@@ -211,7 +211,7 @@ class Expand(OpenOp):
         return without_trail(origin_of(self.input), (*lead, *dims))
 
 
-@op("chunk split narrow roll")
+@op("chunk narrow roll")
 class Part(OpenOp):
     """Parts along a dimension, or all of it in another order."""
 
@@ -227,6 +227,25 @@ class Part(OpenOp):
         if cut and not origin.untouched:
             return without_trail(origin, dims)
         return origin._replace(dims=dims)
+
+
+@op("split")
+class Split(Part):
+    """Parts of one size, or of sizes that add up to the size of the dimension."""
+
+    input: Tensor
+    sizes: Any
+    dim: int = 0
+
+    def check(self) -> None:
+        if isinstance(self.sizes, int):
+            return
+        dim, wants = wrap(self.dim, self.input), sum(self.sizes)
+        got = self.input.shape[dim]
+        if got != wants:
+            asked = "+".join(map(str, self.sizes))
+            text = f"got {tuple(self.input.shape)}, whose {got} is not {asked}"
+            raise Misfit("size", text, self.input, dim, got, wants, "split")
 
 
 @op("getitem")

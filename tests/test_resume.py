@@ -9,13 +9,21 @@ import sys
 import warnings
 from collections import Counter, OrderedDict, deque
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+)
 
 from blitz_helpers import adam_step, fit, momentum_step, sgd_step
 
@@ -334,7 +342,143 @@ def under_numbers():
     return lambda params: with_velocities(params, velocities)
 
 
+def falling(params, count):
+    sgd_step(params, lr=0.5 / count)
+
+
+def counting_in_an_attribute():
+    class Rule:
+        count = 0
+
+        def __call__(self, params):
+            self.count += 1
+            falling(params, self.count)
+
+    return Rule()
+
+
+def counting_in_a_slot():
+    class Rule:
+        __slots__ = ("count",)
+
+        def __init__(self):
+            self.count = 0
+
+        def __call__(self, params):
+            self.count += 1
+            falling(params, self.count)
+
+    return Rule()
+
+
+def counting_in_a_closure():
+    count = 0
+
+    def step(params):
+        nonlocal count
+        count += 1
+        falling(params, count)
+
+    return step
+
+
+def counting_on_the_function():
+    def step(params):
+        step.count += 1
+        falling(params, step.count)
+
+    step.count = 0
+    return step
+
+
+COUNT = 0
+
+
+def counting_in_a_global():
+    global COUNT
+    COUNT = 0
+
+    def step(params):
+        global COUNT
+        COUNT += 1
+        falling(params, COUNT)
+
+    return step
+
+
+def counting_in_a_namespace():
+    memory = SimpleNamespace(count=torch.zeros(()))
+
+    def step(params):
+        memory.count += 1
+        falling(params, memory.count.item())
+
+    return step
+
+
+def one_vector():
+    class Rule:
+        velocity = None
+
+        def __call__(self, params):
+            gradient = torch.cat([w.grad.flatten() for w in params])
+            self.velocity = gradient if self.velocity is None else 0.9 * self.velocity + gradient
+            parts = self.velocity.split([w.numel() for w in params])
+            with torch.no_grad():
+                for w, v in zip(params, parts, strict=True):
+                    w.sub_(v.view_as(w), alpha=0.1)
+
+    return Rule()
+
+
+def on_the_parameters():
+    def step(params):
+        for w in params:
+            w.velocity = 0.9 * getattr(w, "velocity", 0) + w.grad
+            with torch.no_grad():
+                w.sub_(w.velocity, alpha=0.1)
+
+    return step
+
+
+def under_ids():
+    def rule(params, memory):
+        for w in params:
+            memory[id(w)] = 0.9 * memory.get(id(w), 0) + w.grad
+            with torch.no_grad():
+                w.sub_(memory[id(w)], alpha=0.1)
+
+    return partial(rule, memory={})
+
+
+def in_the_last_three():
+    def rule(params, norms):
+        norms.append(params[0].grad.norm().item())
+        falling(params, 1 + sum(norms))
+
+    return partial(rule, norms=deque(maxlen=3))
+
+
+def in_a_set():
+    def rule(params, seen):
+        seen.add(round(params[0].grad.norm().item(), 4))
+        falling(params, len(seen))
+
+    return partial(rule, seen=set())
+
+
 RULES = {
+    "a count in an attribute": counting_in_an_attribute,
+    "a count in a slot": counting_in_a_slot,
+    "a count in a closure": counting_in_a_closure,
+    "a count on the function": counting_on_the_function,
+    "a count in a global": counting_in_a_global,
+    "a count in a namespace": counting_in_a_namespace,
+    "a vector in an attribute": one_vector,
+    "on the parameters": on_the_parameters,
+    "under the ids of parameters": under_ids,
+    "in a deque": in_the_last_three,
+    "in a set": in_a_set,
     "bound by name": lambda: partial(momentum_step, velocities={}, lr=0.1),
     "bound twice": lambda: partial(partial(adam_step, state={}), lr=0.01),
     "bound by place": bound_by_place,
@@ -353,6 +497,67 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 def test_what_the_rule_remembers_is_kept_wherever_it_is(tmp_path, rule):
     assert_resumes(tmp_path, step=RULES[rule])
+
+
+class Shuffled(Sampler):
+    def __init__(self):
+        self.epoch = 0
+
+    def __len__(self):
+        return len(data())
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(random.Random(self.epoch).sample(range(len(self)), len(self)))
+
+
+def test_a_sampler_that_counts_its_epochs_goes_on(tmp_path):
+    assert_resumes(tmp_path, loader=lambda: DataLoader(data(), 8, sampler=Shuffled()))
+
+
+def test_a_model_that_counts_its_calls_goes_on(tmp_path):
+    class Fading(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * (1 + 1 / self.calls)
+
+    assert_resumes(tmp_path, make=lambda: nn.Sequential(Fading(), *make_model()))
+
+
+def test_a_setting_that_is_changed_before_a_resume_stays_changed(tmp_path):
+    class Rule:
+        def __init__(self, lr):
+            self.lr, self.count = lr, 0
+
+        def __call__(self, params):
+            self.count += 1
+            sgd_step(params, lr=self.lr)
+
+    path, rule = tmp_path / "net.pt", Rule(0.01)
+    fit(make_model(), loader(), Rule(0.1), 2, checkpoint=path)
+    fit(make_model(), loader(), rule, 3, resume_from=path, checkpoint=path)
+    assert (rule.lr, rule.count) == (0.01, 3 * len(loader()))
+    again = Rule(0.01)
+    again.count = rule.count  # as it is in the file, and kept in it although nothing changes it
+    fit(make_model(), loader(), again, 3, resume_from=path)
+    assert again.count == rule.count
+
+
+def test_the_objects_of_libraries_are_left_alone(tmp_path):
+    class Bar:
+        __module__ = "torch"
+        shown = 0
+
+        def __call__(self, params):
+            self.shown += 1
+            sgd_step(params, lr=0.1)
+
+    path, bar = tmp_path / "net.pt", Bar()
+    fit(make_model(), loader(), Bar(), 1, checkpoint=path)
+    fit(make_model(), loader(), bar, 2, resume_from=path)
+    assert bar.shown == len(loader())
 
 
 def test_an_optimizer_of_torch_goes_on(tmp_path):
@@ -513,8 +718,8 @@ def test_any_flipped_bit_is_found(trained):
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
-    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 3)
-    refused(trained, "written by another version of blitz_helpers: its layout is 2, 3 is expected")
+    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 4)
+    refused(trained, "written by another version of blitz_helpers: its layout is 3, 4 is expected")
 
 
 def test_a_checkpoint_of_another_dtype_is_refused(trained):

@@ -20,7 +20,7 @@ from blitz_helpers.training._history import Record
 from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._state import State
 
-_VERSION = 2
+_VERSION = 3
 _MARK = b"blitz_helpers"  # followed at the end of a file by the digest of all that precedes
 
 
@@ -47,6 +47,7 @@ class Checkpoints:
             {
                 "version": _VERSION,
                 "model": model,
+                "variables": encode(self._state.variables.changed(), "a variable", names),
                 "memory": {n: encode(source.get(), n, names) for n, source in memory.items()},
                 "record": asdict(record),
                 "generators": list(self._state.generators),
@@ -89,6 +90,7 @@ class Checkpoints:
         memory = self._state.memory()
         for name, kept in found["memory"].items():
             memory[name].set(decode(kept, parameters))
+        self._state.variables.restore(decode(found["variables"], parameters))
         of_processes = decode(found["random"], {})
         random = of_processes[rank() if rank() < len(of_processes) else 0]
         for name in random.keys() & self._state.random.keys():  # not every machine has a GPU

@@ -66,8 +66,10 @@ def _encode_item(key: Any, value: Any, where: str, names: dict[Tensor, str]) -> 
             f"{where} has a tensor as a key that is not a parameter of the model, so it could not "
             "be found again. Use the parameter itself, or a name, as the key."
         )
+    of_id = [name for w, name in names.items() if id(w) == key] if type(key) is int else []
     inside = f"{where}[{key!r}]" if type(key) in (str, int) else f"{where}[...]"
-    return [encode(key, where, names), encode(value, inside, names)]
+    found = {"id": of_id[0]} if of_id else encode(key, where, names)
+    return [found, encode(value, inside, names)]
 
 
 def decode(encoded: Any, parameters: dict[str, nn.Parameter]) -> Any:
@@ -79,6 +81,8 @@ def decode(encoded: Any, parameters: dict[str, nn.Parameter]) -> Any:
     ((kind, value),) = encoded.items()
     if kind == "parameter":
         return parameters[value]
+    if kind == "id":  # of a parameter, which is another one in another process
+        return id(parameters[value])
     if kind == "bytes":
         return value.encode("latin-1")
     if kind in ("array", "scalar"):

@@ -52,9 +52,10 @@ def fit(
         checkpoint: a file to write after each epoch. It holds the weights, the history, the memory
             of ``step``, and the random states of torch (including the model's device), Python,
             numpy and the generators that the model, the loaders and ``step`` use. Memory is what
-            has a ``state_dict`` (optimizers, schedulers, averaged models), and dicts and lists
-            that are bound to ``step`` or hold something for each parameter; numbers that ``step``
-            counts up elsewhere are lost. So are random states inside worker processes.
+            has a ``state_dict`` (optimizers, schedulers, averaged models), containers that are
+            bound to ``step`` or hold something for each parameter, and numbers that your own
+            classes and functions count up. Iterators and random states inside worker processes
+            are lost.
         resume_from: a checkpoint to continue from as if training had never stopped. Create the
             loaders and ``step`` in the same way as before.
         run: logs ``train/loss`` at each step, ``train/lr`` if there is a schedule, and at the last
@@ -148,6 +149,7 @@ def _unchanged_if_refused(
     gradients = [(w, w.grad) for w in module.parameters()]
     sources = [*state.memory().values(), *state.random.values()]
     values = [source.get() for source in sources]
+    variables = state.variables.values()
     num_steps = len(record.losses)
     try:
         yield
@@ -160,6 +162,8 @@ def _unchanged_if_refused(
                 w.grad = gradient
             for source, value in zip(sources, values, strict=True):
                 source.set(value)
+            if resuming:
+                state.variables.restore(variables)
         raise
 
 

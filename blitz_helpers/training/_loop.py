@@ -112,6 +112,11 @@ class Loop:
         value = mean_over_processes(loss)
         if not math.isfinite(value):
             raise self._divergence(len(record.losses) + 1, f"the loss is {value}", batch)
+        if not loss.requires_grad:
+            raise ValueError(
+                "The loss has no gradient: gradients are off, as under torch.no_grad(), or all "
+                "parameters of the model are frozen. Unfreeze some, by requires_grad_()."
+            )
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         num_steps, values = record.num_steps(), {"train/loss": value}
         if self._lr_schedule is None:

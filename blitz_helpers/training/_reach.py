@@ -63,8 +63,14 @@ def _parts(name: str, thing: object) -> Iterable[tuple[str, object]]:
         yield f"{dot}defaults", thing.__kwdefaults__
     for attribute, value in list(getattr(thing, "__dict__", {}).items()):
         yield f"{dot}{attribute}", value
+    for slot in slots_of(thing):
+        yield f"{dot}{slot}", getattr(thing, slot)
+
+
+def slots_of(thing: object) -> Iterator[str]:
+    """Yield the names of the slots that have a value."""
     for cls in type(thing).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
             if slot not in ("__dict__", "__weakref__") and hasattr(thing, slot):
-                yield f"{dot}{slot}", getattr(thing, slot)
+                yield slot

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import partial
-from itertools import chain
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from blitz_helpers.training._reach import reachable
+from blitz_helpers.training._variables import Variables, names_in
 
 
 class Source(NamedTuple):
@@ -33,16 +34,19 @@ class State:
     """The state of a training outside its model.
 
     ``generators`` has the random generators held by the model and the ``parts``; ``random`` has
-    these and the global ones, of devices too. Random states inside worker processes are out of
-    reach.
+    these and the global ones, of devices too; ``variables`` has those that count. Random states
+    inside worker processes are out of reach.
     """
 
     def __init__(self, model: nn.Module, step: Callable[..., object], **parts: object) -> None:
         self._model, self._step = model, step
         roots = {"model": model, "step": step, **parts}
-        held = chain.from_iterable(_held(root, name) for name, root in roots.items())
+        held = [found for name, root in roots.items() for found in _held(root, name)]
         self.generators = _sources(held, _random_source)
         self.random = _global_sources(model) | self.generators
+        parameters = [(f"model.{name}", w) for name, w in model.named_parameters()]
+        rule = [*_held(step, "step"), *parameters]
+        self.variables = Variables(held + parameters, rule=(thing for _, thing in rule))
 
     def memory(self) -> dict[str, Source]:
         """Return the dicts, lists and objects with a ``state_dict`` that the update rule reaches.
@@ -69,12 +73,12 @@ class State:
                 chosen[name] = source
         return chosen
 
-    def _belongs(self, memory: dict[Any, Any] | list[Any]) -> bool:
+    def _belongs(self, memory: dict[Any, Any] | Iterable[Any]) -> bool:
         """Return whether parameters are its keys, or it has a tensor like each of them."""
         params = list(self._model.parameters())
         if isinstance(memory, dict) and not memory.keys().isdisjoint(params):
             return True
-        values = [*memory.values()] if isinstance(memory, dict) else memory
+        values = [*memory.values()] if isinstance(memory, dict) else [*memory]
         return len(values) == len(params) and all(
             isinstance(value, Tensor) and not is_lazy(w) and value.shape == w.shape
             for value, w in zip(values, params, strict=True)
@@ -94,12 +98,17 @@ def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]
         return Source(lambda: dict(thing), partial(_refill, thing), name in bound)
     if isinstance(thing, list):
         return Source(lambda: list(thing), partial(thing.__setitem__, slice(None)), name in bound)
+    if isinstance(thing, deque | set):
+        return Source(lambda: copy(thing), partial(_refill, thing), name in bound)
     return None
 
 
-def _refill(memory: MutableMapping[Any, Any], kept: dict[Any, Any]) -> None:
+def _refill(memory: MutableMapping[Any, Any] | deque[Any] | set[Any], kept: Any) -> None:
     memory.clear()
-    memory.update(kept)
+    if isinstance(memory, deque):
+        memory.extend(kept)
+    else:
+        memory.update(kept)
 
 
 def _held(root: object, name: str) -> Iterator[tuple[str, Any]]:
@@ -113,20 +122,13 @@ def _held(root: object, name: str) -> Iterator[tuple[str, Any]]:
     shared = [item for cls in classes if _is_users(cls) for item in vars(cls).items()]
     functions |= {value: None for _, value in shared if isinstance(value, FunctionType)}
     for function in filter(_is_users, functions):
-        shared += [(n, function.__globals__.get(n)) for n in _names(function.__code__)]
+        shared += [(n, function.__globals__.get(n)) for n in names_in(function.__code__)]
     for variable, value in shared:
         yield from reachable(value, variable)
 
 
 def _is_users(code: type | FunctionType) -> bool:
     return (code.__module__ or "").partition(".")[0] not in ("builtins", "numpy", "torch")
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):  # of a comprehension or an inner function
-            yield from _names(constant)
 
 
 def _sources(

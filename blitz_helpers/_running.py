@@ -23,7 +23,7 @@ class Follower(Protocol):
     """Is notified when a module starts or ends, in any thread."""
 
     def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Called when the module is about to run in this thread; ``inputs`` lack keywords."""
+        """Called when the module is about to run in this thread; ``inputs`` are positional."""
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Called when the module has ended in this thread; ``output`` is ``None`` if it failed."""

@@ -46,7 +46,7 @@ class Sides:
     given: int
     fits: Callable[[int], bool]
     noun: str
-    differ: bool = False  # the sizes given along the axes
+    differ: bool = False  # whether the axes have different sizes now
     doubtful = False
 
     def change(self, size: int, sizes: str = "") -> InputChange:

@@ -76,4 +76,4 @@ def give_past(tensor: Tensor) -> None:
         if origin is not None:
             dim = functorch.maybe_get_bdim(tensor)
             set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
-            tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside it
+            tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside its origin

@@ -29,7 +29,7 @@ def moves(clues: Clues) -> Found:
     single = misfit.kind in ("size", "rank") and misfit.noun != "inner"
     operands = [x for x in (own if single else clues.operands) if known_origin(x) is not None]
     if misfit.kind == "unequal" and misfit.dim is not None:
-        for x in clues.failure.tensors:  # a learned token is joined with those of each sample
+        for x in clues.failure.tensors:  # such as a learned token, one for all samples
             yield from _accepted(clues, x, _repeated(clues, x))
     found = [one for x in operands for one in _accepted(clues, x, _views(clues, x))]
     if not found and misfit.kind == "unequal":
@@ -229,7 +229,7 @@ def _fillings(clues: Clues, x: Tensor) -> Moves:
 
 
 def _is_made(clues: Clues, x: Tensor, y: Tensor) -> bool:
-    """Return whether one of two tensors is not an input, which is as its user wants it."""
+    """Return whether the model made one of two tensors; inputs alone are as users want them."""
     return clues.input_number(x) is None or clues.input_number(y) is None
 
 

@@ -161,7 +161,7 @@ class Proof:
         for axis in (0, 1) if len(shape) > 1 and self.recurrent else (0,):
             size = shape[axis]
             grown = self.tried(changes, _grown(self.given, axis, size))
-            if isinstance(grown, Failure) and len(self.failure.given) > 1:  # a matrix of pairs?
+            if isinstance(grown, Failure) and len(self.failure.given) > 1:  # pairs of samples?
                 wider = self.tried(changes, _grown(self.given, axis, size, pairs=True))
                 grown = wider if isinstance(wider, ShapeTrace) else grown
             if isinstance(grown, ShapeTrace):
@@ -233,9 +233,9 @@ def _rows(before: list[tuple[int, ...]], after: list[tuple[int, ...]], size: int
 
 
 def _grown(given: Arguments, axis: int, size: int, pairs: bool = False) -> Arguments:
-    """Return the inputs with one more sample in each that has as many as the first.
+    """Return the inputs with one more sample in each that has as many samples as the first.
 
-    A square matrix may hold a number for each of the ``pairs`` of samples.
+    With ``pairs``, a square matrix of that size holds a number for each pair of samples.
     """
 
     def axes_of(shape: Sequence[int]) -> list[int]:

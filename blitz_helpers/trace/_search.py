@@ -175,7 +175,7 @@ class _Search:
             elif thing.__name__ in _RANDOM:
                 for name in names:
                     self.named(vars(thing).get(name), names)
-        elif isinstance(thing, functools._lru_cache_wrapper):  # whose cache is Python's own
+        elif isinstance(thing, functools._lru_cache_wrapper):  # its cache is left as it is
             self.named(thing.__wrapped__, names, owner)
         elif isinstance(thing, _PASSAGES):
             if isinstance(thing, types.MethodType):

@@ -109,7 +109,7 @@ class ClassLoss(OpenOp):
             raise Misfit("unequal", text, target, None, noun="target", others=(x, target))
         if target.dtype not in (torch.int64, torch.uint8):
             raise wrong_dtype(target, torch.int64, (x,), "a target")
-        if has_values(target) and not vmapped():  # which has no masks
+        if has_values(target) and not vmapped():  # masks do not work under `vmap`
             classes = x.shape[1] if x.dim() > 1 else x.shape[0]
             _check_indices(target[target != self.ignore_index].long(), classes, x, "classes")
 

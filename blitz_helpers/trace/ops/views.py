@@ -41,7 +41,7 @@ def regroup(old: Shape, new: Shape) -> Groups:
             elif j < len(new):
                 j += 1
             else:
-                return groups  # another count of numbers: a view as another dtype
+                return groups  # the counts differ: this is a view as another dtype
         if j == len(new):
             i = len(old)
         if i == len(old):
@@ -304,14 +304,14 @@ class SetItem(GetItem):
     value: Any
 
     def origin(self, output: Tensor, step: int) -> None:
-        """Leave it to the guess from both tensors."""
+        """Return ``None``: what both tensors tell is guessed elsewhere."""
 
 
 _MASKS = (torch.bool, torch.uint8)
 
 
 def _spans(item: Any) -> int:
-    """Return over how many dimensions an item of an index goes."""
+    """Return how many dimensions an item of an index takes up."""
     if item is None or item is ... or isinstance(item, bool):
         return 0
     return item.dim() if isinstance(item, Tensor) and item.dtype in _MASKS else 1

@@ -75,6 +75,7 @@ ATTRIBUTES = {
 
 # Private operations that have a class in `trace/ops`, since public ones call them.
 OPERATIONS = {
+    "_convolution": "a convolution in traced code, with flags after its arguments",
     "_grouped_mm": "`F.grouped_mm` calls it, and it was the only name in earlier releases",
     "_nested_tensor_from_mask_left_aligned": "asks `nn.TransformerEncoder` about the padding mask",
     "_threshold": "what torch itself calls `F.threshold`",

@@ -75,6 +75,15 @@ def cached(s, x, cache):
     return torch.cat([cache, s.keys(x)], 1)
 
 
+def weight(*shape):
+    return nn.Parameter(torch.zeros(shape))
+
+
+def scored(s, ids, target):
+    scores = s.table(ids)
+    return F.cross_entropy(scores.flatten(0, 1), target.flatten())
+
+
 def timed(s, x, t):
     return s.conv(x) + s.linear(t)[:, :, None, None]
 
@@ -128,6 +137,22 @@ SLIPS = {
     "two targets": (
         Fn(lambda s, x, y: F.smooth_l1_loss(x, y)), [(3, 4), (3, 5)], ["of (3, 4)"], ["Linear"],
     ),
+    "targets of another length": (
+        Fn(scored, table=nn.Embedding(50, 8)),
+        [torch.zeros(2, 10, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)],
+        ["input number 0 of length 9", "input number 1 of length 10"], [],
+    ),
+    "one image for a layer of many": (
+        nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), [(28, 28)], ["x.unsqueeze(0)"], [],
+    ),
+    "samples of vmap": (
+        Fn(lambda s, x: torch.vmap(s.linear)(x), linear=nn.Linear(4, 3)), [(2, 3, 5)],
+        ["in_features=5", "an input of 4 features"], [],
+    ),
+    "two weights that do not meet": (
+        Fn(lambda s, x: x @ s.a @ s.b, a=weight(8, 2), b=weight(4, 6)), [(2, 8)],
+        ["b of (2, 6)"], [],
+    ),
 }  # fmt: skip
 
 
@@ -152,3 +177,11 @@ def test_a_remedy_leaves_a_model_as_it_was_that_cannot_be_copied():
         trace_shapes(model, (2, 9))
     caught.value.remedies[0].run(model, (2, 9))
     assert model[0].weight is weight
+
+
+def test_a_message_names_the_state_that_was_given():
+    model = Fn(lambda s, x: s.cell(x, torch.zeros(1, 5, 16)), cell=nn.GRU(8, 16))
+    with pytest.raises(ShapeError, match=r"hidden state of \(1, 5, 16\), wants 2 dimensions"):
+        trace_shapes(model, (7, 8))
+    with pytest.raises(ShapeError, match="wants 3 dimensions"):
+        trace_shapes(Fn(lambda s, x, y: torch.bmm(x, y)), (3, 4), (2, 4, 3))

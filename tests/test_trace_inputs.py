@@ -201,3 +201,15 @@ def test_errors_and_traces_can_be_copied_and_cross_a_process(again):
     trace = trace_shapes(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), (2, 8))
     assert str(again(trace)) == str(trace)
     assert str(again(trace.by_module())) == str(trace.by_module())
+
+
+def test_an_iterator_is_not_used_up():
+    model = nn.Module()
+    model.forward = lambda rows: next(rows) + next(rows)
+    rows = iter([torch.zeros(2, 4), torch.zeros(2, 4)])
+    assert trace_shapes(model, rows).output_shape == (2, 4)
+    assert len(list(rows)) == 2
+    made = (torch.zeros(2, 4) for _ in range(2))
+    with pytest.raises(ValueError, match="generator, which the trace would use up"):
+        trace_shapes(model, made)
+    assert len(list(made)) == 2

@@ -324,3 +324,14 @@ def test_flex_attention_traces_without_being_compiled():
     model = nn.Module()
     model.forward = lambda x: flex_attention(x, x, x)
     assert trace_shapes(model, (1, 2, 16, 16)).output_shape == (1, 2, 16, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # Deprecation- or FutureWarning
+def test_a_scripted_module_counts_its_products():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    x = torch.ones(2, 3, 6, 6)
+    counts = [
+        trace_shapes(model, x).num_macs
+        for model in (layers, torch.jit.script(layers), torch.jit.trace(layers, x))
+    ]
+    assert counts == [2 * 4 * 16 * 27 + 2 * 64 * 5] * 3

@@ -75,6 +75,7 @@ CALLS = {
     "Unflatten": lambda x: x.unflatten(1, (2, 2)),
     "Unsqueeze": lambda x: x.unsqueeze(1),
     "Variance": lambda x: x.var(1),
+    "VecDot": lambda x: torch.linalg.vecdot(x, x, dim=1),
     "View": lambda x: x.flatten(1),
 }
 # Why classes have no written-out sums, no multiply-accumulates or no receptive field.
@@ -84,6 +85,7 @@ WITHOUT_SUMS = {
         Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul Indexed
         LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute Pointwise
         Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
+        VecDot
     """,
     "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Split Variance",
     "a size is split as it was typed; only a size of -1 is computed": "Reshape Unflatten",
@@ -104,7 +106,7 @@ WITHOUT_MACS = {
 WITHOUT_FIELD = {
     "sides are summed over or mixed": """
         AddProduct Bilinear Cell Chain Einsum GroupedMatMul MatMul MultiHead Product Recurrent
-        ScaledDotProduct TensorDot
+        ScaledDotProduct TensorDot VecDot
     """,
     "numbers are picked by values": "Embedding EmbeddingBag Indexed OneHot SetItem",
     "the output has no sides": "BinaryCrossEntropy ClassLoss",

@@ -100,6 +100,8 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
             if clues.is_features(x, dim):
                 change = takes(path, module, misfit.got, misfit.noun)
                 yield from _if_any(Cost.TAKES, change, elsewhere)
+                if not type(module).__module__.startswith("torch.nn"):
+                    yield from _weight(clues)
             if misfit.wants is not None:
                 yield from _maker(clues, x, dim, misfit.wants)
         case "window" if x is not None and dim is not None:
@@ -194,6 +196,15 @@ def _meeting(clues: Clues) -> Found:
             yield from _window_settings(clues, x, tuple(y.shape[2:]))
 
 
+def _weight(clues: Clues) -> Found:
+    """Yield a weight of another shape for a product that the model's own forward calls."""
+    got, wants = clues.misfit.got, clues.misfit.wants
+    for weight in clues.misfit.others:
+        dims = [d for d, size in enumerate(weight.shape) if size == wants]
+        if known_origin(weight) is None and len(dims) == 1:
+            yield from _parameter(clues, weight, dims[0], got)
+
+
 def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
     """Yield a parameter of another shape, or its first rows."""
     tensors = (*clues.model.named_parameters(), *clues.model.named_buffers())
@@ -201,7 +212,7 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
         shape = (*weight.shape[:dim], size, *weight.shape[dim + 1 :])
         change = ModelChange((), ((name, shape),), f"{name} of {shape_text(shape)}")
         yield Candidate(Cost.PARAMETER, change)
-    if size < weight.shape[dim]:
+    if size < weight.shape[dim] and clues.misfit.kind == "unequal":
         cut = Transform("index", (*((None, None),) * dim, (None, size)))
         yield from clues.changed(weight, cut, Cost.CUT_PARAMETER)
 
@@ -243,6 +254,9 @@ def _slips(clues: Clues) -> Found:
         step.op.startswith("conv") and step.input_shapes[:1] == (shape,)
         for step in clues.failure.steps
     )
+    flat = any(step.op == "flatten" and step.inputs == (-1,) for step in clues.failure.steps)
+    if flat and len(shape) == 2 and clues.misfit.wants == prod(shape):  # it flattened nothing
+        yield from clues.changed_input(0, Transform("unsqueeze", (0,)), Cost.WIDEN)
     if len(shape) in (1, 3) or alone:
         cost = Cost.UNBATCHED if kind == "rank" else Cost.SLIP
         yield from clues.changed_input(0, Transform("unsqueeze", (0,)), cost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import guessed, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard, other_generators
 from blitz_helpers.trace._inputs import Inputs, give_past
+from blitz_helpers.trace._layout import without_data
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
-from blitz_helpers.trace._nests import shape_of, tensors_in
+from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
+from blitz_helpers.trace._scripts import Counted
 from blitz_helpers.trace._standins import NoValuesError, is_strided
 from blitz_helpers.trace._survivors import note_made
 from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested, nbytes_of
@@ -152,13 +154,16 @@ class _Tracer(TorchFunctionMode):
         with no_torch_function():
             try:
                 output = self.answers.run_script(module, args, kwargs)
+                # Once more without data: an error inside this mode would have lost its text.
+                with Counted() as counted, suppress(RuntimeError):
+                    Answers.run_script(self.answers, module, args, kwargs)
             except RuntimeError as error:
                 if self.ran_for_real:
                     raise
                 if self.asks_for_values(error):
                     raise self.needs_values(name) from error
                 raise self.shape_error(name, args, kwargs, inputs, error) from error
-        self.record(name, output, None, [*inputs, *module.parameters()])
+        self.record(name, output, None, [*inputs, *module.parameters()], counted.macs)
         return output
 
     def entered(self, module: nn.Module, _inputs: tuple[Any, ...]) -> None:
@@ -274,7 +279,9 @@ class _Tracer(TorchFunctionMode):
 
     # Records
 
-    def record(self, name: str, output: Any, call: Op | None, tensors: list[Tensor]) -> None:
+    def record(
+        self, name: str, output: Any, call: Op | None, tensors: list[Tensor], macs: int = 0
+    ) -> None:
         """Record the step, and the origin of each tensor that it made."""
         made = [output] if isinstance(output, Tensor) else tensors_in((output,))
         if not made:
@@ -316,7 +323,7 @@ class _Tracer(TorchFunctionMode):
                 tensor._blitz_step = number  # type: ignore[attr-defined]  # beside its origin
         if not is_step:
             return
-        sums, macs = ((), 0) if call is None else (call.sums(first), call.macs(first))
+        sums, macs = ((), macs) if call is None else (call.sums(first), call.macs(first))
         if macs and (samples := vmapped()):
             macs *= samples
         path, turn, _ = self.running[-1]
@@ -368,6 +375,8 @@ class _Tracer(TorchFunctionMode):
             path, call, name, shapes, None, (), 0, 0, None, sources, None, 0, calling_line()
         )
         misfit = misfit_of(error, step, module, tensors)
+        if functorch.maybe_current_level() is not None:
+            args, kwargs = _outliving(misfit, (args, kwargs))
         names = self.inputs.names(next(iter(self.modules)))
         given = [
             Given(argument, names[argument], shape, dtype)
@@ -394,3 +403,20 @@ def _is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
         or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
         for one in inputs
     )
+
+
+def _outliving(misfit: Misfit, arguments: Any) -> Any:
+    """Return arguments that can be used after `vmap` has ended, and mend the misfit's tensors."""
+    twins: dict[int, Tensor] = {}
+
+    def twin(tensor: Tensor) -> Tensor:
+        if not functorch.is_functorch_wrapped_tensor(tensor):
+            return tensor
+        if id(tensor) not in twins:
+            twins[id(tensor)] = made = without_data(tensor)
+            made.__dict__.update(tensor.__dict__)
+        return twins[id(tensor)]
+
+    misfit.tensor = None if misfit.tensor is None else twin(misfit.tensor)
+    misfit.others = tuple(map(twin, misfit.others))
+    return mapped(twin, arguments)

@@ -134,6 +134,13 @@ def _read_rank(found: Found, tensors: list[Tensor]) -> Misfit:
     return Misfit("rank", words, x, None, x.dim(), allowed, "dimensions")
 
 
+def _read_rank_of_state(found: Found, tensors: list[Tensor]) -> Misfit:
+    wants, got = map(int, found.groups())
+    state = next((t for t in reversed(tensors) if t.dim() == got), tensors[-1])
+    words = f"got a hidden state of {shape_text(tuple(state.shape))}, wants {wants} dimensions"
+    return Misfit("rank", words, state, None, got, (wants,), "dimensions")
+
+
 def _read_features(found: Found, tensors: list[Tensor]) -> Misfit:
     wants, got = map(int, found.groups())
     words = f"got {got} features, wants {wants}"
@@ -186,7 +193,7 @@ def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
 _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...] = (
     (r"xpected (\d)-?D(?: or (\d)-?D)? (?:input|tensor)?.*?got (\d)-?D", _read_rank),
     (r"xpected.*?(\d)-?D or (\d)-?D.*?got (?:a )?(\d)-?D", _read_rank),
-    (r"should also be (\d)-?D()? but got \(?(\d)-?D", _read_rank),
+    (r"should also be (\d)-?D but got \(?(\d)-?D", _read_rank_of_state),
     (r"(?:size\(-1\)|input_size).*?[Ee]xpected (\d+),? got (\d+)", _read_features),
     (r"to have (\d+) channels, but got (\d+) channels", _read_channels),
     (r"to match num_features \((\d+)\), but got: (\d+)", _read_channels),

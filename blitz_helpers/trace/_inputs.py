@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -33,12 +35,19 @@ class Inputs:
             return self._arrived(argument, tensor, self.answers.device)
         if isinstance(value, Tensor):
             return self._stand_in(argument, value)
+        if type(value) in (type(iter([])), type(iter(()))):
+            return iter([self.taken(str(argument), one) for one in copy.copy(value)])
+        if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
+            raise ValueError(
+                f"Input {argument} is a {type(value).__name__}, which the trace would use up. "
+                "Pass a list, or iter() of a list."
+            )
         return mapped(lambda tensor: self._stand_in(argument, tensor), value)
 
     def _stand_in(self, argument: Argument, tensor: Tensor) -> Tensor:
         if id(tensor) not in self._stand_ins:  # it may be passed twice
-            copy = self.answers.instead_of(tensor)
-            self._stand_ins[id(tensor)] = self._arrived(argument, copy, tensor.device)
+            made = self.answers.instead_of(tensor)
+            self._stand_ins[id(tensor)] = self._arrived(argument, made, tensor.device)
         return self._stand_ins[id(tensor)]
 
     def _arrived(self, argument: Argument, tensor: Tensor, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import combinations, product
 from math import prod
 
@@ -85,13 +86,11 @@ def _shorter(clues: Clues) -> Found:
 
 def _equal_sides(clues: Clues) -> Found:
     """Yield input sizes that make two tensors equal in the dimensions where they differ."""
-    pairs = combinations(() if clues.misfit.noun else clues.misfit.others, 2)
-    x, y = next(((x, y) for x, y in pairs if x.shape != y.shape), (None, None))
-    if x is None or y is None:
-        return
-    differ = differing(x, y, clues.misfit.dim)
-    places = [(t, t.dim() - at) for at in differ for t in (x, y)]
+    pairs = _differing(clues)
+    places = [place for pair in pairs for place in pair]
     axes = {(id(t), d): _input_axes(clues, t.shape[d], dims_of(t)[d]) for t, d in places}
+    if all(not _is_computed(dims_of(t)[d]) and origin_of(t).depends for t, d in places):
+        return  # two inputs differ, and either may be wrong
     for number in sorted({number for used in axes.values() for number, _ in used}):
         # A side that follows from another input, or from the number of samples, is kept.
         moving = [
@@ -99,25 +98,31 @@ def _equal_sides(clues: Clues) -> Found:
             for t, d in places
             if {one for one, _ in axes[id(t), d]} == {number} and axes[id(t), d] != {(number, 0)}
         ]
-        if moving and any(
-            _is_computed(dims_of(t)[d]) or not origin_of(t).depends for t, d in places
-        ):
-            yield from _sides(clues, moving, _agreement(places, moving, len(differ)))
+        if moving:
+            yield from _sides(clues, moving, partial(_agree, pairs, moving))
 
 
-def _agreement(places: list[Place], moving: list[Place], count: int) -> Fits:
-    """Return whether new sizes at the ``moving`` places leave one size in each dimension."""
-    fixed = {
-        (t.dim() - d, t.shape[d])
-        for t, d in places
-        if not any(t is other and d == e for other, e in moving)
-    }
+def _differing(clues: Clues) -> list[tuple[Place, Place]]:
+    """Return the dimensions in which two operands should agree, and do not."""
+    misfit = clues.misfit
+    if misfit.noun == "target":
+        scores, target = misfit.others
+        dims = [d for d in range(scores.dim()) if d != 1]  # dimension 1 holds the classes
+        both = zip(dims, range(target.dim()), strict=False)
+        found = [(d, e) for d, e in both if scores.shape[d] != target.shape[e]]
+        return [((scores, d), (target, e)) for d, e in found if len(dims) == target.dim()]
+    for x, y in combinations(() if misfit.noun else misfit.others, 2):
+        if x.shape != y.shape:
+            differ = differing(x, y, misfit.dim)
+            return [((x, x.dim() - at), (y, y.dim() - at)) for at in differ]
+    return []
 
-    def agree(sizes: list[int]) -> bool:
-        found = {(t.dim() - d, size) for (t, d), size in zip(moving, sizes, strict=True)}
-        return 1 not in sizes and len(found | fixed) == count
 
-    return agree
+def _agree(pairs: list[tuple[Place, Place]], moving: list[Place], sizes: list[int]) -> bool:
+    """Return whether new sizes at the ``moving`` places make each pair equal."""
+    new = {(id(t), d): size for (t, d), size in zip(moving, sizes, strict=True)}
+    rows = [[new.get((id(t), d), t.shape[d]) for t, d in pair] for pair in pairs]
+    return 1 not in sizes and all(left == right for left, right in rows)
 
 
 def _with_sizes_of_operands(clues: Clues, doubtful: bool) -> Found:
@@ -190,7 +195,8 @@ def _sides(clues: Clues, places: Sequence[Place], fits: Fits) -> Found:
             return False
 
     last = len(axes) == 1 and 0 < axes[0] == len(shape) - 1
-    features = last and not any(_is_slid(dim) for _, dim in owns)
+    numbers = clues.failure.given[number].dtype.is_floating_point
+    features = last and numbers and not any(_is_slid(dim) for _, dim in owns)
     words = "{} features" if features else ""
     yield from _along(clues, number, axes, fits_side, given=given, words=words)
 

@@ -42,6 +42,17 @@ class Product(Op):
         return output.numel() * self.input.shape[-1] if self.input.dim() else output.numel()
 
 
+@op("vecdot")
+class VecDot(OpenOp):
+    """Sums of products over a dimension of both."""
+
+    x: Tensor
+    y: Tensor
+
+    def macs(self, output: Tensor) -> int:
+        return output.numel() * int(self.x.shape[self.kwargs.get("dim", -1)])
+
+
 @op("linear")
 class Linear(Product):
     """A linear layer: a product with the last dimension."""
@@ -91,7 +102,8 @@ class MatMul(Product):
         left, right = tuple(a.shape), tuple(b.shape)
         for tensor, rank in zip((a, b), self.ranks, strict=False):
             if tensor.dim() != rank:
-                text = f"got {left} and {right}, wants {self.ranks} dimensions"
+                wants = " and ".join(map(str, dict.fromkeys(self.ranks)))
+                text = f"got {left} and {right}, wants {wants} dimensions"
                 raise wrong_rank(tensor, text, rank)
         if not left or not right:
             text = f"got {left} and {right}, wants at least one dimension in both"

@@ -235,7 +235,7 @@ class TransposedConvolution(Convolution):
         return self.input.numel() * prod(self.weight.shape[1:])
 
 
-@op("convolution")
+@op("convolution _convolution")
 def any_convolution(
     input: Tensor,
     weight: Tensor,
@@ -246,6 +246,7 @@ def any_convolution(
     transposed: bool,
     output_padding: Sizes,
     groups: int,
+    *_flags: bool,
 ) -> Op:
     """Return the class behind a convolution in an exported program, transposed or not."""
     if transposed:

@@ -222,15 +222,10 @@ def _fillings(clues: Clues, x: Tensor) -> Moves:
         elif x.dim() == y.dim():
             joined = clues.misfit.dim
             differ = [x.dim() - at for at in reversed(differing(x, y, joined))]
-            if differ and not clues.is_loss and _is_made(clues, x, y):
+            if differ and not clues.is_loss:
                 yield from _projected(x, y, differ, joined)
             if differ and all(_may_cut(clues, x, y, d) for d in differ):
                 yield from _cut_or_filled(clues, x, y, differ)
-
-
-def _is_made(clues: Clues, x: Tensor, y: Tensor) -> bool:
-    """Return whether the model made one of two tensors; inputs alone are as users want them."""
-    return clues.input_number(x) is None or clues.input_number(y) is None
 
 
 def _projected(x: Tensor, y: Tensor, differ: list[int], joined: int | None) -> Moves:

@@ -56,6 +56,14 @@ def obstacle_at(
         return fails(f"{where} {_REFUSES[kind.name]}.")
     if kind.code is not None and kind.code.only_raises:
         return fails(f"{where} is a custom Function whose backward always raises an error.")
+    if kind.code is not None:
+        gone = [name for name in sorted(kind.code.attributes) if not _has(node, name)]
+        if gone:
+            return fails(
+                f"{where} takes {', '.join(f'ctx.{name}' for name in gone)} in its backward, and "
+                "no longer has it: an earlier backward deleted it, or the forward pass never set "
+                "it. Run the forward pass again."
+            )
     if lost and (kind.code is None or kind.code.asks != "never"):
         loss = _of_lost(where, lost)
         if kind.code is None or kind.code.asks == "always" or not loss.is_certain:
@@ -75,6 +83,11 @@ def obstacle_at(
             "as it was"
         )
     return found
+
+
+def _has(node: Any, attribute: str) -> bool:
+    """Return whether a node has an attribute, without running the code of a property."""
+    return attribute in vars(node) or hasattr(type(node), attribute)
 
 
 def _of_lost(where: str, lost: list[Lost]) -> Obstacle:

@@ -11,6 +11,7 @@ import contextlib
 import dis
 import inspect
 from collections.abc import Container
+from itertools import pairwise
 from types import FunctionType, MethodType, ModuleType
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -33,6 +34,8 @@ class BackwardCode(NamedTuple):
     """Whether it asks ``ctx`` for the saved tensors."""
     only_raises: bool
     """Whether every path through it ends in an error."""
+    attributes: frozenset[str] = frozenset()
+    """The attributes that it takes from ``ctx`` on every path, and does not set itself."""
 
 
 def read_backward(function: type[Function]) -> BackwardCode:
@@ -41,7 +44,7 @@ def read_backward(function: type[Function]) -> BackwardCode:
     code = _code_of(function.backward if defined else function.vjp)
     if code is None:
         return BackwardCode("perhaps", only_raises=False)
-    return BackwardCode(code.asks(is_first=True), only_raises=not code.can_return(0))
+    return BackwardCode(code.asks(is_first=True), not code.can_return(0), code.attributes())
 
 
 def _code_of(function: object, depth: int = 0) -> _Code | None:
@@ -90,6 +93,24 @@ class _Code:
             return "always"
         is_used_inside = contexts.intersection(self._code.co_cellvars)  # by an inner function
         return "perhaps" if is_used_inside or set(found) != {"never"} else "never"
+
+    def attributes(self) -> frozenset[str]:
+        """Return the attributes that it takes from its first argument in any case."""
+        taken: dict[str, list[int]] = {}
+        own: set[str] = set(_SAVED)
+        for place, (step, following) in enumerate(pairwise(self._steps)):
+            if self._parameters and _loaded(step)[-1:] == (self._parameters[0],):
+                if following.opname in _ATTRIBUTE:
+                    taken.setdefault(following.argval, []).append(place)
+                elif following.opname == "STORE_ATTR":
+                    own.add(following.argval)
+        if self._swallows_errors():
+            return frozenset()
+        return frozenset(
+            name
+            for name, places in taken.items()
+            if name not in own and not self.can_return(0, avoiding=places)
+        )
 
     def _asks_at(self, place: int, contexts: set[str]) -> Asks:
         """Return whether this instruction asks for saved tensors, or may do so with ``ctx``."""

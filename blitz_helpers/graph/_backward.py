@@ -17,7 +17,7 @@ from torch.autograd.graph import Node
 from blitz_helpers._torch import DispatchMode
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._saved import FREED, Lost, is_released
-from blitz_helpers.graph._tensors import Form, Root, Shape, form_of, shape_of
+from blitz_helpers.graph._tensors import Form, Root, Shape, form_of
 
 
 class Obstacle(NamedTuple):
@@ -238,8 +238,11 @@ def check_root(root: Root) -> Obstacle | None:
     return fails(f"{root.where} {change}. Run the forward pass again.")
 
 
-def check_leaf(where: str, leaf: Tensor, form: Form) -> Obstacle | None:
-    """Return the obstacle to a gradient of this form in a leaf's ``.grad``, or ``None``."""
+def check_leaf(where: str, leaf: Tensor, then: Form, now: Form) -> Obstacle | None:
+    """Return the obstacle to a gradient in a leaf's ``.grad``, or ``None``.
+
+    The gradient has the form that the leaf had ``then``, in the forward pass.
+    """
     if not leaf.requires_grad:
         return None  # torch discards the gradient
     if not leaf.is_leaf:
@@ -247,12 +250,11 @@ def check_leaf(where: str, leaf: Tensor, form: Form) -> Obstacle | None:
             f"{where} is not a leaf any more: it was changed in place by an operation that is part "
             "of a graph. Run the forward pass again."
         )
-    grad = leaf.grad
-    shape, now = form.shape, shape_of(leaf)
-    if grad is None and shape not in (None, now):
+    grad, shape = leaf.grad, then.shape
+    if grad is None and shape not in (None, now.shape):
         return may_fail(
-            f"{where} had the shape {shape} in the forward pass and has {now} now, which its "
-            "gradient may not fit"
+            f"{where} had the shape {shape} in the forward pass and has {now.shape} now, which "
+            "its gradient may not fit"
         )
     if grad is None or grad.layout is not torch.strided:
         return None
@@ -262,8 +264,8 @@ def check_leaf(where: str, leaf: Tensor, form: Form) -> Obstacle | None:
         why = f"has the shape {tuple(grad.shape)}, and the gradient has {shape}"
     elif grad.is_inference() and not torch.is_inference_mode_enabled():
         why = "was made in inference_mode"
-    elif not torch.can_cast(form.dtype, grad.dtype):
-        why = f"is of {grad.dtype}, and the gradient of {form.dtype}"
+    elif not torch.can_cast(then.dtype, grad.dtype):
+        why = f"is of {grad.dtype}, and the gradient of {then.dtype}"
     elif any(size > 1 and not step for size, step in zip(grad.shape, grad.stride(), strict=True)):
         why = "is an expanded tensor"
     elif is_released(grad):

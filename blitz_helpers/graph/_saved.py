@@ -11,7 +11,7 @@ from torch import Tensor, UntypedStorage
 
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
-from blitz_helpers.graph._tensors import Form, Shape, form_of, shape_of
+from blitz_helpers.graph._tensors import Form, Shape, form_of
 
 
 class Lost(NamedTuple):
@@ -123,7 +123,7 @@ class SavedReader:
         try:
             shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
         except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-            return SavedTensor(name, shape_of(tensor), None, "kept")
+            return SavedTensor(name, form_of(tensor).shape, None, "kept")
         self.storages.add(storage)
         lost = None
         if self._forms.count((shape, tensor.dtype)) < len(self._forms):  # else unchanged

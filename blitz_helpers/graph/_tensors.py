@@ -24,15 +24,10 @@ class Form(NamedTuple):
 
 def form_of(tensor: Any) -> Form:
     """Return the form of a tensor, or of one that a node made, from its ``_input_metadata``."""
-    return Form(shape_of(tensor), tensor.dtype)
-
-
-def shape_of(tensor: Any) -> Shape | None:
-    """Return the shape, or ``None`` for a nested tensor, which has no single shape."""
     try:
-        return tuple(tensor.shape)
-    except RuntimeError:
-        return None
+        return Form(tuple(tensor.shape), tensor.dtype)
+    except RuntimeError:  # a nested tensor has no single shape
+        return Form(None, tensor.dtype)
 
 
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:

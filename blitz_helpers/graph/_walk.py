@@ -105,10 +105,11 @@ def _snapshot(
     leaf_obstacles = []
     for number in (number for number, kind in enumerate(kinds) if kind.is_leaf):
         leaf = nodes[number].variable  # type: ignore[attr-defined]  # AccumulateGrad has it
-        form = form_of(nodes[number]._input_metadata[0])
-        if form != form_of(leaf):
-            reader.changed_leaves[id(leaf)] = form
-        leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, form))
+        then, now = forms[number], form_of(leaf)
+        assert then is not None  # a leaf always has metadata
+        if then != now:
+            reader.changed_leaves[id(leaf)] = then
+        leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, then, now))
     obstacles: list[Obstacle | None] = list(map(check_root, roots))
     saved: list[tuple[SavedTensor, ...]] = [()] * len(nodes)
     for number, (node, kind) in enumerate(zip(nodes, kinds, strict=True)):

@@ -140,9 +140,17 @@ def _row(name: str, parameter: nn.Parameter) -> GradientRow:
         raise ValueError(f"The gradient of {name} is on the meta device: it has no numbers.")
     found = statistics(grad)
     status = "nonfinite" if not math.isfinite(found.max_abs) else "ok" if found.max_abs else "zero"
-    weight_norm = torch.linalg.vector_norm(parameter).item()
+    weight_norm = _norm(parameter)
     ratio = found.norm / weight_norm if weight_norm else found.norm * math.inf
     return GradientRow(name, shape, status if trains else "frozen", *found, weight_ratio=ratio)
+
+
+def _norm(weights: Tensor) -> float:
+    if weights.layout is torch.strided:
+        norm: float = torch.linalg.vector_norm(weights).item()
+        if 0 < norm < math.inf:  # otherwise it may have under- or overflowed
+            return norm
+    return statistics(weights).norm
 
 
 def numerical_gradient(
@@ -192,7 +200,7 @@ def numerical_gradient(
 
 def _entry(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
     """Return a view of one entry; ``index`` is a tuple, or a number in flattened order."""
-    where = index.tolist() if isinstance(index, Tensor) else index
+    where = index.tolist() if hasattr(index, "tolist") else index  # of torch or numpy
     if isinstance(where, int):
         if not -values.numel() <= where < values.numel():
             raise IndexError(f"index {where} is out of range for {values.numel()} entries.")

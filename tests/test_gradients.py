@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -244,6 +245,21 @@ def test_an_empty_and_a_lazy_parameter_are_reported():
     assert "?" in str(gradient_report(model))
 
 
+@pytest.mark.parametrize(
+    ("weights", "gradient", "ratio"),
+    [
+        (torch.full((70_000,), 1000.0).half(), torch.ones(70_000).half(), 1e-3),
+        (torch.full((9,), 1e25), torch.ones(9), 1e-25),
+        (torch.full((9,), 1e-30), torch.full((9,), 1e-30), 1),
+        (torch.eye(3).to_sparse(), torch.eye(3).to_sparse() * 2, 2),
+    ],
+)
+def test_the_ratio_is_right_for_weights_whose_norm_overflows_or_is_sparse(weights, gradient, ratio):
+    model = nn.ParameterList([weights])
+    model[0].grad = gradient
+    assert gradient_report(model)[0].weight_ratio == pytest.approx(ratio, rel=1e-3)
+
+
 def test_zero_weights_make_the_ratio_infinite_and_no_error():
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
@@ -338,8 +354,10 @@ def test_numerical_gradient_agrees_on_any_shape_and_memory_order(shape, seed, tr
         torch.tensor([[0, 1], [1, 2], [0, 1]]),
         torch.tensor([1, 5, 1]),
         iter([(0, 1), 5, torch.tensor(1)]),
+        np.array([1, 5, 1]),
+        np.array([[0, 1], [1, 2], [0, 1]]),
     ],
-    ids=["tuples", "integers", "rows", "flat", "mixed"],
+    ids=["tuples", "integers", "rows", "flat", "mixed", "flat of numpy", "rows of numpy"],
 )
 def test_indices_pick_entries_in_their_order(indices):
     w = torch.arange(6, dtype=torch.float64).reshape(3, 2).T

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from blitz_helpers import ShapeError, trace_shapes
-from blitz_helpers.trace._op import OPS
+from blitz_helpers.trace._op import OPS, Op, bind
 
 # A call for each class, on images of 4 channels and 8 pixels a side.
 CALLS = {
@@ -393,3 +393,14 @@ def test_a_known_index_in_range_is_as_in_torch(index):
 def test_torch_refuses_tensors_without_data_for_their_shapes():
     with pytest.raises(ShapeError, match="same number of columns"):
         trace_shapes(Call(torch.cdist), (3, 4), (5, 6))
+
+
+def test_a_class_may_name_its_fields_as_other_functions_name_theirs(monkeypatch):
+    class Distance(Op):
+        x1: "torch.Tensor"
+        x2: "torch.Tensor"
+
+    monkeypatch.setitem(OPS, "cosine_similarity", Distance)
+    x = torch.empty(2, 3, device="meta")
+    call = bind(F.cosine_similarity, "cosine_similarity", (), {"x1": x, "x2": x})
+    assert isinstance(call, Distance)

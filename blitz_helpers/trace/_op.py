@@ -166,7 +166,9 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     if kind is None:
         return None
     if not _RENAMED.isdisjoint(kwargs):
-        kwargs = {ALIASES.get(key, key): value for key, value in kwargs.items() if key != "out"}
+        own = getattr(kind, "_fields", ())
+        names = {key: key if key in own else ALIASES.get(key, key) for key in kwargs}
+        kwargs = {names[key]: value for key, value in kwargs.items() if key != "out"}
     try:
         call = kind(*args, **kwargs)
     except TypeError:  # spelled in another way, or wrong: torch's own kernel will tell

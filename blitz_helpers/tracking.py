@@ -50,7 +50,8 @@ def start_run(
         dir: the folder in which to put ``wandb/``; the working directory by default.
 
     Raises:
-        ValueError: the mode does not exist.
+        ValueError: the mode does not exist, or wandb refuses an argument, such as a project with
+            "/" in its name.
         ImportError: wandb is not installed.
 
     >>> with start_run("doctest", config={"lr": 0.1}, dir=tempfile.mkdtemp()) as run:
@@ -122,7 +123,10 @@ def _open(
         "offline": f"offline, in {folder / 'wandb'}: nothing is uploaded",
         "disabled": "nowhere: the mode is disabled",
     }
-    return init(mode=chosen), "; ".join([where[chosen], *trouble])
+    try:
+        return init(mode=chosen), "; ".join([where[chosen], *trouble])
+    except wandb.errors.UsageError as error:
+        raise ValueError(f"project={project!r} or another argument is wrong: {error}") from error
 
 
 @contextmanager

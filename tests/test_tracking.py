@@ -214,6 +214,11 @@ def test_an_unknown_mode_is_refused(monkeypatch):
         pass
 
 
+def test_a_name_that_wandb_refuses_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"project='a/b'.*Invalid project name"), start_run("a/b"):
+        pass
+
+
 def test_a_path_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
         read_run(tmp_path / "nowhere")

@@ -142,6 +142,12 @@ CONV_NET = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30
             up=nn.ConvTranspose2d(32, 1, 4, 2, 1)), [(8, 20)], "(-1, 32, 6, 6)", 8),
         (nn.Sequential(nn.Linear(8, 18), nn.Unflatten(1, (4, 5))), [(2, 8)],
          "out_features=20 in Linear 0", 2),
+        # Channels that become pixels, or gates.
+        (nn.Sequential(nn.Conv2d(1, 6, 3), nn.PixelShuffle(2)), [(2, 1, 8, 8)],
+         "wants a multiple of 2*2 = 4. Use out_channels=8 in Conv2d 0", 2),
+        (nn.PixelShuffle(3), [(2, 6, 8, 8)], "an input of 9 channels", 2),
+        (nn.Sequential(nn.Linear(4, 5), nn.GLU()), [(2, 4)],
+         "got 5 features, wants an even number. Use out_features=6 in Linear 0", 2),
         # Attention and recurrent layers.
         (Fn(lambda s, x: s.a(x, x, x)[0], a=nn.MultiheadAttention(64, 4, batch_first=True)),
          [(2, 5, 32)], "embed_dim=32, or an input of 64 features", 2),

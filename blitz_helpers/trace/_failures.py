@@ -190,6 +190,21 @@ def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
     return unequal(tensors, "which do not match") if len(tensors) > 1 else None
 
 
+def _read_shuffle(found: Found, tensors: list[Tensor]) -> Misfit:
+    x, block = tensors[0], int(found[1]) ** 2
+    got = x.shape[-3]
+    wants = max(1, round(got / block)) * block
+    words = f"got {got} channels, wants a multiple of {found[1]}*{found[1]} = {block}"
+    return Misfit("size", words, x, -3, got, wants, "channels")
+
+
+def _read_halving(found: Found, tensors: list[Tensor]) -> Misfit:
+    dim, got = int(found[1]), int(found[2])
+    noun = "channels" if dim == 1 and tensors[0].dim() > 2 else "features"
+    words = f"got {got} {noun}, wants an even number"
+    return Misfit("size", words, tensors[0], dim, got, got + 1, noun)
+
+
 _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...] = (
     (r"xpected (\d)-?D(?: or (\d)-?D)? (?:input|tensor)?.*?got (\d)-?D", _read_rank),
     (r"xpected.*?(\d)-?D or (\d)-?D.*?got (?:a )?(\d)-?D", _read_rank),
@@ -200,6 +215,8 @@ _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...]
     (r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", _read_product),
     (r"reduction dim, but got \[\d+, (\d+)\] X \[(\d+), \d+\]", _read_product),
     (r"xpected hidden.*?size [\[(](.*?)[\])], got [\[(](.*?)[\])]", _read_state),
+    (r"Invalid input shape for pixel_shuffle: .*? with upscale_factor = (\d+)", _read_shuffle),
+    (r"Halving dimension must be even, but dimension (\d+) is size (\d+)", _read_halving),
     (r"more than 1 (value|spatial)", _read_average),
     (r"view size is not compatible", _read_view),
     (r"must match|same size|same shape|equal size|broadcast|must be the same", _read_meeting),

@@ -736,6 +736,19 @@ def test_inputs_from_another_thread_and_what_made_them_are_not_labelled():
     assert [node.module for node in graph.nodes if node.op in ACTIVATIONS] == ["3", "1"]
 
 
+def test_modules_that_the_forward_makes_are_labelled():
+    class Late(nn.Module):
+        def forward(self, x):
+            self.added = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+            return nn.Sigmoid()(self.added(x))
+
+    model = Late()
+    with label_modules(model):
+        graph = autograd_graph(model(torch.ones(1, 3)), model)
+    activations = [(node.op, node.module) for node in graph.nodes if node.op in ACTIVATIONS]
+    assert activations == [("sigmoid", ""), ("tanh", "added.1")]
+
+
 def test_labels_go_on_behind_an_input_that_a_labelled_module_made():
     model = layers()
     with label_modules(model):

@@ -75,11 +75,13 @@ class _Labeller:
     """Records for each thread which module of one model runs when."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self._paths = {module: path for path, module in model.named_modules()}
+        self._strangers = WeakSet[nn.Module]()
         self._here = _Here(model)
 
     def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if module in self._paths:
+        if self._owns(module):
             if self._paths.keys().isdisjoint(running_modules()[:-1]):
                 self._mark_makers(inputs, _END)
             self._note_innermost()
@@ -88,6 +90,14 @@ class _Labeller:
         if module in self._paths:
             self._note_innermost()
             self._mark_makers(output, _APPLY)
+
+    def _owns(self, module: nn.Module) -> bool:
+        if module not in self._paths and module not in self._strangers:
+            # A forward pass may have made it since.
+            self._paths = {known: path for path, known in self._model.named_modules()}
+            if module not in self._paths:
+                self._strangers.add(module)
+        return module in self._paths
 
     def _mark_makers(self, tensors: Any, key: str) -> None:
         for tensor, _ in items_in(tensors, ""):

@@ -1,5 +1,6 @@
 """What is drawn of digits and scores is what was given."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -128,3 +129,14 @@ def test_scores_and_image_of_a_whole_batch_are_refused():
         plot_scores(torch.ones(1, 10))
     with pytest.raises(ValueError, match=r"image of shape \(1, 1, 4, 4\).*images\[i\]"):
         plot_scores(torch.ones(10), image=torch.ones(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("masked", [math.nan, -math.inf])
+def test_a_score_that_is_not_finite_has_no_bar_and_is_not_the_highest(masked):
+    picture = show(plot_scores(torch.tensor([masked, 0.5, 2.0])))
+    assert "The highest, 2.00, is that of class 2." in picture.alt
+
+
+def test_an_infinite_score_is_the_highest():
+    picture = show(plot_scores(torch.tensor([1.0, math.inf])))
+    assert "The highest, inf, is that of class 1." in picture.alt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,7 +72,8 @@ def plot_scores(
 ) -> Axes:
     """Draw one score a class as a bar, the highest in a darker colour.
 
-    Up to 20 scores are written out; if there are more, only the highest is.
+    Up to 20 scores are written out; if there are more, only the highest is. A score that is not
+    finite, such as that of a masked class, has no bar.
 
     Args:
         scores: ``(num_classes,)``, such as the logits of one image, or their softmax.
@@ -91,10 +93,11 @@ def plot_scores(
     if image is not None:
         image = checked("image", image, "(1, H, W)", "Use images[i] for a single one.")
     ax = canvas(ax, 6.0, 2.2)
-    highest = heights.index(max(heights))
+    highest = int(torch.tensor(heights).nan_to_num(-math.inf, math.inf, -math.inf).argmax())
+    finite = [height if math.isfinite(height) else math.nan for height in heights]
     colors = [SKY] * len(heights)
     colors[highest] = BLUE
-    bars = ax.bar(range(len(heights)), heights, color=colors)
+    bars = ax.bar(range(len(heights)), finite, color=colors)
     labels = [minus(f"{height:.2f}") for height in heights]
     top = labels[highest]
     if len(labels) > MOST_NUMBERED:

@@ -145,6 +145,10 @@ SLIPS = {
     "one image for a layer of many": (
         nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), [(28, 28)], ["x.unsqueeze(0)"], [],
     ),
+    "a spectrum for layers of real numbers": (
+        Fn(lambda s, x: s.norm(torch.fft.fft(x)), norm=nn.LayerNorm(8)), [(2, 8)],
+        ["x.abs() before norm"], ["model.to"],
+    ),
     "samples of vmap": (
         Fn(lambda s, x: torch.vmap(s.linear)(x), linear=nn.Linear(4, 3)), [(2, 3, 5)],
         ["in_features=5", "an input of 4 features"], [],

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -335,3 +336,16 @@ def test_a_scripted_module_counts_its_products():
         for model in (layers, torch.jit.script(layers), torch.jit.trace(layers, x))
     ]
     assert counts == [2 * 4 * 16 * 27 + 2 * 64 * 5] * 3
+
+
+def test_layers_that_run_in_another_thread_run_for_real():
+    layer, model = nn.Linear(4, 4), nn.Module()
+
+    def forward(x):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(layer, x).result()
+
+    model.layer, model.forward = layer, forward
+    trace = trace_shapes(model, (2, 4))
+    assert trace.output_shape == (2, 4)
+    assert "a value is needed in the model" in trace.ran_for_real

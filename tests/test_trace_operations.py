@@ -404,3 +404,51 @@ def test_a_class_may_name_its_fields_as_other_functions_name_theirs(monkeypatch)
     x = torch.empty(2, 3, device="meta")
     call = bind(F.cosine_similarity, "cosine_similarity", (), {"x1": x, "x2": x})
     assert isinstance(call, Distance)
+
+
+DOUBLE = torch.ones(3, 4, dtype=torch.float64)
+REFUSED_WITH_DATA = {
+    "a source of another dtype": (
+        lambda x: x.index_add(0, torch.arange(3), DOUBLE), "source of torch.float64",
+    ),
+    "values of another dtype": (
+        lambda x: x.clone().index_put_((torch.arange(3),), DOUBLE), "values of torch.float",
+    ),
+    "fewer rows than a mask picks": (
+        lambda x: (x * 1).__setitem__(torch.tensor([True, False, True]), DOUBLE.float()),
+        "3 rows for the 2",
+    ),
+    "a mask of another dtype": (
+        lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None], DOUBLE[:, :3]),
+        "a mask of torch.float64",
+    ),
+    "heads that do not divide": (
+        lambda x: F.scaled_dot_product_attention(
+            x.expand(1, 4, 3, 4), x.expand(1, 3, 3, 4), x.expand(1, 3, 3, 4), enable_gqa=True
+        ),
+        "heads do not divide",
+    ),
+    "a target of another dtype": (
+        lambda x: F.binary_cross_entropy(x.sigmoid(), DOUBLE), "torch.float64",
+    ),
+    "a dimension that is named twice": (lambda x: x.mean((0, -2)), "names a dimension twice"),
+    "a number that is joined": (lambda x: torch.cat([x.sum(), x.sum()]), "got a number"),
+    "classes of another dtype": (
+        lambda x: F.one_hot(x.argmax(1).int(), 4), "classes of torch.int32, wants torch.int64",
+    ),
+    "whole numbers that would become fractions": (
+        lambda x: x.argmax(1).clone().div_(2), "can't be cast",
+    ),
+    "truth values without a sign": (lambda x: (x > 0) - (x > 1), "bool tensors"),
+    "a weight that is added as a matrix": (
+        lambda x: torch.addmv(torch.ones(3, 1), x, torch.ones(4)), r"\(3, 1\), wants 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "words"), REFUSED_WITH_DATA.values(), ids=REFUSED_WITH_DATA)
+def test_what_torch_refuses_only_with_data_is_refused_without(function, words):
+    with pytest.raises((RuntimeError, IndexError)):
+        function(torch.rand(3, 4))
+    with pytest.raises(ShapeError, match=words):
+        trace_shapes(Call(function), (3, 4))

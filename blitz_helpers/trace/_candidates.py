@@ -170,20 +170,15 @@ def _padding(path: str, module: Any, lack: int) -> Found:
 
 
 def _conversion(clues: Clues, x: Tensor) -> Found:
-    """Yield the conversion of the layer, or of the whole model, to the dtype of the input."""
-    complex_input = x.is_complex() and not clues.misfit.wants.is_complex
+    """Yield the conversion of the layer to the dtype of what another step made."""
     path = clues.failure.step.module
-    if complex_input:
-        path, where = "", "model"
-    elif clues.input_number(x) is None and path and x.is_floating_point():
-        where = clues.name_of(path)
-    else:
-        return
     module = clues.part(path)
-    states = () if module is None else (*module.named_parameters(), *module.named_buffers())
+    if clues.input_number(x) is not None or not path or module is None or not x.is_floating_point():
+        return
+    states = (*module.named_parameters(), *module.named_buffers())
     names = [name for name, one in states if one.is_floating_point()]
-    forms = tuple((f"{path}.{name}".lstrip("."), x.dtype) for name in names)
-    yield Candidate(Cost.TAKES, ModelChange((), forms, f"{where}.to({x.dtype})"))
+    forms = tuple((f"{path}.{name}", x.dtype) for name in names)
+    yield Candidate(Cost.TAKES, ModelChange((), forms, f"{clues.name_of(path)}.to({x.dtype})"))
 
 
 def _meeting(clues: Clues) -> Found:

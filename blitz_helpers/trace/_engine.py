@@ -18,10 +18,9 @@ from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import guessed, known_origin, origin_of, set_origin
 from blitz_helpers.trace._guard import StateGuard, other_generators
-from blitz_helpers.trace._inputs import Inputs, give_past
-from blitz_helpers.trace._layout import without_data
+from blitz_helpers.trace._inputs import Inputs, give_past, outliving
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
-from blitz_helpers.trace._nests import mapped, shape_of, tensors_in
+from blitz_helpers.trace._nests import shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
@@ -89,6 +88,9 @@ def forward(
             if not ran_for_real and made_by_torch_nested(error):
                 reason = f"a nested tensor asks for values in the model at {line_of(error)}"
                 raise NeedsValues(reason) from error
+            unseen = isinstance(error, RuntimeError) and tracer.asks_for_values(error)
+            if unseen and not ran_for_real:  # by the tracer: it may be in another thread
+                raise NeedsValues(f"a value is needed in the model at {line_of(error)}") from error
             tracer.layer_refused(error)
             error.trace = tracer.trace(None)  # type: ignore[attr-defined]  # for whoever catches it
             raise
@@ -376,7 +378,7 @@ class _Tracer(TorchFunctionMode):
         )
         misfit = misfit_of(error, step, module, tensors)
         if functorch.maybe_current_level() is not None:
-            args, kwargs = _outliving(misfit, (args, kwargs))
+            args, kwargs = outliving(misfit, (args, kwargs))
         names = self.inputs.names(next(iter(self.modules)))
         given = [
             Given(argument, names[argument], shape, dtype)
@@ -403,20 +405,3 @@ def _is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
         or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
         for one in inputs
     )
-
-
-def _outliving(misfit: Misfit, arguments: Any) -> Any:
-    """Return arguments that can be used after `vmap` has ended, and mend the misfit's tensors."""
-    twins: dict[int, Tensor] = {}
-
-    def twin(tensor: Tensor) -> Tensor:
-        if not functorch.is_functorch_wrapped_tensor(tensor):
-            return tensor
-        if id(tensor) not in twins:
-            twins[id(tensor)] = made = without_data(tensor)
-            made.__dict__.update(tensor.__dict__)
-        return twins[id(tensor)]
-
-    misfit.tensor = None if misfit.tensor is None else twin(misfit.tensor)
-    misfit.others = tuple(map(twin, misfit.others))
-    return mapped(twin, arguments)

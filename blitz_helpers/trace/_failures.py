@@ -78,7 +78,10 @@ def place_name(path: str, module: nn.Module | None, op: str) -> str:
 
 # Torch's messages for operations that it cannot do on tensors without data.
 NEEDS_DATA = re.compile(r"meta tensor|device meta|expected meta|fake impl")
-_DTYPE_WORDS = r"dtype|(same|input|scalar) type|type promoting|not implemented for '"
+_DTYPE_WORDS = (
+    r"dtype|(same|input|scalar) type|type promoting|not implemented for '|can't be cast|LongTensor"
+    r"|\b(bool|boolean|floating|complex) (tensors|types|inputs)\b"
+)
 _SHAPE_WORDS = re.compile(
     r"shape|size|dim|channel|feature|indices|broadcast|fit|expected|match|batch|output of|wrapping|"
     rf"{_DTYPE_WORDS}|out of (range|bounds)|"

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from blitz_helpers._torch import functorch
 from blitz_helpers.trace._answers import Answers
 from blitz_helpers.trace._field import input_origin, known_origin, set_origin
+from blitz_helpers.trace._layout import without_data
 from blitz_helpers.trace._nests import mapped, shape_of
+from blitz_helpers.trace._op import Misfit
 from blitz_helpers.trace._survivors import note_made
 
 Argument = int | str  # a position or a keyword
@@ -86,3 +88,20 @@ def give_past(tensor: Tensor) -> None:
             dim = functorch.maybe_get_bdim(tensor)
             set_origin(tensor, origin._replace(dims=origin.dims[:dim] + origin.dims[dim + 1 :]))
             tensor._blitz_step = getattr(batch, "_blitz_step", None)  # type: ignore[attr-defined]  # beside its origin
+
+
+def outliving(misfit: Misfit, arguments: Any) -> Any:
+    """Return arguments that can be used after `vmap` has ended, and mend the misfit's tensors."""
+    twins: dict[int, Tensor] = {}
+
+    def twin(tensor: Tensor) -> Tensor:
+        if not functorch.is_functorch_wrapped_tensor(tensor):
+            return tensor
+        if id(tensor) not in twins:
+            twins[id(tensor)] = made = without_data(tensor)
+            made.__dict__.update(tensor.__dict__)
+        return twins[id(tensor)]
+
+    misfit.tensor = None if misfit.tensor is None else twin(misfit.tensor)
+    misfit.others = tuple(map(twin, misfit.others))
+    return mapped(twin, arguments)

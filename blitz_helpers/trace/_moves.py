@@ -53,7 +53,9 @@ def _conversions(clues: Clues) -> Found:
     x, wants = clues.misfit.tensor, clues.misfit.wants
     if x is None:
         return
-    if known_origin(x) is not None and (wants.is_complex or not x.is_complex()):
+    if x.is_complex() and not wants.is_complex:
+        yield from clues.changed(x, Transform("abs"), Cost.CONVERT)
+    elif known_origin(x) is not None:
         yield from clues.changed(x, Transform("to", (wants,)), Cost.CONVERT)
     for other in clues.misfit.others:
         if known_origin(other) is not None and other.dtype != x.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from blitz_helpers.trace._field import Origin, dims_of, last_made, origin_of, without_trail
@@ -16,6 +17,7 @@ from blitz_helpers.trace._layout import (
     elementwise,
     new,
     unequal,
+    wrong_dtype,
 )
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
@@ -54,6 +56,10 @@ class ScaledDotProduct(Op):
         compute_dtype(query, key, value)
         check_size(key, -1, query.shape[-1], "features in key", query)
         check_size(value, -2, key.shape[-2], "values", key)
+        if self.enable_gqa and query.dim() > 2:
+            for other in (key, value):
+                if query.shape[-3] % other.shape[-3]:
+                    raise unequal((query, other), "whose heads do not divide")
         for other in () if self.enable_gqa else (key, value):
             sizes = zip(reversed(query.shape[:-2]), reversed(other.shape[:-2]), strict=False)
             if any(a != b and 1 not in (a, b) for a, b in sizes):
@@ -63,6 +69,9 @@ class ScaledDotProduct(Op):
 
     def _check_mask(self, mask: Tensor) -> None:
         """Refuse a mask that does not broadcast to the scores."""
+        dtype = self.query.dtype
+        if mask.dtype not in (torch.bool, torch.float32, dtype):
+            raise wrong_dtype(mask, dtype, (self.query,), "a mask")
         shape = (*self.query.shape[:-1], self.key.shape[-2])
         sizes = enumerate(zip(reversed(mask.shape), reversed(shape), strict=False), start=1)
         dim = next((mask.dim() - i for i, (size, wants) in sizes if size not in (1, wants)), None)

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, dims_of, merged, origin_of, without_trail
-from blitz_helpers.trace._layout import in_channels_last, like_format, new, unequal, wrap
-from blitz_helpers.trace._op import Op, OpenOp, op
+from blitz_helpers.trace._layout import (
+    in_channels_last,
+    like_format,
+    new,
+    unequal,
+    wrap,
+    wrong_rank,
+)
+from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
 
 
 @op("cat concat concatenate")
@@ -30,6 +37,8 @@ class Cat(Op):
         parts = self.parts
         if not parts:
             return NotImplemented
+        if not parts[0].dim():
+            raise wrong_rank(parts[0], "got a number, wants at least one dimension", 1)
         shape = list(parts[0].shape)
         dim = wrap(self.dim, parts[0])
         for tensor in parts:
@@ -101,7 +110,10 @@ class Extremum(OpenOp):
             return set(range(self.input.dim()))
         if isinstance(dim, bool | Tensor):  # `var(unbiased)`, `max(other)`
             return None
-        return {wrap(d, self.input) for d in ((dim,) if isinstance(dim, int) else dim)}
+        dims = [wrap(d, self.input) for d in ((dim,) if isinstance(dim, int) else dim)]
+        if len(set(dims)) < len(dims):
+            raise Misfit("other", f"got {dim}, which names a dimension twice", self.input)
+        return set(dims)
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         gone, x = self.reduced(), self.input

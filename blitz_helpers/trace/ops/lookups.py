@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
-from blitz_helpers.trace._layout import new, unequal, wrap, wrong_dtype
+from blitz_helpers.trace._layout import compute_dtype, new, unequal, wrap, wrong_dtype
 from blitz_helpers.trace._op import Misfit, OpenOp, op, vmapped
 from blitz_helpers.trace._standins import extremes_of, has_values
 
@@ -66,6 +66,8 @@ class Indexed(OpenOp):
             return
         dim = wrap(self.dim, x)
         _check_indices(index, x.shape[dim] if x.dim() else 1, x)
+        if isinstance(source, Tensor) and source.dim() and source.dtype != x.dtype:
+            raise wrong_dtype(source, x.dtype, (x,), "a source")
         if not isinstance(source, Tensor) or source.dim() < 2 or index.dim() > 1:
             return
         got, wants = index.numel(), source.shape[dim]
@@ -82,6 +84,8 @@ class OneHot(OpenOp):
     num_classes: int = -1
 
     def check(self) -> None:
+        if self.input.dtype != torch.int64:
+            raise wrong_dtype(self.input, torch.int64, (), "classes")
         if self.num_classes > 0:
             _check_indices(self.input, self.num_classes, self.input, "classes")
 
@@ -129,3 +133,5 @@ class BinaryCrossEntropy(OpenOp):
             raise unequal((self.input, self.target), "which must be equal")
         if not self.target.is_floating_point():
             raise wrong_dtype(self.target, self.input.dtype, (self.input,), "a target")
+        if self.name == "binary_cross_entropy":  # the other one converts its target
+            compute_dtype(self.target, self.input)

@@ -22,6 +22,7 @@ from blitz_helpers.trace._field import (
 )
 from blitz_helpers.trace._layout import (
     broadcast,
+    check_rank,
     check_size,
     compute_dtype,
     new,
@@ -177,6 +178,8 @@ class AddProduct(OpenOp):
     def check(self) -> None:
         left, right = self.operands
         compute_dtype(self.input, left, right)
+        if self.name.startswith("addmv") and self.input.dim() > 1:
+            check_rank(self.input, (1,))
         if left.dim() and right.dim() > 1:
             check_size(left, -1, right.shape[-2], "features", right)
 

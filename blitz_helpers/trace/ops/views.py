@@ -20,9 +20,9 @@ from blitz_helpers.trace._field import (
     window,
     without_trail,
 )
-from blitz_helpers.trace._layout import META, Shape, wrap, wrong_rank
+from blitz_helpers.trace._layout import META, Shape, wrap, wrong_dtype, wrong_rank
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
-from blitz_helpers.trace._standins import extremes_of
+from blitz_helpers.trace._standins import extremes_of, has_values
 
 Groups = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -302,6 +302,24 @@ class SetItem(GetItem):
     input: Tensor
     index: Any
     value: Any
+
+    def check(self) -> None:
+        """Refuse values of another dtype or number than those that they replace."""
+        super().check()
+        value, items = self.value, self.items
+        if not isinstance(value, Tensor) or value.numel() < 2:
+            return
+        picks = [item for item in items if isinstance(item, Tensor)]
+        if picks and value.dtype != self.input.dtype:
+            raise wrong_dtype(value, self.input.dtype, (self.input,), "values")
+        mask = picks[0] if len(picks) == 1 and picks[0].dtype == torch.bool else None
+        if mask is None or items[0] is not mask or not has_values(mask):
+            return
+        wants, rank = int(mask.sum()), 1 + self.input.dim() - mask.dim()
+        if value.dim() == rank and value.shape[0] not in (1, wants):
+            got = value.shape[0]
+            text = f"got {got} rows for the {wants} that a mask of {tuple(mask.shape)} picks"
+            raise Misfit("size", text, value, 0, got, wants, "rows", (mask,))
 
     def origin(self, output: Tensor, step: int) -> None:
         """Return ``None``: what both tensors tell is guessed elsewhere."""

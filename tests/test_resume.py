@@ -416,6 +416,19 @@ def counting_in_a_namespace():
     return step
 
 
+def counting_in_an_array():
+    class Rule:
+        def __init__(self):
+            self.counts, self.step = np.zeros(2), np.float64(0)
+
+        def __call__(self, params):
+            self.counts[0] += 1
+            self.step += 0.5
+            falling(params, float(self.counts[0] + self.step))
+
+    return Rule()
+
+
 def one_vector():
     class Rule:
         velocity = None
@@ -474,6 +487,7 @@ RULES = {
     "a count on the function": counting_on_the_function,
     "a count in a global": counting_in_a_global,
     "a count in a namespace": counting_in_a_namespace,
+    "a count in an array of numpy": counting_in_an_array,
     "a vector in an attribute": one_vector,
     "on the parameters": on_the_parameters,
     "under the ids of parameters": under_ids,

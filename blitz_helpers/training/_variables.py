@@ -32,8 +32,9 @@ class _Holder(NamedTuple):
 class Variables:
     """Plain variables of the user's own objects and functions that a training reaches.
 
-    They are numbers and text, and for the update rule tensors. Only those that change after this
-    object was made count as state, so that settings can be changed before a training resumes.
+    They are numbers and text, and for the update rule tensors and arrays. Only those that change
+    after this object was made count as state, so that settings can be changed before a training
+    resumes.
 
     >>> class Counted:
     ...     lr, steps = 0.1, 0
@@ -73,7 +74,7 @@ class Variables:
             name: {
                 variable: value
                 for variable, value in holder.read().items()
-                if type(value) in _NUMBERS or (holder.has_tensors and _is_free(value))
+                if _is_plain(value) or (holder.has_tensors and _is_tensor(value))
             }
             for name, holder in self._holders.items()
         }
@@ -161,11 +162,21 @@ def _is_own_module(name: str | None) -> bool:
     return name == "__main__" or (file is not None and not file.startswith(_OTHER_PEOPLES))
 
 
-def _is_free(value: Any) -> bool:
-    """Return whether it is a tensor that no graph and no model holds."""
+def _is_plain(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return type(value) in _NUMBERS or (numpy is not None and isinstance(value, numpy.number))
+
+
+def _is_tensor(value: Any) -> bool:
+    """Return whether it is an array of numpy, or a tensor that no graph and no model holds."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(value) is numpy.ndarray:
+        return value.dtype.kind in "biufc"  # no objects
     return type(value) is Tensor and value.grad_fn is None and not value.is_inference()
 
 
 def _mark(value: Any) -> object:
     """Return something that is equal as long as the value does not change."""
-    return (id(value), value._version) if isinstance(value, Tensor) else (type(value), value)
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    return type(value), value.tobytes() if hasattr(value, "tobytes") else value

@@ -529,6 +529,24 @@ def test_a_sampler_that_counts_its_epochs_goes_on(tmp_path):
     assert_resumes(tmp_path, loader=lambda: DataLoader(data(), 8, sampler=Shuffled()))
 
 
+def test_a_sampler_with_a_state_dict_goes_on(tmp_path):
+    class Stateful(Shuffled):
+        def __init__(self):
+            self.epochs = [0]
+
+        def __iter__(self):
+            self.epochs[0] += 1
+            return iter(random.Random(self.epochs[0]).sample(range(len(self)), len(self)))
+
+        def state_dict(self):
+            return {"epochs": self.epochs[0]}
+
+        def load_state_dict(self, state):
+            self.epochs[0] = state["epochs"]
+
+    assert_resumes(tmp_path, loader=lambda: DataLoader(data(), 8, sampler=Stateful()))
+
+
 def test_a_model_that_counts_its_calls_goes_on(tmp_path):
     class Fading(nn.Module):
         calls = 0

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from copy import copy, deepcopy
 from functools import partial
+from itertools import chain
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from blitz_helpers.training._reach import reachable
-from blitz_helpers.training._variables import Variables, names_in
+from blitz_helpers.training._variables import Variables, is_own, names_in
 
 
 class Source(NamedTuple):
@@ -42,6 +43,11 @@ class State:
         self._model, self._step = model, step
         roots = {"model": model, "step": step, **parts}
         held = [found for name, root in roots.items() for found in _held(root, name)]
+        self._stateful = [
+            (name, thing)
+            for name, thing in held
+            if is_own(thing) and _has_state(thing) and not isinstance(thing, nn.Module)
+        ]
         self.generators = _sources(held, _random_source)
         self.random = _global_sources(model) | self.generators
         parameters = [(f"model.{name}", w) for name, w in model.named_parameters()]
@@ -51,14 +57,15 @@ class State:
     def memory(self) -> dict[str, Source]:
         """Return the dicts, lists and objects with a ``state_dict`` that the update rule reaches.
 
-        The latter are optimizers, schedulers and averaged models, for example.
+        The latter are optimizers, schedulers and averaged models, for example. Of the other parts
+        only the user's own count: libraries do not agree on what loaders restore.
         """
         bound: set[str] = set()
         if isinstance(self._step, partial):
             places = range(len(self._step.args))
             bound = {*self._step.keywords, *(f"args[{place}]" for place in places)}
         source_of = partial(_memory_source, bound=bound, saved=set(self._model.modules()))
-        return _sources(_held(self._step, ""), source_of)
+        return _sources(chain(_held(self._step, ""), self._stateful), source_of)
 
     def remembered(self) -> dict[str, Source]:
         """Return the part of the memory that a checkpoint made now would hold.
@@ -92,7 +99,7 @@ def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]
         saved.update(thing.modules())
         # Copied, since a module restores its state into the very tensors that it gave.
         return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
-    if hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict"):
+    if _has_state(thing):
         return Source(thing.state_dict, thing.load_state_dict, needed=True)
     if isinstance(thing, MutableMapping):
         return Source(lambda: dict(thing), partial(_refill, thing), name in bound)
@@ -101,6 +108,10 @@ def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]
     if isinstance(thing, deque | set):
         return Source(lambda: copy(thing), partial(_refill, thing), name in bound)
     return None
+
+
+def _has_state(thing: Any) -> bool:
+    return hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict")
 
 
 def _refill(memory: MutableMapping[Any, Any] | deque[Any] | set[Any], kept: Any) -> None:

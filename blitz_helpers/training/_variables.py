@@ -53,7 +53,7 @@ class Variables:
         self._holders: dict[str, _Holder] = {}
         seen: dict[int, Any] = {}  # keeps the objects alive, since ids of freed objects are reused
         for name, thing in held:
-            if id(thing) in seen or not _is_own(thing):
+            if id(thing) in seen or not is_own(thing):
                 continue
             seen[id(thing)] = thing
             for kind, read, write in _variables_of(thing):
@@ -149,7 +149,7 @@ def _fill(cells: dict[str, CellType], name: str, value: Any) -> None:
         cells[name].cell_contents = value
 
 
-def _is_own(thing: Any) -> bool:
+def is_own(thing: Any) -> bool:
     """Return whether the user wrote its class or function: objects of a library may break."""
     if isinstance(thing, nn.Parameter | SimpleNamespace):
         return True  # users tie attributes of their own to them

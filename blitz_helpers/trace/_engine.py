@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._scripts import Counted
-from blitz_helpers.trace._standins import NoValuesError, is_strided
+from blitz_helpers.trace._standins import NoValuesError, is_strided, is_view
 from blitz_helpers.trace._survivors import note_made
 from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested, nbytes_of
 
@@ -313,7 +313,7 @@ class _Tracer(TorchFunctionMode):
             nbytes += size
             if id(tensor) not in went_in:
                 note_made(tensor)
-                if is_step and not _is_view(tensor, tensors):
+                if is_step and not is_view(tensor, tensors):
                     self.activation_bytes += size
             elif known_origin(tensor) is None:
                 continue  # a tensor of the model or of the user
@@ -391,17 +391,3 @@ class _Tracer(TorchFunctionMode):
             self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found
-
-
-def _is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
-    """Return whether an output shares the memory of an input.
-
-    Torch also calls a tensor a view if its base is one that the operation itself has made.
-    """
-    base = tensor._base
-    return base is not None and any(
-        base is one
-        or base is one._base
-        or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
-        for one in inputs
-    )

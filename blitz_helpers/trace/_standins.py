@@ -1,6 +1,8 @@
-"""Tells which tensors have data, and makes those without."""
+"""Tells which tensors have data or share memory, and makes those without data."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -55,3 +57,17 @@ def extremes_of(tensor: Tensor) -> tuple[int, int] | None:
     if tensor.is_floating_point() or not has_values(tensor) or not tensor.numel():
         return None
     return int(tensor.min()), int(tensor.max())
+
+
+def is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Return whether an output shares the memory of an input.
+
+    Torch also calls a tensor a view if its base is one that the operation itself has made.
+    """
+    base = tensor._base
+    return base is not None and any(
+        base is one
+        or base is one._base
+        or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data
+        for one in inputs
+    )

@@ -30,8 +30,8 @@ WHY = {
     "and the picture of the network has about 70; all the rest, the walk and the layout included, "
     "takes less than dot. As SVG the same picture needs no matplotlib.",
     "graph": "on the network a third of the time reads what each node saved, tensor by tensor, a "
-    "seventh the shapes, a sixth the bare walk, a tenth the parameters' names and modules, and the "
-    "rest makes the records; torchviz reads none of these unless asked to.",
+    "fifth the shapes and dtypes, a sixth the parameters' names and modules, a tenth the bare "
+    "walk, and the rest makes the records; torchviz reads none of these unless asked to.",
     "gradients": "a row has five reductions of the gradient (smallest and largest, sum, squares, "
     "signs and how many of them) and the weight's norm, where the floor is one; in the cache each "
     "still takes half as long as the floor's pass from memory, and on small tensors the calls "

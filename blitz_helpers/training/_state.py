@@ -42,7 +42,8 @@ class State:
     def __init__(self, model: nn.Module, step: Callable[..., object], **parts: object) -> None:
         self._model, self._step = model, step
         roots = {"model": model, "step": step, **parts}
-        held = [found for name, root in roots.items() for found in _held(root, name)]
+        held_by = {name: list(_held(root, name)) for name, root in roots.items()}
+        held = [*chain.from_iterable(held_by.values())]
         self._stateful = [
             (name, thing)
             for name, thing in held
@@ -51,7 +52,7 @@ class State:
         self.generators = _sources(held, _random_source)
         self.random = _global_sources(model) | self.generators
         parameters = [(f"model.{name}", w) for name, w in model.named_parameters()]
-        rule = [*_held(step, "step"), *parameters]
+        rule = [*held_by["step"], *parameters]
         self.variables = Variables(held + parameters, rule=(thing for _, thing in rule))
 
     def memory(self) -> dict[str, Source]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 import sys
 from collections.abc import Callable
@@ -50,7 +51,6 @@ class Exercise:
     """One exercise. Show it to read the question; then use ``check``, ``hint``, ``solution``."""
 
     _judge: Callable[[Any], str | None]
-    _wants: type
     question: str
     _hints: tuple[str, ...]
     _solution: str
@@ -62,6 +62,11 @@ class Exercise:
     def name(self) -> str:
         """The name of the exercise in its module."""
         return self._judge.__name__
+
+    @property
+    def _wants(self) -> Any:
+        """The type of an answer, as the check declares it."""
+        return inspect.get_annotations(self._judge)["answer"]
 
     def __repr__(self) -> str:
         return self.question
@@ -122,30 +127,31 @@ class Exercise:
 
 
 def exercise(
-    wants: type, question: str, hints: tuple[str, ...], solution: str, why: str
+    question: str, hints: tuple[str, ...], solution: str, why: str
 ) -> Callable[[Callable[[Any], str | None]], Exercise]:
-    """Make an exercise of a function that raises :class:`Wrong` on a wrong answer.
+    """Make an exercise of a function that raises :class:`Wrong` on a wrong ``answer``.
 
-    If the function returns a text, that is said after a right answer instead of ``why``.
+    The type that it declares for ``answer`` is the type it gets: ``int``, ``float``,
+    ``tuple[int, ...]``, ``nn.Module``, ``Tensor`` (in float32, also from a list), or
+    ``FunctionType`` for any callable. If it returns a text, that is said after a right answer
+    instead of ``why``.
 
     Args:
-        wants: the type of an answer: ``int``, ``float``, ``tuple``, ``str``, ``nn.Module``,
-            ``Tensor`` (in float32, also from a list), or ``FunctionType`` for any callable.
         question: Markdown, shown where the exercise is shown.
         hints: shown one after the other; each says a little more.
         solution: code that leaves a right answer in ``answer``.
         why: the reason, said after a right answer and below the solution.
     """
-    return lambda judge: Exercise(judge, wants, question, hints, solution, why)
+    return lambda judge: Exercise(judge, question, hints, solution, why)
 
 
-def _one_answer(wants: type, given: tuple[Any, ...]) -> str:
-    if wants in (tuple, Tensor):
+def _one_answer(wants: Any, given: tuple[Any, ...]) -> str:
+    if wants in (tuple[int, ...], Tensor):
         return f"Pass one answer: put your numbers in brackets, `check({shown(given)})`."
     return "Pass one answer. More time is given by name: `check(answer, seconds=60)`."
 
 
-def _accepted(answer: Any, wants: type) -> Any:
+def _accepted(answer: Any, wants: Any) -> Any:
     """Return the answer in the type that the check takes, or say what was expected."""
     if isinstance(answer, type) and wants is FunctionType:
         raise Wrong("This is a class, but a function is wanted. Pass its name alone.")
@@ -159,12 +165,13 @@ def _accepted(answer: Any, wants: type) -> Any:
         if not isinstance(answer, nn.Module):
             raise Wrong(f"A network (an nn.Module) is wanted, but this is {shown(answer)}.")
         return copy.deepcopy(answer)
+    name, convert = _KINDS[wants]
     if callable(answer):
-        raise Wrong(f"{_NAMES[wants]} is wanted, but this is a function. Pass what it returns.")
+        raise Wrong(f"{name} is wanted, but this is a function. Pass what it returns.")
     try:
-        return _CONVERTED[wants](answer)
+        return convert(answer)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise Wrong(f"{_NAMES[wants]} is wanted, but this is {shown(answer)}.") from None
+        raise Wrong(f"{name} is wanted, but this is {shown(answer)}.") from None
 
 
 def _whole(answer: Any) -> int:
@@ -181,29 +188,15 @@ def _sizes(answer: Any) -> tuple[int, ...]:
     return tuple(map(_whole, answer))
 
 
-def _text(answer: Any) -> str:
-    if not isinstance(answer, str):
-        raise TypeError
-    return answer.strip()
-
-
 def _numbers(answer: Any) -> Tensor:
     return torch.as_tensor(answer, dtype=torch.float32).detach().clone()
 
 
-_CONVERTED: dict[type, Callable[[Any], Any]] = {
-    int: _whole,
-    float: float,
-    tuple: _sizes,
-    str: _text,
-    Tensor: _numbers,
-}
-_NAMES = {
-    int: "A whole number",
-    float: "A number",
-    tuple: "A tuple of whole numbers, in brackets and with commas,",
-    str: "A text in quotes",
-    Tensor: "A tensor of numbers",
+_KINDS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
+    int: ("A whole number", _whole),
+    float: ("A number", float),
+    tuple[int, ...]: ("A tuple of whole numbers, in brackets and with commas,", _sizes),
+    Tensor: ("A tensor of numbers", _numbers),
 }
 
 

@@ -20,7 +20,6 @@ from blitz_helpers.exercises._judging import (
 
 
 @exercise(
-    wants=tuple,
     question="""\
 **Predict.** What will stand in `w.grad`? Pass its two numbers, as `(1, 2)`.
 
@@ -40,7 +39,6 @@ two.backward(torch.tensor([2.0, -1.0]))
     "of `2 * (a * b) - (a + 2 * b)`.",
 )
 def weighed_rows(answer: tuple[int, ...]) -> None:
-    """Compare with the weighed rows, and name the usual slips."""
     if len(answer) != 2:
         raise Wrong("`w` has two numbers, and so has its gradient.")
     slips = {
@@ -55,7 +53,6 @@ def weighed_rows(answer: tuple[int, ...]) -> None:
 
 
 @exercise(
-    wants=int,
     question="""\
 **Predict.** Send a random vector back through an untrained `Network()`, to an image of 32x32 that
 asks for its gradient. The gradient's last rows are exactly zero, whatever the image and the
@@ -77,7 +74,6 @@ while image.grad[0, 0, 31 - answer].abs().sum() == 0:
     "nothing. So it is with the last two columns.",
 )
 def rows_that_count_for_nothing(answer: int) -> None:
-    """Name the mistake behind each wrong answer that people give: none, one or four."""
     slips = {
         0: "Every pixel lies under a square of `conv1`. But does anybody read that map?",
         1: "One row is dropped, but at the second pooling. How far does it reach down?",
@@ -89,7 +85,6 @@ def rows_that_count_for_nothing(answer: int) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** a function `status(parameter)` that says what backward left: `"none"` where no backward
 has reached it, `"zero"` where one has and every entry is zero, `"ok"` otherwise.""",
@@ -132,7 +127,6 @@ def status(answer: FunctionType) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** a function `by_nudging(f, w)` that finds a gradient without `backward()`. `w` is a row of
 numbers in float64, and `f(w)` makes one number of it. Return a tensor with the rate for each entry
@@ -224,7 +218,6 @@ def _slip_in_rates(rates: Tensor, wanted: Tensor) -> str:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the faults.** A batch is too large to go through at once, so it goes in parts of `size`
 images, each a row of numbers for a `Linear` layer. The function should return the gradient of the

@@ -17,7 +17,6 @@ from blitz_helpers.exercises._judging import (
 
 
 @exercise(
-    wants=int,
     question="""\
 **Predict.** `Network(kernel_size=5)` is your network with squares of 5x5 in place of 3x3. Larger
 squares have fewer places, so the 16 maps after the second pooling are 5x5 in place of 6x6. Does
@@ -37,7 +36,6 @@ answer = conv1 + conv2 + fc1 + fc2 + fc3""",
     "loses 21,120, since it gets 400 numbers in place of 576.",
 )
 def larger_squares(answer: int) -> None:
-    """Compare with the count, and name the usual slips."""
     slips = {
         81_194: "That is the network with squares of 3x3.",
         82_826: "That leaves `fc1` as it was. It gets 400 numbers now, not 576.",
@@ -50,7 +48,6 @@ def larger_squares(answer: int) -> None:
 
 
 @exercise(
-    wants=Tensor,
     question="""\
 **Write** the nine weights of a square, a tensor of 3x3, that finds *lying* edges: high where ink
 begins from top to bottom, low where it ends. On empty paper, inside of ink, and along an upright
@@ -84,7 +81,6 @@ def _is_zero(total: Tensor) -> bool:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** a function `feature_map(image, weights, bias)` that makes a whole map by hand. `image` is
 one channel, of the shape (rows, columns); `weights` is a square of the shape (3, 3); `bias` is one
@@ -129,7 +125,6 @@ def feature_map(answer: FunctionType) -> None:
 
 
 @exercise(
-    wants=nn.Module,
     question="""\
 **Find the fault.** This network runs, and makes ten scores of each digit. But it will never learn,
 since `parameters()` finds none of its 16,571 numbers. Mend it, so that all can learn: the contrast,
@@ -174,14 +169,13 @@ def unlisted(answer: nn.Module) -> None:
     """Count the parameters that the module lists, then check that each one is used."""
     parameters = list(answer.parameters())
     count = sum(parameter.numel() for parameter in parameters)
-    if count == 0:
-        raise Wrong("`parameters()` still finds nothing.")
-    if count == 1:
-        raise Wrong("`parameters()` finds the contrast alone. It does not look into a list.")
-    if count == 16_570:
-        raise Wrong("`parameters()` finds the layers, and not the contrast: it is a plain tensor.")
-    if count != 16_571:
-        raise Wrong(f"`parameters()` finds {count:,} numbers, and should find 16,571.")
+    slips = {
+        0: "`parameters()` still finds nothing.",
+        1: "`parameters()` finds the contrast alone. It does not look into a list.",
+        16_570: "`parameters()` finds the layers, and not the contrast: it is a plain tensor.",
+    }
+    otherwise = f"`parameters()` finds {count:,} numbers, and should find 16,571."
+    expect_value(count, 16_571, slips, otherwise)
     contrast = next((each for each in parameters if each.numel() == 1), None)
     digits = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -14,7 +14,6 @@ AllReduce = Callable[[Tensor], None]
 
 
 @exercise(
-    wants=int,
     question="""\
 **Predict.** Four processes train one network on 4,000 digits. A `DistributedSampler` deals out the
 digits, and the `DataLoader` of each process has `batch_size=20`. How many steps does an epoch
@@ -28,7 +27,6 @@ have?""",
     "80, and `lr` has to suit that.",
 )
 def steps_an_epoch(answer: int) -> None:
-    """Compare with the count, and name the usual slips."""
     slips = {
         200: "That is right for one process. Here four take their batches at the same time.",
         800: "The processes do not add up their steps: they take each step together.",
@@ -40,7 +38,6 @@ def steps_an_epoch(answer: int) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** the exchange of gradients for shards of any size: `whole_gradient(gradient, size,
 all_reduce)` runs in every process. `gradient` is that of the mean loss of this process's shard, and
@@ -88,7 +85,6 @@ def whole_gradient(answer: FunctionType) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** what DDP does when it wraps: `same_weights(weights, rank, all_reduce)` runs in every
 process, and all of them end with the weights of rank 0. You have `all_reduce(tensor)` alone, which
@@ -183,7 +179,6 @@ class _Sums:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the faults.** `deal(digits, rank, world_size, batch_size, epochs)` runs in every process and
 returns the list of its batches, of all epochs. The training should be the same for any number of

@@ -11,7 +11,6 @@ Row = dict[str, float]
 
 
 @exercise(
-    wants=int,
     question="""\
 **Predict.** How many rows does this run have?
 
@@ -29,7 +28,6 @@ for step in range(10):
     why="Each call is a row. So no row knows both losses: log them in one dict, as `fit` does.",
 )
 def rows_of_a_run(answer: int) -> None:
-    """Compare with the count, and name the usual slips."""
     slips = {
         10: "That is a row for each step of the loop. But `log` is called more often than that.",
         20: "The second `log` is not called in every step.",
@@ -41,7 +39,6 @@ def rows_of_a_run(answer: int) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** a function `best_step(rows)`: in which step was `"val/loss"` lowest? `rows` is what
 `read_run` returns, a sequence of dicts. Each of them has a `"_step"`; only those at the end of an
@@ -116,7 +113,6 @@ def _rows(losses: tuple[float, ...], steps: int, first: int) -> list[Row]:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the faults.** `log_training(run, train_step)` should train with the settings of the run, and
 keep one row for each step: `"train/loss"` and `"train/lr"`. `train_step(lr)` takes a step and

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from types import FunctionType
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 @exercise(
-    wants=float,
     question="""\
 **Predict.** A new network is to tell the 26 letters of the alphabet apart. At about what mean
 loss does it start? Give it to two decimals.""",
@@ -38,7 +38,6 @@ answer = -math.log(1 / 26)""",
     "3.26. A loss far from it, before training has begun, shows that something is wrong.",
 )
 def first_loss(answer: float) -> None:
-    """Compare with the logarithm, and name the usual slips."""
     wanted = math.log(26)
     slips = {
         math.log(10): "That is right for ten digits.",
@@ -53,7 +52,6 @@ def first_loss(answer: float) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** a function `accuracy(net, batches)`: what share of its answers is right, from 0 to 1?
 `batches` is a list of pairs, images and labels; the batches may differ in size. The network may
@@ -142,7 +140,6 @@ def _right(net: nn.Module, images: Tensor, labels: Tensor) -> int:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the faults.** `train_once(net, batches, lr)` should train the network, one step for each
 batch, to the same weights as `fit` with the plain rule. Nothing raises an error, and yet three
@@ -193,47 +190,35 @@ def mended_training(answer: FunctionType) -> None:
     got = nn.utils.parameters_to_vector(given.parameters())
     if torch.equal(got, nn.utils.parameters_to_vector(net.parameters())):
         raise Wrong("No weight has moved. Change each of them in place, with `-=`.")
-    if torch.allclose(got, _trained(net, batches, F.cross_entropy)):
-        return
-    for kept in (False, True):
-        for training in (True, False):
-            for reply, loss_of in _LOSSES.items():
-                if torch.allclose(got, _trained(net, batches, loss_of, training, kept)):
-                    faults = [reply] if reply else []
-                    faults += [] if training else ["It trains in `eval()`."]
-                    faults += ["Old gradients still push: clear them in each step."] * kept
-                    raise Wrong(f"Faults that are left: {len(faults)}. The first: {faults[0]}")
+    for kept, training, loss in product((False, True), (True, False), _LOSSES):
+        if torch.allclose(got, _trained(net, batches, _LOSSES[loss], training, kept)):
+            faults = [loss] if loss else []
+            faults += [] if training else ["It trains in `eval()`."]
+            faults += ["Old gradients still push: clear them in each step."] * kept
+            if not faults:
+                return
+            raise Wrong(f"Faults that are left: {len(faults)}. The first: {faults[0]}")
     raise Wrong("It moves the weights, but not to where `fit` does. Change only what is wrong.")
 
 
-def _softmax_twice(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.softmax(dim=1), labels)
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and labels
 
-
-def _squares(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.mse_loss(logits.softmax(dim=1), F.one_hot(labels, 10).to(logits.dtype))
-
-
-def _no_logarithm(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.nll_loss(logits.softmax(dim=1), labels)
-
-
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_LOSSES: dict[str, Loss] = {
     "": F.cross_entropy,
-    "`F.cross_entropy` does the softmax. Give it the logits.": _softmax_twice,
+    "`F.cross_entropy` does the softmax. Give it the logits.": (
+        lambda logits, labels: F.cross_entropy(logits.softmax(dim=1), labels)
+    ),
     "The loss is not the squared error to one-hot labels: `F.cross_entropy` takes the labels as "
-    "they are.": _squares,
-    "`F.nll_loss` wants logarithms of probabilities. Take `F.cross_entropy`.": _no_logarithm,
+    "they are.": (
+        lambda logits, labels: F.mse_loss(logits.softmax(dim=1), F.one_hot(labels, 10).double())
+    ),
+    "`F.nll_loss` wants logarithms of probabilities. Take `F.cross_entropy`.": (
+        lambda logits, labels: F.nll_loss(logits.softmax(dim=1), labels)
+    ),
 }
 
 
-def _trained(
-    net: nn.Module,
-    batches: Batches,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    training: bool = True,
-    kept: bool = False,
-) -> Tensor:
+def _trained(net: nn.Module, batches: Batches, loss_of: Loss, training: bool, kept: bool) -> Tensor:
     """Return the weights after a step for each batch, as one vector."""
     net = copy.deepcopy(net).train(training)
     for images, labels in batches:
@@ -245,7 +230,6 @@ def _trained(
 
 
 @exercise(
-    wants=nn.Module,
     question="""\
 **Half an hour.** Train a network that reads 97 % of digits that it has not seen. The check holds
 out the last 1,000 of `load_mnist("train")`; yours are the first 3,000,

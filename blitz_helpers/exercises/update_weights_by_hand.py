@@ -15,7 +15,6 @@ from blitz_helpers.updates import adamw_step
 
 
 @exercise(
-    wants=float,
     question="""\
 **Predict.** A weight starts at `w = 0` and gets the gradient 2 in every step. The rule is momentum
 as on the page, but with nine tenths in place of a half, and `lr = 0.1`. Where is `w` after three
@@ -35,7 +34,6 @@ answer = w""",
     "momentum it would be -0.6.",
 )
 def third_step(answer: float) -> None:
-    """Compare with three steps of momentum, and name the usual slips."""
     slips = {
         -0.6: "That is the way without momentum: each step is 0.1 times the gradient.",
         1.122: "The distance is right, but a step goes against the gradient.",
@@ -52,7 +50,6 @@ def third_step(answer: float) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** Nesterov's momentum, a rule that looks ahead: first the velocity,
 $v \\leftarrow \\mathtt{momentum} \\cdot v + g$, as always; then the weight, which goes by more than
@@ -131,7 +128,6 @@ def _moving_by(move: Move, lr: float, momentum: float) -> Rule:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the faults.** `gradient_descent(w, loss_of, lr, steps)` should take steps with the leaf `w`,
 whose loss is `loss_of(w)`, so that `w` itself moves. It raises an error; and when you have mended
@@ -175,10 +171,8 @@ def mended_walk(answer: FunctionType) -> None:
             if len(asked) > 1 and asked[0].requires_grad and not asked[-1].requires_grad:
                 raise Wrong(f"{wrong}\n{_ANOTHER_W}") from None
             raise
-        got, tried = (
-            w.detach(),
-            f"After {steps} steps with lr={lr}" if steps > 1 else "After 1 step",
-        )
+        got = w.detach()
+        tried = f"After {steps} steps with lr={lr}" if steps > 1 else "After 1 step"
         wanted = _descended(start, lowest, lr, steps, cleared=True)
         if torch.equal(got, start):
             raise Wrong(f"{tried} `w` is where it was. Change the leaf in place, with `-=`.")
@@ -225,7 +219,6 @@ def _goes_back(loss: Tensor) -> bool:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Half an hour.** Write AdamW so that it matches `torch.optim.AdamW` **to the last bit**, over 200
 steps. `my_adamw(params, state, lr, weight_decay)` takes one step with every parameter of a list:

@@ -13,7 +13,6 @@ from blitz_helpers.network import Network
 
 
 @exercise(
-    wants=tuple,
     question="""\
 **Predict.** Begin at `loss.grad_fn` and take `.next_functions[slot][0]` again and again, until you
 are at the `AccumulateGrad` of `fc2.weight`. Which slots are those, from the top? Pass them all, as
@@ -55,7 +54,6 @@ def _told(node: object, names: dict[Tensor, str]) -> str:
 
 
 @exercise(
-    wants=float,
     question="""\
 **Predict.** Three images go through the network at once, and a row of ones comes back for each:
 `net(images).backward(torch.ones(3, 10))`. All ten entries of `fc3.bias.grad` are the same number.
@@ -69,7 +67,6 @@ Which?""",
     "mean.",
 )
 def ones_sent_back(answer: float) -> None:
-    """Compare with the number of images, and name the usual slips."""
     slips = {
         1: "That is right for one image. The same bias is added to three rows.",
         30: "That adds up all thirty ones. Bias 0 meets only score 0 of each image.",
@@ -81,7 +78,6 @@ def ones_sent_back(answer: float) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Write** the backward of a linear layer, `linear_backward(grad, x, weight)`. The layer made
 `x @ weight.T + bias`, and `grad` is the gradient of that. Return three gradients: for the bias,
@@ -124,7 +120,6 @@ def linear_backward(answer: FunctionType) -> None:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Find the two faults.** This `send_back` visits each node once, as the walk did that counted them.
 It is right about the network. Of `w * w + w` at 2 it says 1, and should say 5. Mend it.
@@ -212,7 +207,6 @@ def _graphs() -> Iterator[tuple[str, Tensor, list[Tensor], dict[float, str]]]:
 
 
 @exercise(
-    wants=FunctionType,
     question="""\
 **Half an hour.** Write backward for one more operation, the pooling of one feature map `x`, of the
 shape (rows, columns), by windows of 2x2. `max_pool_backward(grad, x)` gets the gradient of what

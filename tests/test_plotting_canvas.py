@@ -40,7 +40,6 @@ def test_a_picture_without_words_is_refused(alt):
     _, ax = plt.subplots()
     with pytest.raises(ValueError, match="no alt text"):
         show(ax, alt)
-    plt.close("all")
 
 
 def test_words_keep_no_axes_alive():

@@ -15,12 +15,6 @@ from torch import nn
 from blitz_helpers import Network, autograd_graph, graph_svg, label_modules, plot_graph, show
 
 
-@pytest.fixture(autouse=True)
-def _no_figure_stays_open():
-    yield
-    plt.close("all")
-
-
 def network_loss(generator):
     net = Network()
     images = torch.randn(1, 1, 32, 32, generator=generator)
@@ -276,11 +270,6 @@ def test_a_slot_stands_on_the_page_and_no_arrow_runs_through_it(length):
         if text.get_gid() == "slot":
             for path in collection(ax, "arrows").get_paths():
                 assert not ax.transData.transform_path(path).intersects_bbox(box, filled=False)
-
-
-def test_it_draws_on_the_axes_it_is_given(generator):
-    _, ax = plt.subplots()
-    assert plot_graph(autograd_graph(*network_loss(generator)), ax=ax) is ax
 
 
 def svg_elements(source, tag):

@@ -1,27 +1,13 @@
 """What is drawn of filters and maps is what torch computes, and fields lie where they are put."""
 
-from itertools import combinations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pictures import assert_apart, boxes
 
 from blitz_helpers import plot_feature_map, plot_filters, plot_receptive_field, show
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def boxes(ax, gid):
-    """Return left, top, width and height of the boxes drawn as ``gid``."""
-    return [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches
-            if patch.get_gid() == gid]  # fmt: skip
-
 
 EDGE = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.5], [-1.0, 0.0, 1.0]])
 
@@ -49,10 +35,8 @@ def test_the_numbers_of_a_kernel_are_written_into_its_cells():
 @pytest.mark.parametrize("kernel", [torch.ones(20, 20), torch.full((1, 7), 0.25), EDGE - 0.25])
 def test_numbers_of_a_kernel_keep_to_their_cells(kernel):
     ax = plot_feature_map(torch.ones(20, 20), kernel, torch.ones(10, 10))
-    ax.figure.draw_without_rendering()
-    written = [text.get_window_extent() for text in ax.texts[:-3]]
-    assert not any(one.overlaps(other) for one, other in combinations(written, 2))
-    assert len(written) in (0, kernel.numel())
+    assert_apart(ax.texts)
+    assert len(ax.texts) - 3 in (0, kernel.numel())
 
 
 def test_colours_have_their_middle_at_zero_and_pixels_one_size():
@@ -82,13 +66,6 @@ def test_a_map_of_all_channels_is_refused():
     with pytest.raises(ValueError, match=r"feature_map of shape \(6, 2, 2\) .* feature_map\[0\]"):
         plot_feature_map(torch.ones(4, 4), EDGE, torch.ones(6, 2, 2))
     assert plt.get_fignums() == []
-
-
-def test_pictures_are_drawn_on_the_axes_that_are_given():
-    _, ax = plt.subplots()
-    assert plot_feature_map(torch.ones(4, 4), EDGE, torch.ones(2, 2), ax=ax) is ax
-    _, ax = plt.subplots()
-    assert plot_receptive_field(np.zeros((8, 8)), {"conv1": (3, 3)}, ax=ax) is ax
 
 
 def test_words_tell_the_field_of_each_layer():
@@ -130,9 +107,7 @@ def test_fields_that_cannot_be_drawn_are_an_error_that_says_why(image, fields, c
 
 def test_the_numbers_beside_a_large_image_keep_apart():
     ax = plot_receptive_field(np.zeros((224, 224)), {"conv1": (7, 7)})
-    ax.figure.draw_without_rendering()
-    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert_apart(ax.get_xticklabels())
 
 
 def test_filters_share_a_scale_around_zero_and_stand_above_their_responses(generator):
@@ -171,24 +146,10 @@ def test_the_alt_text_names_the_filters_that_do_not_answer():
     )
 
 
-@pytest.mark.parametrize("origin", ["upper", "lower"])
-def test_the_users_origin_of_images_turns_nothing_upside_down(origin):
-    import matplotlib as mpl
-
-    with mpl.rc_context({"image.origin": origin}):
-        images = plot_filters(torch.rand(1, 1, 3, 3), torch.rand(1, 8, 8)).images
-    assert {image.origin for image in images} == {"upper"}
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_filters_of_any_float_dtype_are_drawn(dtype):
     (image,) = plot_filters(torch.ones(1, 1, 3, 3, dtype=dtype)).images
     assert image.get_array().min() == 1
-
-
-def test_filters_are_drawn_on_the_axes_that_are_given():
-    _, ax = plt.subplots()
-    assert plot_filters(torch.ones(1, 1, 3, 3), ax=ax) is ax
 
 
 def test_anything_but_a_set_of_filters_is_refused():

@@ -9,15 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.patches import Circle, Rectangle
+from pictures import assert_apart
 from torch import nn
 
 from blitz_helpers import Network, plot_network, show, trace_shapes
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(ax):
@@ -177,12 +172,10 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_no_text_covers_another_or_leaves_the_picture(name):
     ax = plot_network(trace_shapes(MODELS[name][0], MODELS[name][1]))
-    ax.figure.draw_without_rendering()
-    boxes = {text: text.get_window_extent() for text in ax.texts}
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)
+    assert_apart(ax.texts)
     frame = ax.figure.bbox
-    for text, box in boxes.items():
+    for text in ax.texts:
+        box = text.get_window_extent()
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1, text
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1, text
 
@@ -215,12 +208,6 @@ def test_words_tell_each_step_and_the_size_it_makes():
         "A network from left to right. "
         "Input: 1 of 4x4; conv2d and relu: 2 of 2x2; flatten: 8; linear: 3."
     )
-
-
-def test_given_axes_are_drawn_on():
-    _, ax = plt.subplots()
-    assert plot_network(trace_shapes(Network(), (1, 1, 32, 32)), ax=ax) is ax
-    assert len(labels(ax)) == 9
 
 
 class Residual(nn.Module):

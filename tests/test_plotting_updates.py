@@ -4,15 +4,8 @@ import math
 
 import pytest
 import torch
-from matplotlib import pyplot as plt
 
 from blitz_helpers import plot_descent, plot_descent_losses, plot_foretold_losses, show
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def bowl(w):
@@ -178,12 +171,8 @@ def test_a_flat_loss_has_no_contours():
     assert not plot_descent(lambda w: 0 * w[0], {"SGD": PATH}).collections
 
 
-def test_paths_on_a_graph_and_axes_of_the_callers_own_are_taken():
-    _, ax = plt.subplots()
-    assert plot_descent(bowl, {"SGD": PATH.clone().requires_grad_()}, ax=ax) is ax
-    assert plot_foretold_losses(1.0, [1], [1.0], [0.5], ax=ax) is ax
-    assert plot_descent_losses(bowl, {"SGD": PATH}, 0.5, ax=ax) is ax
-    assert len(plt.get_fignums()) == 1
+def test_paths_on_a_graph_are_taken():
+    assert plot_descent(bowl, {"SGD": PATH.clone().requires_grad_()}).lines
 
 
 @pytest.mark.parametrize(

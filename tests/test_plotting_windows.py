@@ -1,7 +1,6 @@
 """What is drawn of a sliding window is what torch's layers read, write and give."""
 
 import math
-from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,21 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import assert_apart, boxes
 from torch import nn
 
 from blitz_helpers import conv_output_size, plot_transposed_window, plot_window, show
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def boxes(ax, gid):
-    """Return left, top, width and height of the boxes drawn as ``gid``."""
-    return [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches
-            if patch.get_gid() == gid]  # fmt: skip
 
 
 def grid(ax, gid):
@@ -165,10 +153,7 @@ def test_bars_of_places_do_not_overlap(numbers):
     ],
 )
 def test_no_number_covers_another(numbers):
-    ax = plot_window(**numbers)
-    ax.figure.draw_without_rendering()
-    written = [text.get_window_extent() for text in ax.texts if text.get_text()]
-    assert not any(one.overlaps(other) for one, other in combinations(written, 2))
+    assert_apart(plot_window(**numbers).texts)
 
 
 def test_the_last_place_is_dashed_in_both_grids():
@@ -227,13 +212,6 @@ def test_words_tell_where_transposed_windows_are_laid_down():
         "Each number of a 3x3 grid lays a 4x4 window down on a 6x6 grid, its left edge on column "
         "\N{MINUS SIGN}1, 1 or 3. The dashed border is cut off."
     )
-
-
-def test_pictures_are_drawn_on_the_axes_that_are_given():
-    _, ax = plt.subplots()
-    assert plot_window(4, kernel_size=2, ax=ax) is ax
-    _, ax = plt.subplots()
-    assert plot_transposed_window(4, kernel_size=2, ax=ax) is ax
 
 
 @pytest.mark.parametrize(

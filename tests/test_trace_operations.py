@@ -12,6 +12,8 @@ from torch import nn
 from blitz_helpers import ShapeError, trace_shapes
 from blitz_helpers.trace._op import OPS, Op, bind
 
+bind(None, "a name without a class", (), {})  # loads every family
+
 # A call for each class, on images of 4 channels and 8 pixels a side.
 CALLS = {
     "AdaptiveAveragePool": lambda x: F.adaptive_avg_pool2d(x, 4),
@@ -207,7 +209,7 @@ def test_the_output_lies_in_memory_as_torch_lays_it(call, layout):
 
 
 DTYPES = [torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64]
-ELEMENTWISE = [name for name, kind in OPS.items() if kind is classes()["Elementwise"]]
+ELEMENTWISE = [name for name, kind in OPS.items() if kind.__name__ == "Elementwise"]
 REFUSED = (RuntimeError, TypeError, ValueError)
 
 

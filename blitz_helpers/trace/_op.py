@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
@@ -77,28 +79,29 @@ class Op:
     """
 
     _fields: tuple[str, ...] = ()
-    _takes_more = False
     func: Any = None  # the function that was called
     name = ""  # as its caller typed it
 
     def __init_subclass__(cls) -> None:
         notes = inspect.get_annotations(cls)
         names = [name for name, note in notes.items() if not note.startswith("ClassVar")]
-        if names or not cls._fields:
-            own: Any = cls
-            own._fields, own.__init__ = tuple(names), Op.__init__
+        cls._fields = tuple(names) or cls._fields
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        # Like that of a dataclass, but compiled at the first call, which keeps the import fast.
-        owner: Any = next(kind for kind in type(self).__mro__ if "_fields" in vars(kind))
-        more = ["args", "kwargs"] if owner._takes_more else []
-        takes = [f"{n}=owner.{n}" if hasattr(owner, n) else n for n in owner._fields]
-        takes += ["*args", "**kwargs"] if more else []
-        keeps = [f"self.{name} = {name}" for name in (*owner._fields, *more)]
-        names: dict[str, Any] = {"owner": owner}
-        exec(f"def __init__(self, {', '.join(takes)}):\n  {'; '.join(keeps)}", names)
-        owner.__init__ = names["__init__"]
-        owner.__init__(self, *args, **kwargs)
+        for name, value in zip(self._fields, args):  # noqa: B905  # there may be less or more
+            setattr(self, name, value)
+        given = len(args)
+        for name in self._fields[given:]:
+            if name in kwargs:
+                setattr(self, name, kwargs.pop(name))
+            elif not hasattr(self, name):
+                raise TypeError(f"{name} is missing")
+        self._take_more(args[len(self._fields) :], kwargs)
+
+    def _take_more(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take the arguments that are no fields."""
+        if args or kwargs:
+            raise TypeError(f"{args} and {kwargs} are too much")
 
     def output(self) -> Any:
         """Return the output without data, or ``NotImplemented`` to leave it to torch's own kernel.
@@ -130,10 +133,12 @@ class Op:
 class OpenOp(Op):
     """An operation with arguments beyond its fields, which are in ``args`` and ``kwargs``."""
 
-    _takes_more = True
     args: ClassVar[tuple[Any, ...]]
     kwargs: ClassVar[dict[str, Any]]
     input: Any
+
+    def _take_more(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs  # type: ignore[misc]  # `ClassVar`: not fields
 
 
 # Other names that torch takes for an argument, most of them numpy's.
@@ -144,6 +149,11 @@ ALIASES = {
 _RENAMED = {*ALIASES, "out"}
 Family = TypeVar("Family", bound=Callable[..., Op])
 OPS: dict[str, Callable[..., Op]] = {}
+# The files of `ops`, the most used first. Each is loaded when none before it knows a name.
+_FAMILIES = (
+    *("windows", "pools", "pointwise", "views", "products"),
+    *("norms", "joins", "lookups", "attention", "resizing"),
+)
 
 
 def op(names: str, **settings: Any) -> Callable[[Family], Family]:
@@ -162,7 +172,9 @@ def op(names: str, **settings: Any) -> Callable[[Family], Family]:
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     """Return the call as an instance of its class, or ``None`` if the operation has none."""
-    kind = OPS.get(name) or _elsewhere(func, name)
+    kind = OPS.get(name)
+    if kind is None and getattr(func, "namespace", "aten") == "aten":
+        kind = _class_of(name)
     if kind is None:
         return None
     if not _RENAMED.isdisjoint(kwargs):
@@ -177,12 +189,19 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     return call
 
 
-def _elsewhere(func: Any, name: str) -> Callable[..., Op] | None:
-    """Return the class of a name in place, in an exported program, or in another namespace."""
-    if getattr(func, "namespace", "aten") != "aten":
-        return None
+@lru_cache(maxsize=1024)
+def _class_of(name: str) -> Callable[..., Op] | None:
+    """Return the class of a name whose family is not loaded yet, or that is spelled otherwise.
+
+    Operations in place, in an exported program and in another namespace have such names.
+    """
     base = name.partition(".")[0].removeprefix("linalg_").removeprefix("special_")
-    return OPS.get(base) or OPS.get(base.removesuffix("_"))
+    for family in _FAMILIES:
+        import_module(f"{__package__}.ops.{family}")
+        for known in (name, base, base.removesuffix("_")):
+            if known in OPS:
+                return OPS[known]
+    return None
 
 
 def vmapped() -> int:

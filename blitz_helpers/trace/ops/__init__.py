@@ -1,14 +1,12 @@
-"""Classes for torch's operations, one file per family. Importing them fills the registry."""
+"""Classes for torch's operations, one file per family. Importing a file registers its classes.
+
+Most networks need these. The others are loaded when an operation is met that these do not know.
+"""
 
 from blitz_helpers.trace.ops import (  # noqa: F401  # imported for what they register
-    attention,
-    joins,
-    lookups,
-    norms,
     pointwise,
     pools,
     products,
-    resizing,
     views,
     windows,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from blitz_helpers.trace._op import Op, OpenOp, op
 
 # The dtype of a result, by the function and the kinds of its arguments.
 _DTYPES: dict[tuple[Any, ...], torch.dtype | None] = {}
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @op(
@@ -47,11 +48,7 @@ class Pointwise(OpenOp):
 
 @op(
     """
-    relu relu6 leaky_relu threshold hardtanh gelu silu mish elu selu celu softplus softsign
-    hardswish hardsigmoid hardshrink softshrink logsigmoid tanhshrink
-    sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf
-    sin cos tan asin acos atan sinh cosh
-    abs neg negative sign floor ceil round clamp clip nan_to_num
+    threshold clamp clip
     add mul multiply sub subtract rsub div divide true_divide floor_divide pow fmod remainder
     floordiv mod and or xor
     atan2 maximum minimum lerp addcmul addcdiv where
@@ -59,8 +56,23 @@ class Pointwise(OpenOp):
     isnan isinf isfinite
     """
 )
+@op(
+    """
+    relu relu6 leaky_relu hardtanh gelu silu mish elu selu celu softplus softsign
+    hardswish hardsigmoid hardshrink softshrink logsigmoid tanhshrink
+    sigmoid tanh exp expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf
+    sin cos tan asin acos atan sinh cosh
+    abs neg negative sign floor ceil round nan_to_num
+    """,
+    keeps_floats=True,
+)
 class Elementwise(Pointwise):
-    """An operation on each element, or on those in the same place of several tensors."""
+    """An operation on each element, or on those in the same place of several tensors.
+
+    ``keeps_floats`` tells that floats keep their dtype if nothing else is given.
+    """
+
+    keeps_floats: ClassVar[bool] = False
 
     def output(self) -> Any:
         dtype = self._dtype()
@@ -75,7 +87,11 @@ class Elementwise(Pointwise):
         return made
 
     def _dtype(self) -> torch.dtype | None:
-        """Return the dtype of the output, which torch computes once, from single numbers."""
+        """Return the dtype of the output; torch may compute it once, from single numbers."""
+        if self.keeps_floats and not self.args and self.kwargs.keys() <= {"inplace"}:
+            dtype: torch.dtype = self.input.dtype
+            if dtype in _FLOATS:
+                return dtype
         given = (self.input, *self.args, *self.kwargs.values())
         kinds = [(v.dtype, not v.dim()) if isinstance(v, Tensor) else type(v) for v in given]
         key = (self.func, torch.get_default_dtype(), *kinds)

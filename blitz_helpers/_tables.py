@@ -49,11 +49,13 @@ def scroll_box(html: str, name: str) -> str:
 
     A screen reader says ``name`` when the box has the focus.
     """
-    # JupyterLab moves between cells on arrow keys, unless the focused element suppresses shortcuts.
-    # After a click it does not, so that Shift+Enter still runs the cell.
+    # JupyterLab takes keys for its shortcuts unless the focused element suppresses them, as this one
+    # does for the keys that scroll it. Notebook 7 looks before the element has heard of the key, so
+    # there the key before it decides: before Ctrl+S that is Ctrl.
+    shortcuts = "data-lm-suppress-shortcuts"
     keys = (
-        'data-lm-suppress-shortcuts onmousedown="delete this.dataset.lmSuppressShortcuts" '
-        "onblur=\"this.dataset.lmSuppressShortcuts = ''\""
+        f"{shortcuts} onmousedown=\"this.removeAttribute('{shortcuts}')\" "
+        f"onkeydown=\"this.toggleAttribute('{shortcuts}', /Left|Right/.test(event.key))\""
     )
     return (
         f'<div role="group" aria-label="{name}" tabindex="0" style="overflow-x: auto" {keys}>'

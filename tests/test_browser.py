@@ -27,6 +27,7 @@ NOTEBOOKS = sorted(
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')]
     .map(image => ({ alt: image.alt, drawn: image.complete && image.naturalWidth > 0 }))"""
 EXPLORERS = "() => document.querySelectorAll('.blitz-explorer[data-state]').length"
+IS_UNSAVED = "() => window.jupyterapp.shell.currentWidget.context.model.dirty"
 TO_THE_TOP = """async () => {
     document.querySelectorAll('.jp-WindowedPanel-outer').forEach(panel => panel.scrollTo(0, 0));
     for (let frame = 0; frame < 10; frame++)  // the cells come into view, and are then drawn
@@ -67,7 +68,7 @@ def test_opening_a_page_changes_nothing(path, lab, browser):
     page.goto(f"{address}/lab/tree/stored/{path.name}?token={token}&reset")
     page.wait_for_selector(NOTEBOOK_IS_OPEN, timeout=60 * SECOND)
     page.evaluate(KERNEL_ANSWERS)
-    changed = page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.dirty")
+    changed = page.evaluate(IS_UNSAVED)
     stored = nbformat.read(path, as_version=4).metadata.language_info.version
     # Front ends write down which Python a page was opened with.
     assert changed == (stored != platform.python_version())
@@ -151,6 +152,9 @@ def test_a_wide_table_scrolls_by_keyboard(front, lab, browser):
         table.focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_function("box => box.scrollLeft > 0", arg=table.element_handle())
+    assert page.evaluate(IS_UNSAVED)
+    page.keyboard.press("Control+s")
+    page.wait_for_function(f"() => !({IS_UNSAVED})()")
     page.close()
 
 

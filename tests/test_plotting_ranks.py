@@ -26,7 +26,7 @@ def test_each_rank_has_its_own_shard_and_gradient_and_the_same_mean():
 def test_words_give_every_number_of_the_picture():
     assert show(plot_ranks(SHARDS, GRADIENTS)).alt == (
         "2 ranks with equal weights and a shard each. "
-        "Rank 0 has 4 images; its own gradient: 0.500, -0.100. "
+        "Rank 0 has 4 images; its own gradient: 0.500, \N{MINUS SIGN}0.100. "
         "Rank 1 has 2 images; its own gradient: 0.100, 0.300. "
         "After all_reduce, each has the mean: 0.300, 0.100."
     )

@@ -170,14 +170,20 @@ def test_an_empty_history_is_refused():
 
 
 def test_a_sweep_shows_each_training_and_the_mean_for_each_lr():
-    ax = plot_lr_sweep({1.0: [0.1, 0.2], 0.1: [0.75, 0.25]})
+    ax = plot_lr_sweep({1.0: [0.1, 0.2], 0.1: [0.75]})
     mean, dots = ax.lines
     assert list(mean.get_xdata()) == [0.1, 1.0]
-    assert mean.get_ydata() == pytest.approx([50, 15])
+    assert mean.get_ydata() == pytest.approx([75, 15])
     drawn = sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True))
-    assert drawn == [(0.1, 25), (0.1, 75), (1.0, 10), (1.0, 20)]
+    assert drawn[0] == (0.1, 75)
+    assert [accuracy for _, accuracy in drawn[1:]] == [10, 20]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "1"]
-    assert show(ax).alt == "Right answers for each lr, on average: 50 % at 0.1, 15 % at 1."
+    assert show(ax).alt == "Right answers for each lr, on average: 75% at 0.1, 15% at 1."
+
+
+def test_equal_trainings_of_a_sweep_do_not_hide_each_other():
+    _, dots = plot_lr_sweep({0.1: [0.1, 0.5, 0.1], 1.0: [0.8]}).lines
+    assert len(set(dots.get_xdata())) == 4
 
 
 @pytest.mark.parametrize("accuracies", [{}, {0.0: [0.5]}, {0.1: []}])

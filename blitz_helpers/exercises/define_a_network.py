@@ -49,27 +49,27 @@ def larger_squares(answer: int) -> None:
 
 @exercise(
     question="""\
-**Write** the nine weights of a square, a tensor of 3x3, that finds *lying* edges: high where ink
-begins from top to bottom, low where it ends. On empty paper, inside of ink, and along an upright
-edge it should give zero.""",
+**Write** the nine weights of a square, a tensor of 3x3, that finds *horizontal* edges: high where
+ink begins from top to bottom, low where it ends. On empty paper, inside the ink, and along a
+vertical edge it should give zero.""",
     hints=(
-        "The page has weights that find upright edges. What do they compare with what?",
+        "The page has weights that find vertical edges. What do they compare with what?",
         "Compare the pixels above with those below, in place of left and right.",
     ),
     solution="answer = torch.tensor([[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])",
     why="The sum is what lies below less what lies above. Other weights will do too, as long as "
     "each column adds up to zero and there is more weight below than above.",
 )
-def lying_edges(answer: Tensor) -> None:
+def horizontal_edges(answer: Tensor) -> None:
     """Lay the square on every kind of edge, and away from all edges."""
     if answer.shape != (3, 3):
         raise Wrong(f"A square of 3x3 is wanted, but this has the shape {tuple(answer.shape)}.")
     if not _is_zero(inside := answer.sum()):
-        raise Wrong(f"Inside of ink it gives {inside:g}, and should give zero.")
+        raise Wrong(f"Inside the ink it gives {inside:g}, and should give zero.")
     of_rows, of_columns = answer.sum(dim=1), answer.sum(dim=0)
     for ink in (slice(2, 3), slice(1, 3)):  # the rows, or columns, with ink under the square
-        if not _is_zero(upright := of_columns[ink].sum()):
-            raise Wrong(f"Along an upright edge it gives {upright:g}, and should give zero.")
+        if not _is_zero(vertical := of_columns[ink].sum()):
+            raise Wrong(f"Along a vertical edge it gives {vertical:g}, and should give zero.")
         if of_rows[ink].sum() < 0:
             raise Wrong("It is low where ink begins from top to bottom: turn it upside down.")
     if all(_is_zero(of_rows[ink].sum()) for ink in (slice(2, 3), slice(1, 3))):

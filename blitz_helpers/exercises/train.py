@@ -1,4 +1,4 @@
-"""Exercises of page 06: a first loss, a fair score, a loop to mend, and a reader of 97 %."""
+"""Exercises of page 06: a first loss, a fair score, a loop to mend, and a reader of 97%."""
 
 import copy
 import math
@@ -231,7 +231,7 @@ def _trained(net: nn.Module, batches: Batches, loss_of: Loss, training: bool, ke
 
 @exercise(
     question="""\
-**Half an hour.** Train a network that reads 97 % of digits that it has not seen. The check holds
+**Half an hour.** Train a network that reads 97% of digits that it has not seen. The check holds
 out the last 1,000 of `load_mnist("train")`; yours are the first 3,000,
 `Subset(load_mnist("train"), range(3000))`. Pass the trained network. It gets a batch of images of
 1x32x32, and gives ten logits for each. On a slow machine, `check(net, seconds=60)`.
@@ -239,7 +239,7 @@ out the last 1,000 of `load_mnist("train")`; yours are the first 3,000,
 Pass it as often as you like. The test digits are scored once only: when a network passes for the
 first time.""",
     hints=(
-        "With these 3,000 digits the training of the page comes to about 96 %. What limits it: is "
+        "With these 3,000 digits the training of the page comes to about 96%. What limits it: is "
         "it too short, or does it learn by heart? Hold out some of the 3,000 and look.",
         "`Network(kernel_size=5)`, or a network of your own with more maps (16, then 32); and "
         "momentum in place of the plain rule.",

@@ -145,7 +145,7 @@ function render({ model, el }) {
       row.classList.toggle("blitz-best", probability === best);
       name.textContent = answer;
       bar.style.width = `${Math.max(1, 100 * probability)}px`;
-      part.textContent = `${(100 * probability).toFixed(1)} %`;
+      part.textContent = `${(100 * probability).toFixed(1)}%`;
       raw.textContent = score.toFixed(2).replace("-", "\u2212");
       row.title = "probability (softmax of the scores) and score";
     }

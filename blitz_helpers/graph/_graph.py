@@ -135,7 +135,7 @@ class AutogradGraph:
                 node.parameter or node.module or "",
                 "" if node.shape is None else str(node.shape),
                 _with_states(node.saved),
-                str(sum(saved.nbytes or 0 for saved in node.saved)) if node.saved else "",
+                f"{sum(saved.nbytes or 0 for saved in node.saved):,}" if node.saved else "",
             ]
             for node in self.nodes
         ]
@@ -145,7 +145,7 @@ class AutogradGraph:
         rows = []
         for box in self.folded(_MOST_ROWS).boxes:
             nbytes = sum(saved.nbytes or 0 for node in box.nodes for saved in node.saved)
-            rows.append([box.title, str(len(box.nodes)), box.detail, str(nbytes)])
+            rows.append([box.title, f"{len(box.nodes):,}", box.detail, f"{nbytes:,}"])
         return ["part", "nodes", "operations", "bytes"], rows, "<><>"
 
     def _summary(self) -> str:

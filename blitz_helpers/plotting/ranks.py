@@ -8,6 +8,7 @@ import torch
 
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._words import minus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def _draw_bars(
     inset.axhline(0, color=BLACK, linewidth=0.8)
     for place, value in enumerate(row.tolist()):
         inset.annotate(
-            f"{value:.3f}", (place, value), (0, 2 if value >= 0 else -2), ha="center",
+            minus(f"{value:.3f}"), (place, value), (0, 2 if value >= 0 else -2), ha="center",
             va="bottom" if value >= 0 else "top", textcoords="offset points", fontsize=9,
         )  # fmt: skip
     inset.set_ylim(-tallest, tallest)
@@ -133,4 +134,4 @@ def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
 
 
 def _numbers(row: torch.Tensor) -> str:
-    return ", ".join(f"{value:.3f}" for value in row.tolist())
+    return ", ".join(minus(f"{value:.3f}") for value in row.tolist())

@@ -163,14 +163,27 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     rates = sorted(accuracies)
     means = [100 * sum(accuracies[lr]) / len(accuracies[lr]) for lr in rates]
     ax.plot(rates, means, color=BLUE, linewidth=1.8, label="mean")
-    dots = [(lr, 100 * accuracy) for lr in rates for accuracy in accuracies[lr]]
+    dots = [
+        (lr * (rates[-1] / rates[0]) ** shift, 100 * accuracy)
+        for lr in rates
+        for shift, accuracy in zip(_side_by_side(len(accuracies[lr])), accuracies[lr], strict=True)
+    ]
     ax.plot(*zip(*dots, strict=True), "o", color=VERMILION, alpha=0.8, label="one training")
     ax.set(xscale="log", ylim=(0, 104))
     ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
     ax.xaxis.minorticks_off()
     finish_axes(ax, "learning rate (log scale)", "right answers (%)")
-    told = ", ".join(f"{mean:.0f} % at {lr:g}" for lr, mean in zip(rates, means, strict=True))
+    told = ", ".join(f"{mean:.0f}% at {lr:g}" for lr, mean in zip(rates, means, strict=True))
     return describe(ax, f"Right answers for each lr, on average: {told}.")
+
+
+def _side_by_side(count: int) -> list[float]:
+    """Return how far to shift each of so many dots, so that equal ones do not hide each other.
+
+    >>> _side_by_side(3), _side_by_side(1)
+    ([-0.015, 0.0, 0.015], [0.0])
+    """
+    return [0.03 * (number / (count - 1) - 0.5) if count > 1 else 0.0 for number in range(count)]
 
 
 @same_for_all

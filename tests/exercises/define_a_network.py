@@ -38,7 +38,7 @@ LEARNED = nn.Parameter(torch.ones(1))
 
 RIGHT = {
     "larger_squares": [61_706.0],
-    "lying_edges": [[[-1, -2, -1], [0, 0, 0], [1, 2, 1]], [[-1] * 3, [1] * 3, [0] * 3]],
+    "horizontal_edges": [[[-1, -2, -1], [0, 0, 0], [1, 2, 1]], [[-1] * 3, [1] * 3, [0] * 3]],
     "feature_map": [map_by_torch, map_by_shifts],
     "unlisted": [Reader(LEARNED, nn.ModuleList(layers()), relu=nn.ReLU())],
 }
@@ -51,11 +51,11 @@ WRONG = {
         (60_074, "the squares are still 3x3"),
         (61_707, "Count layer by layer"),
     ],
-    "lying_edges": [
-        ([[-1, 0, 1]] * 3, "Along an upright edge it gives 3"),
+    "horizontal_edges": [
+        ([[-1, 0, 1]] * 3, "Along a vertical edge it gives 3"),
         ([[1] * 3, [0] * 3, [-1] * 3], "turn it upside down"),
-        ([[0] * 3, [0] * 3, [1] * 3], "Inside of ink it gives 3"),
-        ([[0, 1, 0], [1, -4, 1], [0, 1, 0]], "Along an upright edge it gives 1"),
+        ([[0] * 3, [0] * 3, [1] * 3], "Inside the ink it gives 3"),
+        ([[0, 1, 0], [1, -4, 1], [0, 1, 0]], "Along a vertical edge it gives 1"),
         (torch.zeros(3, 3), "gives zero, and should be high"),
         ([-1, 0, 1], "this has the shape (3,)"),
     ],

@@ -49,9 +49,9 @@ def scroll_box(html: str, name: str) -> str:
 
     A screen reader says ``name`` when the box has the focus.
     """
-    # JupyterLab takes keys for its shortcuts unless the focused element suppresses them, as this one
-    # does for the keys that scroll it. Notebook 7 looks before the element has heard of the key, so
-    # there the key before it decides: before Ctrl+S that is Ctrl.
+    # JupyterLab takes keys for its shortcuts unless the focused element suppresses them, as this
+    # one does for the keys that scroll it. Notebook 7 looks before the element hears of the key,
+    # so there the key before it decides: before Ctrl+S that is Ctrl.
     shortcuts = "data-lm-suppress-shortcuts"
     keys = (
         f"{shortcuts} onmousedown=\"this.removeAttribute('{shortcuts}')\" "

@@ -98,13 +98,17 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
         pool_output_size as pool_output_size,
     )
     from blitz_helpers.trace import (
-        ModuleCall as ModuleCall,
-        ModuleTable as ModuleTable,
-        Remedy as Remedy,
         ShapeError as ShapeError,
         ShapeStep as ShapeStep,
         ShapeTrace as ShapeTrace,
         trace_shapes as trace_shapes,
+    )
+    from blitz_helpers.trace.calls import (
+        ModuleCall as ModuleCall,
+        ModuleTable as ModuleTable,
+    )
+    from blitz_helpers.trace.remedies import (
+        Remedy as Remedy,
     )
     from blitz_helpers.tracking import (
         LoggedRun as LoggedRun,
@@ -175,15 +179,9 @@ _MODULE_OF = {
             "pool_fitting_sizes",
             "pool_output_size",
         ],
-        "trace": [
-            "ModuleCall",
-            "ModuleTable",
-            "Remedy",
-            "ShapeError",
-            "ShapeStep",
-            "ShapeTrace",
-            "trace_shapes",
-        ],
+        "trace": ["ShapeError", "ShapeStep", "ShapeTrace", "trace_shapes"],
+        "trace.calls": ["ModuleCall", "ModuleTable"],
+        "trace.remedies": ["Remedy"],
         "tracking": ["LoggedRun", "read_run", "start_run"],
         "training": ["DivergenceError", "Evaluation", "History", "evaluate", "fit"],
         "updates": ["adam_step", "adamw_step", "momentum_step", "sgd_step"],

@@ -17,7 +17,7 @@ from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._field import dims_of, known_origin
 from blitz_helpers.trace._layers import makes, remade, sets, takes
 from blitz_helpers.trace._moves import moves
-from blitz_helpers.trace._records import shape_text
+from blitz_helpers.trace._nests import shape_text
 from blitz_helpers.trace._sizes import input_sizes
 from blitz_helpers.trace._transforms import Transform
 from blitz_helpers.trace._words import mixing_view, root

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from blitz_helpers.trace._changes import Change, CodeChange, InputChange, ModelChange
 from blitz_helpers.trace._failures import Failure, place_name
 from blitz_helpers.trace._field import dims_of, known_origin, origin_of
-from blitz_helpers.trace._nests import mapped
+from blitz_helpers.trace._nests import mapped, shape_text
 from blitz_helpers.trace._op import Misfit, bind
-from blitz_helpers.trace._records import shape_text
 from blitz_helpers.trace._transforms import Transform
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from blitz_helpers.trace._callers import TORCH
 from blitz_helpers.trace._field import Dim, known_origin
 from blitz_helpers.trace._layout import unequal, wrong_dtype
-from blitz_helpers.trace._nests import tensors_in
+from blitz_helpers.trace._nests import shape_text, tensors_in
 from blitz_helpers.trace._op import Misfit
-from blitz_helpers.trace._records import ShapeStep, shape_text
+from blitz_helpers.trace._records import ShapeStep
 
 
 class Given(NamedTuple):

@@ -1,4 +1,4 @@
-"""Tensors inside lists, tuples, dictionaries and dataclasses."""
+"""Tensors inside lists, tuples, dictionaries and dataclasses, and their shapes as text."""
 
 from __future__ import annotations
 
@@ -82,3 +82,16 @@ def shape_of(value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         return {name: shape_of(getattr(value, name)) for name in names}
     return None
+
+
+def shape_text(shape: Any) -> str:
+    """Return a shape, or a nest of them, as short text."""
+    if shape is None:
+        return "-"
+    if isinstance(shape, dict):
+        return "{" + ", ".join(f"{key}: {shape_text(one)}" for key, one in shape.items()) + "}"
+    if isinstance(shape, list):
+        return "[" + ", ".join(map(shape_text, shape)) + "]"
+    if all(isinstance(size, int) for size in shape):
+        return str(tuple(shape))
+    return "(" + ", ".join(map(shape_text, shape)) + ")"

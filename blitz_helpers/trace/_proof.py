@@ -18,7 +18,7 @@ from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped
 from blitz_helpers.trace._records import ShapeTrace
-from blitz_helpers.trace._remedies import Remedy
+from blitz_helpers.trace.remedies import Remedy
 
 _MOST = 3
 _LARGEST_SIDE = 1024

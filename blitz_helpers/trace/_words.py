@@ -10,8 +10,9 @@ from torch import Tensor
 
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._field import Dim, dims_of, known_origin
+from blitz_helpers.trace._nests import shape_text
 from blitz_helpers.trace._op import Misfit
-from blitz_helpers.trace._records import ShapeStep, shape_text
+from blitz_helpers.trace._records import ShapeStep
 
 
 def message(failure: Failure, hint: str) -> str:

@@ -76,6 +76,20 @@ def test_the_main_path_is_straight_and_leaves_stand_beside_what_they_feed(genera
         assert min(abs(middles[leaf.number][1] - height) for height in heights) < 1e-6
 
 
+@pytest.mark.parametrize(("length", "beside"), [(2, True), (3, False)])
+def test_a_short_chain_to_a_leaf_stands_beside_and_a_long_one_leads_down(length, beside):
+    main, aside = torch.ones((), requires_grad=True), torch.ones((), requires_grad=True)
+    h, chain = main, aside
+    for _ in range(6):
+        h = h.tanh()
+    for _ in range(length):
+        chain = chain.exp()
+    graph = autograd_graph(h * chain, tensors={"aside": aside})
+    drawn = zip(boxes(plot_graph(graph)), graph.nodes, strict=True)
+    heights = [middle(box)[1] for box, node in drawn if node.op == "exp"]
+    assert len(set(heights)) == (1 if beside else length)
+
+
 def looks(graph):
     """Return for operations, leaves and freed operations how their boxes look."""
     ax = plot_graph(graph)

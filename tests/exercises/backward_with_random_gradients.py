@@ -165,6 +165,8 @@ WRONG = {
         (by_backward, "No `backward()` here"),
         (by_jacobian, "by calling `f` on nudged copies"),
         (lambda f, w: f(w), "should give the shape"),
+        (lambda f, w: w / 0 - f(w), "the rates are tensor("),
+        (lambda f, w: f(), "missing 1 required positional argument"),
     ],
     "in_parts": [
         (parts(lambda numbers, parts, all: numbers.mean(), clear=True), "only the last part's"),

@@ -82,6 +82,10 @@ def zeros(weights, rank, all_reduce):
     return weights if rank == 0 else torch.zeros_like(weights)
 
 
+def zero_dimensional(weights, rank, all_reduce):
+    return sum_of_weights(weights if rank == 0 else torch.tensor(0.0), rank, all_reduce)
+
+
 def by_loader(digits, rank, world_size, batch_size, epochs, part=True, seeds=None, shuffle=True):
     sampler = DistributedSampler(digits, world_size, rank, shuffle=shuffle)
     loader = DataLoader(digits, batch_size // world_size if part else batch_size, sampler=sampler)
@@ -146,12 +150,13 @@ WRONG = {
         (rank_zero_alone, "unequally often (rank 0: 1, rank 1: 0)"),
         (zeros, "ends with zeros"),
         (lambda weights, rank, all_reduce: None, "should give a tensor"),
+        (zero_dimensional, "tensors of different shapes"),
     ],
     "mended_deal": [
         (as_given, "each takes 8 a step"),
         (no_set_epoch, "two epochs deal the same hands"),
         (own_seed, "nobody gets the digits"),
-        (lambda *given: by_loader(*given, shuffle=False), "two epochs deal the same"),
+        (lambda *given: by_loader(*given, shuffle=False), "the digits are not shuffled"),
         (lambda *given: by_loader(*given)[:3], "should get 9 batches of 4"),
         (lambda digits, *given: digits, "should return a list of batches"),
     ],

@@ -104,6 +104,8 @@ WRONG = {
         (overwriting_the_config, "Leave it as it is"),
         (loss_alone, "has only train/loss"),
         (without_braces, "Your code raised TypeError"),
+        (lambda run, train_step: run.log(train_step(run.config.lr)), "log takes a dict, but gets"),
+        (lambda run, train_step: run.config.epochs, "has lr, steps, but no epochs"),
         (lambda run, train_step: None, "it should take 4 steps, but takes 0"),
     ],
 }

@@ -115,9 +115,9 @@ def trained():
 class Memory(nn.Module):
     """Weigh the digits that it has seen by how near they are: a network without training."""
 
-    def __init__(self, count):
+    def __init__(self, count, smoothness=1e-3):
         super().__init__()
-        self.count, self.seen, self.weights = count, None, None
+        self.count, self.smoothness, self.seen, self.weights = count, smoothness, None, None
 
     def likeness(self, images):
         return torch.exp(-0.025 * torch.cdist(images.flatten(1), self.seen).square())
@@ -126,7 +126,7 @@ class Memory(nn.Module):
         if self.weights is None:
             seen, labels = (each[: self.count] for each in load_mnist("train").tensors)
             self.seen = seen.flatten(1)
-            likeness = self.likeness(seen) + 1e-3 * torch.eye(self.count)
+            likeness = self.likeness(seen) + self.smoothness * torch.eye(self.count)
             self.weights = torch.linalg.solve(likeness, F.one_hot(labels, 10) - 0.1)
         return 10 * self.likeness(images) @ self.weights
 
@@ -179,6 +179,7 @@ WRONG = {
         (Network(num_classes=26), "Ten logits are wanted"),
         (Memory(3000), "Within the margin"),
         (Memory(1000), "by heart"),
+        (Memory(1000, smoothness=100.0), "Of its own it reads only 8"),
         (Memory(3500), "as sure of numbers 3,000 to 3,499"),
         (nn.Flatten(), "Ten logits are wanted for each image, but it gives 1024"),
         (Network(input_size=28), "mat1 and mat2 shapes cannot be multiplied"),

@@ -37,26 +37,6 @@ def walk(add=True, seen_at=None, narrow=True):
     return send_back
 
 
-def faulty(loss):
-    arrived, seen = {}, set()
-    todo = [(loss.grad_fn, torch.ones(()))]
-    while todo:
-        node, grad = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            tensor = node.variable
-            arrived[tensor] = grad.sum_to_size(tensor.shape)
-            continue
-        grads = node(grad)
-        grads = grads if isinstance(grads, tuple) else (grads,)
-        for (source, _), each in zip(node.next_functions, grads, strict=True):
-            if source is not None:
-                todo.append((source, each))
-    return arrived
-
-
 def in_order(loss):
     arrived = {}
 
@@ -128,11 +108,12 @@ WRONG = {
         (lambda grad, x, weight: grad @ weight, "Return three gradients"),
     ],
     "meeting_ways": [
-        (faulty, "1 in place of 5. What comes by"),
+        (walk(add=False, seen_at="all"), "1 in place of 5. What comes by"),
         (walk(add=False), "2 in place of 5. A leaf should add"),
         (walk(seen_at="inner"), "should pass on what comes by each"),
         (walk(narrow=False), "should give the shape (3,), but gives (5, 3)"),
         (lambda loss: None, "Return the dict"),
+        (lambda loss: {}, "of 1 leaves, some received nothing"),
     ],
     "max_pool_backward": [
         (spread, "all four numbers of a window"),

@@ -17,6 +17,8 @@ ROOM_IN_THE_MAP = re.compile(r"^### `(.*?)`, about ([\d,]+) lines\n(.*?)(?=^### 
 MAY_IMPORT = {
     "__init__": set(),
     "_extras": set(),
+    "_insides": set(),
+    "_random_states": set(),
     "_run_file": {"_extras"},
     "_statistics": set(),
     "_tables": set(),
@@ -27,17 +29,23 @@ MAY_IMPORT = {
     "shapes": set(),
     "network": {"shapes"},
     "notebook": set(),
-    "trace": {"_running", "_tables", "_threads", "_torch", "shapes"},
+    "trace": {
+        *("_insides", "_random_states", "_running", "_tables", "_threads", "_torch", "shapes")
+    },
     "gradients": {"_statistics", "_tables"},
     "graph": {"_running", "_tables", "_torch"},
     "updates": {"_update_checks"},
     "data": {"_extras"},
-    "training": {"_extras", "_tables"},
+    "training": {"_extras", "_insides", "_random_states", "_tables"},
     "tracking": {"_extras", "_run_file"},
     # What the others return, by its type alone: see `runtime_imports`.
     "plotting": {"_extras"},
-    "exercises": {"data", "network", "notebook", "shapes", "trace", "training", "updates"},
-    "explorers": {"_extras", "_running", "data", "plotting", "shapes", "trace"},
+    "exercises": {
+        *("_random_states", "data", "network", "notebook", "shapes", "trace", "training", "updates")
+    },
+    "explorers": {
+        *("_extras", "_random_states", "_running", "data", "plotting", "shapes", "trace")
+    },
     "train": {"data", "network", "tracking", "training", "updates"},
 }
 

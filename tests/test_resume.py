@@ -1,5 +1,6 @@
 """A training that was stopped and resumed is, to the last bit, one that never stopped."""
 
+import copy
 import inspect
 import itertools
 import random
@@ -26,6 +27,7 @@ from torch.utils.data import (
 )
 
 from blitz_helpers import adam_step, fit, momentum_step, sgd_step
+from blitz_helpers.training._reach import reachable
 
 NUM_SAMPLES, NUM_CLASSES = 37, 3
 
@@ -131,7 +133,71 @@ class NoisyByItsClass(Dataset):
         return inputs + self.rng.random() + float(RNG.normal()), label
 
 
+def draw_from_variable():
+    return float(RNG.normal())
+
+
+def adding_noise_by_a_helper(rows):
+    inputs, labels = zip(*rows, strict=True)
+    return torch.stack(inputs) + draw_from_variable(), torch.stack(labels)
+
+
+class OwnIterator:
+    """A loader that is its own iterator, and so no container to look into."""
+
+    def __init__(self):
+        self.rng, self.left = random.Random(4), 0
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        self.left = len(self)
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        return data()[self.rng.sample(range(NUM_SAMPLES), 7)]
+
+
+class ShufflingList(list):
+    rng = random.Random(6)
+
+    def __iter__(self):
+        return iter(self.rng.sample(range(len(self)), len(self)))
+
+
+class Sample:
+    def __init__(self, inputs, label):
+        self.inputs, self.label, self.boxes = inputs, label, [[1, 2], [3, 4]]
+
+
+class ManyObjects(Dataset):
+    """Far more objects than are looked at, before and around what draws."""
+
+    def __init__(self):
+        rows = [Sample(*row) for row in data()]
+        self.folders = [[*rows, *(Sample(None, at) for at in range(300))] for _ in range(90)]
+        self.transforms = [SimpleNamespace(inner=[Noisy(np.random.default_rng(3).random)])]
+
+    def __len__(self):
+        return NUM_SAMPLES
+
+    def __getitem__(self, index):
+        row = self.folders[index][index]
+        return row.inputs + float(self.transforms[0].inner[0].draw()), row.label
+
+
 LOADERS = {
+    "a method of a generator of Python's": lambda: DataLoader(Noisy(random.Random(3).random), 8),
+    "a helper of a function": lambda: DataLoader(data(), 8, collate_fn=adding_noise_by_a_helper),
+    "a loader that is its own iterator": OwnIterator,
+    "a list that shuffles itself": lambda: DataLoader(
+        data(), 8, sampler=ShufflingList(range(NUM_SAMPLES))
+    ),
+    "a generator behind many objects": lambda: DataLoader(ManyObjects(), 8),
     "a batch sampler around a sampler": lambda: DataLoader(
         data(), batch_sampler=BatchSampler(RandomSampler(data(), generator=seeded()), 8, False)
     ),
@@ -160,6 +226,7 @@ LOADERS = {
 def seed_all():
     RNG.bit_generator.state = np.random.PCG64(6).state
     NoisyByItsClass.rng.seed(6)
+    ShufflingList.rng.seed(6)
     random.seed(3)
     np.random.seed(3)
 
@@ -357,6 +424,17 @@ def counting_in_an_attribute():
     return Rule()
 
 
+def counting_on_the_class():
+    class Rule:
+        count = 0
+
+        def __call__(self, params):
+            type(self).count += 1
+            falling(params, self.count)
+
+    return Rule()
+
+
 def counting_in_a_slot():
     class Rule:
         __slots__ = ("count",)
@@ -483,6 +561,7 @@ def in_a_set():
 RULES = {
     "a count in an attribute": counting_in_an_attribute,
     "a count in a slot": counting_in_a_slot,
+    "a count on the class": counting_on_the_class,
     "a count in a closure": counting_in_a_closure,
     "a count on the function": counting_on_the_function,
     "a count in a global": counting_in_a_global,
@@ -577,6 +656,63 @@ def test_a_setting_that_is_changed_before_a_resume_stays_changed(tmp_path):
     assert again.count == rule.count
 
 
+class Stopping:
+    """A rule that the caller's own number stops, as Ctrl-C would."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self, params):
+        if self.at == 0:
+            raise KeyboardInterrupt
+        self.at -= 1
+        sgd_step(params, lr=0.1)
+
+
+def test_a_number_that_the_caller_sets_anew_stays_and_is_named(tmp_path):
+    path = tmp_path / "net.pt"
+    assert fit(make_model(), loader(), Stopping(12), 3, checkpoint=path).interrupted
+    message = r"step\.at is 40 here, but was 12 when .* began, and 2 at the end.* stays 40"
+    with pytest.warns(UserWarning, match=message):
+        history = fit(make_model(), loader(), Stopping(40), 3, resume_from=path)
+    assert len(history.losses) == 15
+    assert not history.interrupted
+    # Set to its first value, as the warning says, it goes on: after two steps it stops again.
+    assert len(fit(make_model(), loader(), Stopping(12), 3, resume_from=path).losses) == 12
+
+
+def test_a_step_that_is_used_again_goes_on_from_where_it_is(tmp_path):
+    path, step = tmp_path / "net.pt", counting_in_an_attribute()
+    whole = fit(make_model(), loader(), counting_in_an_attribute(), 3)
+    fit(make_model(), loader(), step, 2, checkpoint=path)
+    assert fit(make_model(), loader(), step, 3, resume_from=path) == whole
+
+
+def test_a_number_that_is_restored_once_is_restored_again(tmp_path):
+    path, whole = tmp_path / "net.pt", fit(make_model(), loader(), counting_in_a_closure(), 3)
+    for epochs in (1, 2, 3):
+        more = {"resume_from": path} if epochs > 1 else {}
+        step = counting_in_a_closure()
+        history = fit(make_model(), loader(), step, epochs, checkpoint=path, **more)
+    assert history == whole
+
+
+def test_a_refused_resume_leaves_no_variable_behind(tmp_path):
+    path = tmp_path / "net.pt"
+    fit(make_model(), loader(), counting_in_an_attribute(), 1, checkpoint=path)
+    samples, rule = data(), counting_in_an_attribute()
+    samples.tensors[1].fill_(99)
+    batches = DataLoader(samples, 8, shuffle=True, generator=seeded())
+    with pytest.raises(ValueError, match="label 99 is out of range"):
+        fit(make_model(), batches, rule, 2, resume_from=path)
+    assert vars(rule) == {}
+
+
+def test_large_data_is_not_searched_whole():
+    samples = [Sample(None, at) for at in range(50_000)]
+    assert sum(1 for _ in reachable({"samples": samples, "by name": {"all": samples}})) < 5_000
+
+
 def test_the_objects_of_libraries_are_left_alone(tmp_path):
     class Bar:
         __module__ = "torch"
@@ -661,6 +797,43 @@ def test_an_averaged_model_that_the_rule_keeps_goes_on(tmp_path):
         return made[-1]
 
     assert_resumes(tmp_path, make=make, step=lambda: averaging(made[-1]))
+
+
+class HoldingTheModel(nn.Module):
+    """An average that holds the model itself, too, and a count of its own."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.average = model, copy.deepcopy(model)
+        self.register_buffer("count", torch.zeros(()))
+
+    def update(self):
+        self.count += 1
+        with torch.no_grad():
+            for mean, w in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(w, 1 / self.count.item())
+                w.lerp_(mean, 0.1)
+
+
+def test_an_average_that_holds_the_model_goes_on(tmp_path):
+    made = []
+
+    def make():
+        made.append(make_model())
+        return made[-1]
+
+    def step():
+        holder = HoldingTheModel(made[-1])
+        part = holder.average  # found before the whole, or after it
+
+        def rule(params):
+            sgd_step(params, lr=0.1)
+            holder.update()
+            assert part is holder.average
+
+        return rule
+
+    assert_resumes(tmp_path, make=make, step=step)
 
 
 def test_a_refused_resume_leaves_an_averaged_model_as_it_was(tmp_path):
@@ -750,8 +923,8 @@ def test_any_flipped_bit_is_found(trained):
 
 
 def test_a_checkpoint_of_another_version_is_refused(trained, monkeypatch):
-    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 4)
-    refused(trained, "written by another version of blitz_helpers: its layout is 3, 4 is expected")
+    monkeypatch.setattr("blitz_helpers.training._checkpoint._VERSION", 5)
+    refused(trained, "written by another version of blitz_helpers: its layout is 4, 5 is expected")
 
 
 def test_a_checkpoint_of_another_dtype_is_refused(trained):

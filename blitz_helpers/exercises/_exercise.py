@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._random_states import global_generators
 from blitz_helpers.exercises._judging import Wrong, shown, told_of
 from blitz_helpers.exercises._limits import TookTooLongError, bounded_output, within
-from blitz_helpers.trace._guard import StateGuard, other_generators
+from blitz_helpers.trace._guard import StateGuard
 
 _SECONDS = 5.0
 _NOT_ATTEMPTED = "Not attempted yet: put your answer in place of the three dots."
@@ -86,7 +87,7 @@ class Exercise:
             return Reply(None, _NOT_ATTEMPTED)
         if self.state == "open":
             self.state = "tried"
-        with StateGuard(given=other_generators()), bounded_output() as printed:
+        with StateGuard(given=global_generators().values()), bounded_output() as printed:
             torch.set_grad_enabled(True)
             torch.set_default_dtype(torch.float32)
             reply = self._judged(answer, seconds)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from blitz_helpers.trace._guard import StateGuard, other_generators
+from blitz_helpers._random_states import global_generators
+from blitz_helpers.trace._guard import StateGuard
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     >>> model.training
     True
     """
-    with StateGuard(model.modules(), other_generators()) as guard:
+    with StateGuard(model.modules(), global_generators().values()) as guard:
         for buffer in model.buffers():
             guard.protect(buffer)
         for module in model.modules():

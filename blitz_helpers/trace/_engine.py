@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from blitz_helpers._random_states import global_generators
 from blitz_helpers._running import follow_modules
 from blitz_helpers._threads import WarningIgnored
 from blitz_helpers._torch import functorch, no_torch_function
 from blitz_helpers.trace._answers import Answers, RealAnswers, WrongDeviceError
 from blitz_helpers.trace._callers import called_by_torch, calling_line, line_of
 from blitz_helpers.trace._field import guessed, known_origin, origin_of, set_origin
-from blitz_helpers.trace._guard import StateGuard, other_generators
+from blitz_helpers.trace._guard import StateGuard
 from blitz_helpers.trace._inputs import Inputs, give_past, outliving
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
 from blitz_helpers.trace._nests import shape_of, tensors_in
@@ -62,7 +63,7 @@ def forward(
 
     It runs for real if ``ran_for_real`` gives a reason.
     """
-    given = (*inputs, *kwargs.values(), *(other_generators() if ran_for_real else ()))
+    given = (*inputs, *kwargs.values(), *(global_generators().values() if ran_for_real else ()))
     outer = tracing.tracer
     with StateGuard(modules, given) as state, _CHECKPOINTING:
         tracer = tracing.tracer = _Tracer(modules, state, ran_for_real)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -95,10 +93,3 @@ class StateGuard:
             torch.set_autocast_dtype(device, dtype)
         if refused is not None:
             raise refused
-
-
-def other_generators() -> list[Any]:
-    """Return the global random generators of Python and numpy, whose states take long to copy."""
-    numpy: Any = sys.modules.get("numpy.random")
-    drawing: list[Any] = [random.random, *([numpy.rand] if numpy else [])]
-    return [method.__self__ for method in drawing]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import sys
-import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from operator import is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from blitz_helpers._random_states import state_methods
 from blitz_helpers._torch import set_version
 
 MISSING = object()  # the value of a name that is not set
@@ -149,17 +146,6 @@ class Names(Place):
             object.__setattr__(owner, name, value)
 
 
-def slots_of(kind: type) -> tuple[str, ...]:
-    """Return the attribute names behind a type's ``__slots__``."""
-    return tuple(
-        name
-        for base in kind.__mro__
-        if "__slots__" in vars(base)
-        for name, slot in vars(base).items()
-        if isinstance(slot, types.MemberDescriptorType)
-    )
-
-
 # Torch's default dtype and random generators, modules, and the values of their tensors.
 
 
@@ -185,21 +171,6 @@ class RandomState(Place):
 
     def put_back(self) -> None:
         self.put(self.held)
-
-
-def state_methods(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], object]] | None:
-    """Return the functions that read and set a random generator's state, or ``None``."""
-    if isinstance(thing, torch.Generator):
-        return thing.get_state, thing.set_state
-    if isinstance(thing, random.Random):
-        return thing.getstate, thing.setstate
-    numpy: Any = sys.modules.get("numpy.random")
-    if numpy and isinstance(thing, numpy.RandomState):
-        return thing.get_state, thing.set_state
-    if numpy and isinstance(thing, numpy.Generator):
-        bits = thing.bit_generator
-        return partial(getattr, bits, "state"), partial(setattr, bits, "state")
-    return None
 
 
 _OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...

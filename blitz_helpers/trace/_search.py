@@ -23,15 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._places import (
-    CONTAINERS,
-    Module,
-    Names,
-    Place,
-    RandomState,
-    slots_of,
-    state_methods,
-)
+from blitz_helpers._insides import codes_in, slots_of
+from blitz_helpers._random_states import state_methods
+from blitz_helpers.trace._places import CONTAINERS, Module, Names, Place, RandomState
 
 _LIMIT = 10_000  # objects, and items of one container; a larger container is taken for data
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy"}
@@ -246,12 +240,8 @@ def _is_open(kind: type) -> bool:
 
 def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names that code and its inner functions use, and the globals that it sets."""
-    names = code.co_names
+    codes = [*codes_in(code)]
+    names = tuple(name for one in codes for name in one.co_names)
     # Which global is set does not matter: if any is, all names are kept.
-    stored = names if _STORE_GLOBAL in code.co_code[::2] else ()
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            inner, inner_stored = _names_of(constant)
-            names += inner
-            stored += inner_stored
-    return names, stored
+    is_set = any(_STORE_GLOBAL in one.co_code[::2] for one in codes)
+    return names, names if is_set else ()

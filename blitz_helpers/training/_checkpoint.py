@@ -20,7 +20,7 @@ from blitz_helpers.training._history import Record
 from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._state import State
 
-_VERSION = 3
+_VERSION = 4
 _MARK = b"blitz_helpers"  # followed at the end of a file by the digest of all that precedes
 
 
@@ -37,7 +37,7 @@ class Checkpoints:
         random = from_all({name: source.get() for name, source in self._state.random.items()})
         if rank() != 0:
             return
-        names: dict[torch.Tensor, str] = {w: name for name, w in self._module.named_parameters()}
+        names = {id(w): name for name, w in self._module.named_parameters()}
         model = self._module.state_dict()
         for name, value in model.items():  # in place, since it also holds the modules' versions
             model[name] = encode(value, f"the model's {name}", {})

@@ -19,8 +19,8 @@ _CONTAINERS: dict[str, Any] = {
 }
 
 
-def encode(value: Any, where: str, names: dict[Tensor, str]) -> Any:
-    """Convert ``value`` to tensors, numbers, text, lists and dicts.
+def encode(value: Any, where: str, names: dict[int, str]) -> Any:
+    """Convert ``value`` to tensors, numbers, text, lists and dicts; ``names`` are of parameters.
 
     A parameter becomes ``{"parameter": its name}``, a tuple ``{"tuple": [its parts]}``, and so on
     for every container and for numpy's arrays: the only key says what it was.
@@ -29,11 +29,11 @@ def encode(value: Any, where: str, names: dict[Tensor, str]) -> Any:
         TypeError: a part of it would not come back the same.
 
     >>> w = nn.Parameter(torch.zeros(1))
-    >>> decode(encode({w: (1, 2.5)}, "state", {w: "bias"}), {"bias": w}) == {w: (1, 2.5)}
+    >>> decode(encode({w: (1, 2.5)}, "state", {id(w): "bias"}), {"bias": w}) == {w: (1, 2.5)}
     True
     """
-    if isinstance(value, Tensor) and value in names:
-        return {"parameter": names[value]}
+    if isinstance(value, Tensor) and id(value) in names:
+        return {"parameter": names[id(value)]}
     if type(value) in _SIMPLE:
         return value
     if type(value) is bytes:
@@ -60,15 +60,15 @@ def _text(data: bytes) -> str:
     return data.decode("latin-1")  # torch.load cannot read empty bytes
 
 
-def _encode_item(key: Any, value: Any, where: str, names: dict[Tensor, str]) -> list[Any]:
-    if isinstance(key, Tensor) and key not in names:
+def _encode_item(key: Any, value: Any, where: str, names: dict[int, str]) -> list[Any]:
+    if isinstance(key, Tensor) and id(key) not in names:
         raise TypeError(
             f"{where} has a tensor as a key that is not a parameter of the model, so it could not "
             "be found again. Use the parameter itself, or a name, as the key."
         )
-    of_id = [name for w, name in names.items() if id(w) == key] if type(key) is int else []
+    is_id = type(key) is int and key in names
     inside = f"{where}[{key!r}]" if type(key) in (str, int) else f"{where}[...]"
-    found = {"id": of_id[0]} if of_id else encode(key, where, names)
+    found = {"id": names[key]} if is_id else encode(key, where, names)
     return [found, encode(value, inside, names)]
 
 

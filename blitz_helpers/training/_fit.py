@@ -19,7 +19,6 @@ from blitz_helpers.training._history import History, Record, mean
 from blitz_helpers.training._loop import Loop, Run
 from blitz_helpers.training._processes import from_all, from_first, rank
 from blitz_helpers.training._progress import Progress
-from blitz_helpers.training._reach import reachable
 from blitz_helpers.training._state import State
 
 
@@ -55,9 +54,10 @@ def fit(
             has a ``state_dict`` (optimizers, schedulers, averaged models), containers that are
             bound to ``step`` or hold something for each parameter, and numbers that your own
             classes and functions count up. Iterators and random states inside worker processes
-            are lost.
+            are lost; so is what lies deep in data of many thousands of Python objects.
         resume_from: a checkpoint to continue from as if training had never stopped. Create the
-            loaders and ``step`` in the same way as before.
+            loaders and ``step`` in the same way as before. A number that was counted up, but
+            begins with another value here, is yours: it stays, with a warning.
         run: logs ``train/loss`` at each step, ``train/lr`` if there is a schedule, and at the last
             step of an epoch ``val/loss`` and ``val/accuracy``.
 
@@ -104,8 +104,6 @@ def fit(
         record = Record(**found["record"] | {"epochs": epochs})
     if target is not None and rank() == 0:
         check_writable(target)
-    # A DistributedSampler, even inside a batch sampler, reshuffles only if it is told the epoch.
-    samplers = [part for _, part in reachable(loader) if hasattr(type(part), "set_epoch")]
 
     progress = Progress(epochs, record.num_steps(), len(record.losses), shown=rank() == 0)
     loop = Loop(model, step, lr_schedule, record, run, progress)
@@ -118,8 +116,8 @@ def fit(
                 loop.checkpoint = source, len(record.steps)
             with mode(model, training=True), progress:
                 for epoch in range(len(record.steps), epochs):
-                    for sampler in samplers:
-                        sampler.set_epoch(epoch)
+                    for sampler in state.samplers:
+                        sampler.set_epoch(epoch)  # a DistributedSampler reshuffles only then
                     loop.train_epoch(loader)
                     if val_loader is not None:
                         result = evaluate(module, val_loader)
@@ -149,7 +147,7 @@ def _unchanged_if_refused(
     gradients = [(w, w.grad) for w in module.parameters()]
     sources = [*state.memory().values(), *state.random.values()]
     values = [source.get() for source in sources]
-    variables = state.variables.values()
+    variables = state.variables.values() if resuming else {}
     num_steps = len(record.losses)
     try:
         yield
@@ -163,7 +161,7 @@ def _unchanged_if_refused(
             for source, value in zip(sources, values, strict=True):
                 source.set(value)
             if resuming:
-                state.variables.restore(variables)
+                state.variables.reset(variables)
         raise
 
 

@@ -1,76 +1,170 @@
-"""Finds everything an object holds, in containers, attributes, closures and bound arguments."""
+"""Finds everything an object holds: in containers and variables, and by the names in its code."""
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections import deque
-from collections.abc import Iterable, Iterator
-from functools import partial
-from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache, partial
+from itertools import islice
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-# Types that hold nothing of interest, or that would be used up by looking inside.
-_CLOSED = (Tensor, str, bytes, int, float, complex, type, ModuleType, Iterator)
+from blitz_helpers._insides import codes_in, slots_of
+
+MISSING = object()  # the value of a variable that does not exist
+_LIMIT = 2_000  # objects, and items of one container
+_FEW = 100  # a container of more items is taken for data, and searched last
+# Types that hold nothing of interest.
+_CLOSED = (Tensor, str, bytes, int, float, complex, type(None), ModuleType)
+_PLAIN = frozenset(_CLOSED) | {bool}
 # Packages whose objects lead everywhere, and are never a user's data or update rule.
 _MACHINERY = {"asyncio", "concurrent", "logging", "multiprocessing", "threading", "wandb"}
+_UNLIMITED = (nn.Module, FunctionType, type)  # a large model or program is searched to the end
+_SEQUENCES = (list, tuple, deque)
+_PASSAGES = (MethodType, BuiltinMethodType, staticmethod, classmethod, property)
+_OF_MODULES = vars(nn.Module()).keys()
+_OTHER_PEOPLES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
 
 
 def reachable(root: object, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``root`` and everything it holds at any depth, once each, under the shortest name.
+    """Yield ``root`` and the objects it holds at any depth, once each, under a short name.
 
-    No code of the objects runs, not even properties.
+    What the user's own functions and classes name counts too. No code of the objects runs, not
+    even properties. Large containers come last, and the search stops after a fixed number of
+    objects, so that large data costs little.
 
     >>> [name for name, _ in reachable({"a": [None, {"b": 1}]}, "x")]
     ['x', "x['a']", "x['a'][1]"]
     """
     seen: dict[int, object] = {}  # keeps the objects alive, since ids of freed objects are reused
-    todo = deque([(name, root)])
-    while todo:
-        name, thing = todo.popleft()
-        if thing is None or isinstance(thing, _CLOSED) or id(thing) in seen:
-            continue
-        if type(thing).__module__.partition(".")[0] in _MACHINERY:
+    kinds: set[type] = set()
+    limit = _LIMIT
+    todo, later = deque([(name, root)]), deque[tuple[str, object]]()
+    while (todo or later) and len(seen) < limit:
+        name, thing = (todo or later).popleft()
+        kind = type(thing)
+        if id(thing) in seen or kind.__module__.partition(".")[0] in _MACHINERY:
             continue
         seen[id(thing)] = thing
         yield name, thing
-        todo.extend(_parts(name, thing))
+        dot = f"{name}." if name else ""
+        parts = [
+            (part, value)
+            for part, value in _parts(name, dot, thing)
+            if not (isinstance(value, _CLOSED) or _holds_numbers(value))
+        ]
+        if kind not in kinds:
+            kinds.add(kind)
+            parts += [(f"{dot}{cls.__name__}", cls) for cls in kind.__mro__ if is_own(cls)]
+        limit += isinstance(thing, _UNLIMITED)
+        (later if len(parts) > _FEW else todo).extend(parts)
 
 
-def _parts(name: str, thing: object) -> Iterable[tuple[str, object]]:
+def _holds_numbers(thing: object) -> bool:
+    return type(thing) is tuple and _PLAIN.issuperset(map(type, thing))
+
+
+def _parts(name: str, dot: str, thing: object) -> Iterable[tuple[str, object]]:
     if isinstance(thing, dict):
-        for place, (key, value) in enumerate(list(thing.items())):
+        for place, (key, value) in enumerate(list(islice(dict.items(thing), _LIMIT))):
             yield f"{name}[{key!r}]" if isinstance(key, str) else f"{name}[{place}]", value
-    elif isinstance(thing, list | tuple | deque):
-        for place, value in enumerate(list(thing)):
-            if not isinstance(value, _CLOSED):  # first, for lists of many numbers
+    elif isinstance(thing, _SEQUENCES):
+        base: Any = next(base for base in _SEQUENCES if isinstance(thing, base))
+        for place, value in enumerate(list(islice(base.__iter__(thing), _LIMIT))):
+            if type(value) not in _PLAIN:  # first, for lists of many numbers
                 yield f"{name}[{place}]", value
-    dot = f"{name}." if name else ""
-    if isinstance(thing, partial):
+    elif isinstance(thing, partial):
         yield from ((f"{dot}{keyword}", value) for keyword, value in thing.keywords.items())
         yield from ((f"{dot}args[{place}]", value) for place, value in enumerate(thing.args))
-        yield name, thing.func
-    elif isinstance(thing, MethodType):
-        yield name, thing.__self__
-        yield name, thing.__func__
+        yield f"{dot}func", thing.func
+    elif isinstance(thing, _PASSAGES):
+        for way in ("__self__", "__func__", "fget"):
+            yield name, getattr(thing, way, None)
     elif isinstance(thing, FunctionType):
-        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
-            try:
-                yield f"{dot}{variable}", cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
         yield f"{dot}defaults", thing.__defaults__
         yield f"{dot}defaults", thing.__kwdefaults__
-    for attribute, value in list(getattr(thing, "__dict__", {}).items()):
-        yield f"{dot}{attribute}", value
-    for slot in slots_of(thing):
-        yield f"{dot}{slot}", getattr(thing, slot)
+    elif isinstance(thing, nn.Module):
+        yield from ((f"{dot}{child}", module) for child, module in thing.named_children())
+        hooks = [name for name in _OF_MODULES if "hooks" in name and vars(thing).get(name)]
+        yield from ((f"{dot}{name}", vars(thing)[name]) for name in hooks)
+    for namespace in namespaces(thing):
+        yield from ((f"{dot}{variable}", value) for variable, value in namespace.values.items())
 
 
-def slots_of(thing: object) -> Iterator[str]:
-    """Yield the names of the slots that have a value."""
-    for cls in type(thing).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in ("__dict__", "__weakref__") and hasattr(thing, slot):
-                yield slot
+class Namespace(NamedTuple):
+    """Variables that belong together: an object's attributes, a function's closure or globals."""
+
+    kind: str
+    values: dict[str, Any]
+    put: Callable[[str, Any], object]
+    """Set a variable, or delete it if the value is ``MISSING``."""
+
+
+def namespaces(thing: Any) -> Iterator[Namespace]:
+    """Yield the variables of an object. Globals, and attributes of classes, only if the user's."""
+    if isinstance(thing, type):
+        if is_own(thing):
+            yield Namespace("", dict(vars(thing)), partial(_put_attribute, thing))
+        return
+    attributes = dict(getattr(thing, "__dict__", ()))
+    if isinstance(thing, nn.Module):
+        attributes = {n: value for n, value in attributes.items() if n not in _OF_MODULES}
+    for name in slots_of(type(thing)):
+        with suppress(AttributeError):  # it has no value
+            attributes[name] = getattr(thing, name)
+    yield Namespace("", attributes, partial(_put_attribute, thing))
+    if isinstance(thing, FunctionType):
+        cells = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True))
+        closure = {}
+        for name, cell in cells.items():
+            with suppress(ValueError):  # it has no value yet
+                closure[name] = cell.cell_contents
+        yield Namespace(".closure", closure, partial(_fill, cells))
+        if is_own(thing):
+            variables = thing.__globals__
+            names = {name for code in codes_in(thing.__code__) for name in code.co_names}
+            used = {name: variables[name] for name in sorted(names) if name in variables}
+            yield Namespace(".globals", used, partial(_put_global, variables))
+
+
+def _put_attribute(thing: Any, name: str, value: Any) -> None:
+    base: Any = type if isinstance(thing, type) else object
+    if value is MISSING:
+        base.__delattr__(thing, name)
+    else:
+        base.__setattr__(thing, name, value)
+
+
+def _fill(cells: dict[str, CellType], name: str, value: Any) -> None:
+    _put_attribute(cells[name], "cell_contents", value)
+
+
+def _put_global(variables: dict[str, Any], name: str, value: Any) -> None:
+    if value is MISSING:
+        variables.pop(name, None)
+    else:
+        variables[name] = value
+
+
+def is_own(thing: Any) -> bool:
+    """Return whether the user wrote it, or its class: objects of a library may break."""
+    if isinstance(thing, FunctionType):
+        return _is_own_module(thing.__globals__.get("__name__"))
+    # Users tie attributes of their own to parameters and namespaces.
+    kind = thing if isinstance(thing, type) else type(thing)
+    return kind in (nn.Parameter, SimpleNamespace) or _is_own_module(kind.__module__)
+
+
+@lru_cache(maxsize=1024)
+def _is_own_module(name: str | None) -> bool:
+    if name is None or name.partition(".")[0] == "blitz_helpers":
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name == "__main__" or (file is not None and not file.startswith(_OTHER_PEOPLES))

@@ -1,40 +1,26 @@
-"""Finds the variables that the parts of a training count in, to save and restore them."""
+"""Saves and restores the variables that the parts of a training count in."""
 
 from __future__ import annotations
 
 import sys
-import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache, partial
-from types import CellType, CodeType, FunctionType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
-from blitz_helpers.training._reach import slots_of
+from blitz_helpers.training._reach import MISSING, Namespace, is_own, namespaces
 
 _NUMBERS = (int, float, complex, bool, str, type(None))
-_OTHER_PEOPLES = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
-_Values = dict[str, dict[str, Any]]  # of each variable, by its holder
-
-
-class _Holder(NamedTuple):
-    """Something with variables: an object, a function's closure, or a module's globals."""
-
-    read: Callable[[], dict[str, Any]]
-    write: Callable[[str, Any], object]
-    has_tensors: bool
+_Variable = tuple[str, str]  # the name of its holder, and its own
 
 
 class Variables:
     """Plain variables of the user's own objects and functions that a training reaches.
 
     They are numbers and text, and for the update rule tensors and arrays. Only those that change
-    after this object was made count as state, so that settings can be changed before a training
-    resumes.
+    in the training count as state, so that settings can be changed before it resumes.
 
     >>> class Counted:
     ...     lr, steps = 0.1, 0
@@ -45,121 +31,69 @@ class Variables:
     >>> variables = Variables([("step", step)], rule=[step])
     >>> step(params=[])
     >>> variables.changed()
-    {'step': {'steps': 1}}
+    {('step', 'steps'): (1,)}
     """
 
     def __init__(self, held: Iterable[tuple[str, Any]], rule: Iterable[Any]) -> None:
-        of_rule = {id(thing) for thing in rule if not isinstance(thing, nn.Module)}
-        self._holders: dict[str, _Holder] = {}
-        seen: dict[int, Any] = {}  # keeps the objects alive, since ids of freed objects are reused
-        for name, thing in held:
-            if id(thing) in seen or not is_own(thing):
-                continue
-            seen[id(thing)] = thing
-            for kind, read, write in _variables_of(thing):
-                holder = name + kind
-                while holder in self._holders:
-                    holder += "'"
-                self._holders[holder] = _Holder(read, write, id(thing) in of_rule)
+        self._held = [(name, thing) for name, thing in held if is_own(thing)]
+        self._of_rule = {id(thing) for thing in rule if not isinstance(thing, nn.Module)}
         self._first = self.values()  # keeps tensors alive, since ids are reused
-        self._before = {
-            name: {variable: _mark(value) for variable, value in values.items()}
-            for name, values in self._first.items()
-        }
-        self._restored: set[tuple[str, str]] = set()
+        self._marks = {variable: _mark(value) for variable, value in self._first.items()}
 
-    def values(self) -> _Values:
+    def values(self) -> dict[_Variable, Any]:
         """Return the value of every variable."""
-        return {
-            name: {
-                variable: value
-                for variable, value in holder.read().items()
-                if _is_plain(value) or (holder.has_tensors and _is_tensor(value))
-            }
-            for name, holder in self._holders.items()
-        }
-
-    def changed(self) -> _Values:
-        """Return the value of every variable that has changed, or that was restored."""
-        found: _Values = {}
-        for name, values in self.values().items():
-            before = self._before[name]
-            for variable, value in values.items():
-                is_restored = (name, variable) in self._restored
-                if is_restored or before.get(variable) != _mark(value):
-                    found.setdefault(name, {})[variable] = value
+        found = {}
+        for holder, thing, namespace in self._namespaces():
+            has_tensors = id(thing) in self._of_rule
+            for name, value in namespace.values.items():
+                if _is_plain(value) or (has_tensors and _is_tensor(value)):
+                    found[holder, name] = value
         return found
 
-    def restore(self, values: _Values) -> None:
-        """Set the variables of all holders that exist here too."""
-        for name in values.keys() & self._holders.keys():
-            for variable, value in values[name].items():
-                self._holders[name].write(variable, value)
-                self._restored.add((name, variable))
+    def changed(self) -> dict[_Variable, tuple[Any, ...]]:
+        """Return the variables that have changed: the value, and the first one if it was plain."""
+        changed = {}
+        for variable, value in self.values().items():
+            if self._marks.get(variable) != _mark(value):
+                first = self._first.get(variable, MISSING)
+                changed[variable] = (value, first) if _is_plain(first) else (value,)
+        return changed
 
+    def restore(self, changed: dict[_Variable, tuple[Any, ...]]) -> None:
+        """Restore what ``changed`` returned in another training.
 
-def names_in(code: CodeType) -> Iterator[str]:
-    """Yield the names that code and the functions inside it use without defining them."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):  # of a comprehension or an inner function
-            yield from names_in(constant)
+        A number that did not begin as it did there was set by the user: it stays, with a warning.
+        """
+        now, restored = self.values(), {}
+        for variable, (saved, *first) in changed.items():
+            began, here = first[0] if first else MISSING, now.get(variable, MISSING)
+            if not _is_plain(saved) or _mark(here) in (_mark(began), _mark(saved)):
+                restored[variable] = saved
+                self._first[variable], self._marks[variable] = began, _mark(began)
+            elif here is not MISSING:
+                warnings.warn(
+                    f"{'.'.join(variable)} is {here!r} here, but was {began!r} when the saved "
+                    f"training began, and {saved!r} at the end. It is taken for a setting of "
+                    f"yours and stays {here!r}. If the training counts in it, set it to {began!r} "
+                    "before you resume.",
+                    stacklevel=4,
+                )
+        self._put(restored)
 
+    def reset(self, values: dict[_Variable, Any]) -> None:
+        """Set the variables to what ``values`` returned, and delete the others."""
+        self._put(dict.fromkeys(self.values(), MISSING) | values)
 
-def _variables_of(
-    thing: Any,
-) -> Iterator[tuple[str, Callable[[], dict[str, Any]], Callable[[str, Any], object]]]:
-    """Yield each kind of variables that an object has, with functions that read and write them."""
-    yield "", partial(_attributes, thing), partial(_set_attribute, thing)
-    if isinstance(thing, FunctionType):
-        cells = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True))
-        yield ".closure", partial(_contents, cells), partial(_fill, cells)
-        used, globals_ = set(names_in(thing.__code__)), thing.__globals__
-        yield (
-            ".globals",
-            lambda: {name: globals_[name] for name in used if name in globals_},
-            globals_.__setitem__,
-        )
+    def _put(self, values: dict[_Variable, Any]) -> None:
+        put = {holder: namespace.put for holder, _, namespace in self._namespaces()}
+        for (holder, name), value in values.items():
+            with suppress(AttributeError, KeyError):  # the object or function has changed since
+                put[holder](name, value)
 
-
-def _attributes(thing: Any) -> dict[str, Any]:
-    found = dict(getattr(thing, "__dict__", {}))
-    if isinstance(thing, nn.Module):
-        found.pop("training", None)  # which `fit` sets itself
-    for name in slots_of(thing):
-        found[name] = getattr(thing, name)
-    return found
-
-
-def _set_attribute(thing: Any, name: str, value: Any) -> None:
-    with suppress(AttributeError):  # there is no such slot any more
-        object.__setattr__(thing, name, value)
-
-
-def _contents(cells: dict[str, CellType]) -> dict[str, Any]:
-    found = {}
-    for name, cell in cells.items():
-        with suppress(ValueError):  # it has no value yet
-            found[name] = cell.cell_contents
-    return found
-
-
-def _fill(cells: dict[str, CellType], name: str, value: Any) -> None:
-    if name in cells:  # otherwise the function has changed since
-        cells[name].cell_contents = value
-
-
-def is_own(thing: Any) -> bool:
-    """Return whether the user wrote its class or function: objects of a library may break."""
-    if isinstance(thing, nn.Parameter | SimpleNamespace):
-        return True  # users tie attributes of their own to them
-    return _is_own_module((thing if isinstance(thing, FunctionType) else type(thing)).__module__)
-
-
-@lru_cache(maxsize=1024)
-def _is_own_module(name: str | None) -> bool:
-    file = getattr(sys.modules.get(name or ""), "__file__", None)
-    return name == "__main__" or (file is not None and not file.startswith(_OTHER_PEOPLES))
+    def _namespaces(self) -> Iterator[tuple[str, Any, Namespace]]:
+        for name, thing in self._held:
+            for namespace in namespaces(thing):
+                yield f"{name}{namespace.kind}", thing, namespace
 
 
 def _is_plain(value: Any) -> bool:
@@ -179,4 +113,6 @@ def _mark(value: Any) -> object:
     """Return something that is equal as long as the value does not change."""
     if isinstance(value, Tensor):
         return id(value), value._version
-    return type(value), value.tobytes() if hasattr(value, "tobytes") else value
+    if hasattr(value, "tobytes"):
+        return type(value), value.tobytes()
+    return type(value), "nan" if value != value else value

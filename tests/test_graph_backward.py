@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from blitz_helpers import autograd_graph
-from blitz_helpers.graph._backward import NO_DERIVATIVE, NO_DERIVATIVE_FOR
+from blitz_helpers.graph._derivatives import NO_DERIVATIVE, NO_DERIVATIVE_FOR
 from blitz_helpers.graph._functions import read_backward
 
 

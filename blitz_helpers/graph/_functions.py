@@ -13,9 +13,11 @@ import inspect
 from collections.abc import Container
 from itertools import pairwise
 from types import FunctionType, MethodType, ModuleType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch.autograd import Function
+
+from blitz_helpers.graph._derivatives import IsUsed, Obstacle, fails
 
 Asks: TypeAlias = Literal["always", "never", "perhaps"]
 
@@ -36,6 +38,24 @@ class BackwardCode(NamedTuple):
     """Whether every path through it ends in an error."""
     attributes: frozenset[str] = frozenset()
     """The attributes that it takes from ``ctx`` on every path, and does not set itself."""
+
+    def check(self, node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
+        """Check a node of a custom function."""
+        if self.only_raises:
+            return fails(f"{where} is a custom Function whose backward always raises an error.")
+        gone = [name for name in sorted(self.attributes) if not _has(node, name)]
+        if not gone:
+            return None
+        return fails(
+            f"{where} takes {', '.join(f'ctx.{name}' for name in gone)} in its backward, and "
+            "no longer has it: an earlier backward deleted it, or the forward pass never set "
+            "it. Run the forward pass again."
+        )
+
+
+def _has(node: Any, attribute: str) -> bool:
+    """Return whether a node has an attribute, without running the code of a property."""
+    return attribute in vars(node) or hasattr(type(node), attribute)
 
 
 def read_backward(function: type[Function]) -> BackwardCode:

@@ -7,7 +7,7 @@ from functools import cached_property
 from html import escape
 
 from blitz_helpers._tables import html_table, scroll_box, text_table
-from blitz_helpers.graph._backward import Obstacle
+from blitz_helpers.graph._derivatives import Obstacle
 from blitz_helpers.graph._fold import FoldedGraph, fold
 from blitz_helpers.graph._languages import dot, mermaid
 from blitz_helpers.graph._nodes import GraphEdge, GraphNode, NamedTensor, SavedTensor

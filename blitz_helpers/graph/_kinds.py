@@ -11,7 +11,8 @@ import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._functions import BackwardCode, read_backward
+from blitz_helpers.graph._derivatives import Check, check_of, hidden
+from blitz_helpers.graph._functions import Asks, read_backward
 
 # A parameter may reach the node that uses it through these, as through `T` under every `Addmm`.
 _VIEWS = frozenset(
@@ -34,12 +35,12 @@ class Kind:
     is_view: bool = False
     is_pointwise: bool = False
     """Whether the operation computes each entry from the entries at the same place."""
-    is_opaque: bool = False
-    """Whether its nodes hide the tensors that they saved."""
-    saved: tuple[tuple[str, str, str], ...] = ()
-    """For each tensor that its nodes may save: name, attribute as saved, attribute unpacked."""
-    code: BackwardCode | None = None
-    """Facts about the backward of a custom function."""
+    saved: tuple[tuple[str, str, str, str | None], ...] = ()
+    """For each tensor that its nodes may save: name, attribute as saved, unpacked, of its sizes."""
+    asks: Asks = "always"
+    """Whether its backward asks for the tensors that were saved."""
+    check: Check | None = None
+    """Finds what else may stop a backward at one of its nodes."""
 
 
 # torch's own types live for ever, but programs may create thousands of custom functions.
@@ -50,9 +51,11 @@ _custom_kinds: WeakKeyDictionary[type[Node], Kind] = WeakKeyDictionary()
 def kind_of(node: Node) -> Kind:
     """Return the kind of a node."""
     python_type = type(node)
-    kind = _kinds.get(python_type) or _custom_kinds.get(python_type)
-    if kind is not None:
-        return kind
+    return _kinds.get(python_type) or _custom_kinds.get(python_type) or _learn_kind(node)
+
+
+def _learn_kind(node: Node) -> Kind:
+    python_type = type(node)
     if issubclass(python_type, BackwardCFunction):
         kind = _custom_kinds[python_type] = _custom_kind(node)
         return kind
@@ -67,21 +70,29 @@ def kind_of(node: Node) -> Kind:
         is_leaf=name == "AccumulateGrad",
         is_view=op in _VIEWS,
         is_pointwise=_is_pointwise(op),
-        is_opaque=not has_own_type or name == "CopySlices",
-        saved=tuple((name, f"{raw}{name}", f"_saved_{name}") for name in names),
+        saved=tuple(_attributes_of(name, python_type) for name in names),
+        check=check_of(name) or (None if has_own_type else hidden),
     )
     if has_own_type:
         _kinds[python_type] = kind
     return kind
 
 
+def _attributes_of(name: str, python_type: type[Node]) -> tuple[str, str, str, str | None]:
+    sizes = f"_saved_{name}_sym_sizes"
+    has_sizes = hasattr(python_type, sizes)
+    return name, f"_raw_saved_{name}", f"_saved_{name}", sizes if has_sizes else None
+
+
 def _custom_kind(node: Any) -> Kind:
     name = node.name()
+    code = read_backward(node._forward_cls)
     return Kind(
         name,
         _BACKWARD.sub("", name) or name,
-        saved=(("saved_tensors", "_raw_saved_tensors", "saved_tensors"),),
-        code=read_backward(node._forward_cls),
+        saved=(("saved_tensors", "_raw_saved_tensors", "saved_tensors", None),),
+        asks=code.asks,
+        check=code.check,
     )
 
 

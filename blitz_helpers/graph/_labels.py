@@ -144,34 +144,40 @@ def label_modules(model: nn.Module) -> Iterator[None]:
 
 
 def labelled_modules(
-    model: nn.Module | None, nodes: Sequence[Node], inputs: Sequence[Sequence[int | None]]
+    model: nn.Module | None,
+    nodes: Sequence[Node],
+    slots: Sequence[Sequence[int]],
+    order: Sequence[int],
 ) -> list[str | None]:
     """Return for each node the module that was running when it was made, if that was recorded.
 
-    Every node comes before its ``inputs``. Without a ``model``, the labels of all models count.
+    ``order`` and ``slots`` are those of ``_discover``. Without a ``model``, the labels of all
+    models count.
     """
 
     def applies(labels: Labels) -> bool:
         return model is None or labels.model() is model
 
     modules: list[str | None] = [None] * len(nodes)
+    if not _all_labels:
+        return modules
     with _all_labels_lock:
         marked = set[int]().union(*(labels.marked for labels in filter(applies, _all_labels)))
     if not marked:
         return modules
-    above: list[tuple[Labels, ...]] = [()] * len(nodes)
-    for number, node in enumerate(nodes):
+    above: list[tuple[Labels, ...]] = [()] * (len(nodes) + 1)
+    for place in order:
+        node, labels = nodes[place], above[place]
         sequence_nr = node._sequence_nr()
-        labels = above[number]
         if sequence_nr in marked:
             ended = _labels_on(node, _END)
             labels = tuple(each for each in labels if each not in ended)
             labels = _joined(tuple(filter(applies, _labels_on(node, _APPLY))), labels)
         if labels:
             running = (each.running_at(sequence_nr) for each in labels)
-            modules[number] = next((module for module in running if module is not None), None)
-            for source in inputs[number]:
-                if source is not None and above[source] is not labels:
+            modules[place] = next((module for module in running if module is not None), None)
+            for source in slots[place]:
+                if above[source] is not labels:
                     above[source] = _joined(above[source], labels)
     return modules
 

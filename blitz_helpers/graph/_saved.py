@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch.autograd.graph import Node
 
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
@@ -33,40 +34,37 @@ class SavedReader:
     def __init__(self) -> None:
         self.storages: set[UntypedStorage] = set()
         """The memory of all tensors read so far."""
+        self.forms: dict[Node, Form | None] = {}
+        """The form of the first tensor that each node made in the forward pass."""
         self.changed_leaves: dict[int, Form] = {}
         """Maps the ``id`` of a leaf whose form has changed to its form in the forward pass."""
 
-    def read(
-        self, node: Any, kind: Kind, forms: Sequence[Form | None]
-    ) -> tuple[tuple[SavedTensor, ...], list[Lost]]:
-        """Return the records of a node's saved tensors, and those that are lost.
-
-        ``forms`` are those of the tensor made at the node and of its inputs.
-        """
-        self._node, self._kind, self._forms = node, kind, forms
+    def read(self, node: Any, kind: Kind) -> tuple[tuple[SavedTensor, ...], list[Lost]]:
+        """Return the records of a node's saved tensors, and those that are lost."""
+        self._node, self._kind = node, kind
+        form = self.forms[node]
+        self._made = form[0] if form and kind.is_pointwise else None  # it fits all that was saved
         self._lost: list[Lost] = []
         found: list[SavedTensor] = []
-        for name, raw_attribute, attribute in kind.saved:
+        for name, raw_attribute, attribute, sizes in kind.saved:
+            raw = None
             try:
                 raw = getattr(node, raw_attribute)
-            except RuntimeError:  # a freed list of tensors
-                found.append(self._freed(name))
-                continue
-            if type(raw) is tuple:
-                found += self._read_list(name, raw, attribute)
-            elif raw.unpack_hook is not None:
-                found.append(SavedTensor(name, None, None, "packed"))
-            else:  # it has no hook, so only torch's own checks run here
-                try:
-                    tensor = getattr(node, attribute)
-                    if tensor is not None and not tensor.requires_grad:
-                        # Like backward, this raises for a tensor that was detached in place.
-                        raw.unpack()
-                except RuntimeError as error:
-                    found.append(self._refused(name, raw, error))
-                else:
-                    if tensor is not None:  # it is None for the bias of a layer without one
-                        found.append(self._present(name, tensor))
+                if type(raw) is tuple:
+                    found += self._read_list(name, raw, attribute)
+                    continue
+                if raw.unpack_hook is not None:
+                    found.append(SavedTensor(name, None, None, "packed"))
+                    continue
+                tensor = getattr(node, attribute)  # without a hook, only torch's own checks run
+                if tensor is None:  # such as the bias of a layer without one
+                    continue
+                if not tensor.requires_grad:
+                    raw.unpack()  # like backward, it raises for a tensor detached in place
+            except RuntimeError as error:
+                found.append(self._refused(name, raw, error))
+            else:
+                found.append(self._present(name, tensor, sizes))
         return tuple(found), self._lost
 
     def _read_list(self, name: str, raws: tuple[Any, ...], attribute: str) -> list[SavedTensor]:
@@ -111,66 +109,79 @@ class SavedReader:
 
     def _refused(self, name: str, raw: Any, error: RuntimeError) -> SavedTensor:
         """Return the record of a tensor that torch does not hand out."""
-        if raw.data is None:
+        if raw is None or raw.data is None:
             return self._freed(name)
         words = str(error).partition("\n")[0]
         why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
         self._lost.append(Lost(name, why))
         return self._present(name, raw.data)._replace(state="changed")
 
-    def _present(self, name: str, tensor: Tensor) -> SavedTensor:
-        """Return the record of a tensor that torch hands out, in any layout."""
+    def _present(self, name: str, tensor: Tensor, sizes: str | None = None) -> SavedTensor:
+        """Return the record of a tensor, in any layout."""
         try:
-            shape, nbytes, storage = tensor.shape, tensor.nbytes, tensor.untyped_storage()
+            shape, dtype, storage = tensor.shape, tensor.dtype, tensor.untyped_storage()
         except RuntimeError:  # sparse, nested, or a wrapper of torch.func
-            return SavedTensor(name, form_of(tensor).shape, None, "kept")
+            return SavedTensor(name, form_of(tensor)[0], None, "kept")
         self.storages.add(storage)
+        record = _kept(name, shape, dtype)
+        now, then = (shape, dtype), self._form_then(tensor, sizes)
         lost = None
-        if self._forms.count((shape, tensor.dtype)) < len(self._forms):  # else unchanged
-            lost = self._of_another_form(name, tensor)
-        if storage.nbytes() < nbytes and is_released(tensor):
+        if then != now and (then is not None or self._made not in (None, shape)):
+            lost = self._of_another_form(record, dtype, *(then or (None, dtype)))
+        if storage.nbytes() < tensor.nbytes and is_released(tensor):
             lost = Lost(name, "its memory was released since")
-            nbytes = storage.nbytes()
+            record = record._replace(nbytes=storage.nbytes())
         if lost is None:
-            return _kept(name, shape, nbytes)
+            return record
         self._lost.append(lost)
-        return SavedTensor(name, tuple(shape), nbytes, "changed")
+        return record._replace(state="changed")
 
-    def _of_another_form(self, name: str, tensor: Tensor) -> Lost | None:
+    def _form_then(self, tensor: Tensor, sizes: str | None) -> Form | None:
+        """Return the form that a tensor had in the forward pass, if it is known."""
+        try:
+            maker = tensor.grad_fn
+        except RuntimeError:  # a view that has lost its graph, which is reported already
+            return None
+        if maker is None:
+            if sizes is None or id(tensor) in self.changed_leaves:
+                return self.changed_leaves.get(id(tensor))
+            return getattr(self._node, sizes), tensor.dtype
+        number = tensor.output_nr
+        if not number and maker in self.forms:
+            return self.forms[maker]
+        made = maker._input_metadata
+        return form_of(made[number]) if number < len(made) else None
+
+    def _of_another_form(
+        self,
+        now: SavedTensor,
+        dtype: torch.dtype,
+        shape_then: Shape | None,
+        dtype_then: torch.dtype,
+    ) -> Lost | None:
         """Return the loss if a change of form through ``.data`` or ``set_`` stops backward."""
-        now, dtype = tuple(tensor.shape), tensor.dtype
-        then, dtype_then = self._form_then(name, tensor)
-        made = self._forms[0].shape if self._kind.is_pointwise and self._forms[0] else None
-        if dtype_then not in (None, dtype):
+        name, shape, *_ = now
+        assert shape is not None  # that of a nested tensor is not compared
+        made = self._made
+        if dtype_then != dtype:
             promotes = made is not None and dtype.is_floating_point and dtype_then.is_floating_point
             if not promotes:
                 why = f"its dtype was {dtype_then} then and is {dtype} now"
                 return Lost(name, why, is_certain=self._kind.name in _OF_ONE_DTYPE)
         if made is not None:
-            if _broadcast(now, made):
+            if _broadcast(shape, made):
                 return None
-            return Lost(name, f"its shape is {now} now, which does not fit {made}")
-        if then in (None, now):
+            return Lost(name, f"its shape is {shape} now, which does not fit {made}")
+        if shape_then in (None, shape):
             return None
-        why = f"its shape was {then} then and is {now} now"
-        return Lost(name, why, is_certain=not _broadcast(now, then))
-
-    def _form_then(self, name: str, tensor: Tensor) -> tuple[Shape | None, torch.dtype | None]:
-        """Return the form that a tensor had in the forward pass, as far as it is known."""
-        try:
-            maker, number = tensor.grad_fn, tensor.output_nr
-        except RuntimeError:  # a view that has lost its graph, which is reported already
-            return None, None
-        if maker is not None and number < len(maker._input_metadata):
-            return form_of(maker._input_metadata[number])
-        sizes = getattr(self._node, f"_saved_{name}_sym_sizes", None)
-        return self.changed_leaves.get(id(tensor), (sizes, None))
+        why = f"its shape was {shape_then} then and is {shape} now"
+        return Lost(name, why, is_certain=not _broadcast(shape, shape_then))
 
 
 @lru_cache(maxsize=4096)
-def _kept(name: str, shape: Shape, nbytes: int) -> SavedTensor:
+def _kept(name: str, shape: Shape, dtype: torch.dtype) -> SavedTensor:
     """Return one shared record for equal ones: a loop saves the same in every step."""
-    return SavedTensor(name, tuple(shape), nbytes, "kept")
+    return SavedTensor(name, tuple(shape), prod(shape) * dtype.itemsize, "kept")
 
 
 _DETACHED = "detached in-place"

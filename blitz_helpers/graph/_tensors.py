@@ -15,23 +15,24 @@ from blitz_helpers.graph._nodes import NamedTensor
 Shape: TypeAlias = tuple[int, ...]
 
 
-class Form(NamedTuple):
-    """What ``.data`` and ``set_`` can change behind autograd's back."""
-
-    shape: Shape | None
-    dtype: torch.dtype
+Form: TypeAlias = tuple[Shape | None, torch.dtype]
+"""The shape and dtype, which ``.data`` and ``set_`` can change behind autograd's back."""
 
 
 def form_of(tensor: Any) -> Form:
     """Return the form of a tensor, or of one that a node made, from its ``_input_metadata``."""
     try:
-        return Form(tuple(tensor.shape), tensor.dtype)
+        return tuple(tensor.shape), tensor.dtype
     except RuntimeError:  # a nested tensor has no single shape
-        return Form(None, tensor.dtype)
+        return None, tensor.dtype
 
 
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
     """Yield everything inside tuples, lists, dicts and dataclasses, each with the path to it."""
+    inside: list[tuple[str, object]]
+    if isinstance(output, Tensor):
+        yield output, where
+        return
     if isinstance(output, Mapping):
         inside = [(f"[{key!r}]", value) for key, value in output.items()]
     elif isinstance(output, tuple | list):

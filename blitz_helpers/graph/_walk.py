@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import chain
 from typing import Any
 
 from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import Node
 
-from blitz_helpers.graph._backward import Obstacle, check_leaf, check_root, decisive, obstacle_at
+from blitz_helpers.graph._backward import check_leaf, check_root, decisive, obstacle_at
+from blitz_helpers.graph._derivatives import Obstacle
 from blitz_helpers.graph._graph import AutogradGraph
 from blitz_helpers.graph._kinds import kind_of
-from blitz_helpers.graph._modules import find_owners
+from blitz_helpers.graph._labels import labelled_modules
+from blitz_helpers.graph._modules import common_owner, parameters_of, require_a_frozen_parameter
 from blitz_helpers.graph._nodes import GraphNode, SavedTensor
 from blitz_helpers.graph._release import LEVELS_FREED_AT_ONCE, free_apart
 from blitz_helpers.graph._saved import Lost, SavedReader
 from blitz_helpers.graph._tensors import (
-    Form,
     Root,
     form_of,
     items_in,
@@ -83,57 +83,87 @@ def autograd_graph(
 def _snapshot(
     roots: Sequence[Root], model: nn.Module | None, tensors: Mapping[str, Tensor]
 ) -> AutogradGraph:
-    nodes, inputs, depths = _discover(list(dict.fromkeys(root.node for root in roots)))
-    numbers = dict(zip(nodes, range(len(nodes)), strict=True))
-    kinds = list(map(kind_of, nodes))
-    parameters, modules = find_owners(model, nodes, kinds, inputs)
-    named = read_named(tensors, numbers)
-    for number, name, *_ in named:
-        if kinds[number].is_leaf and parameters[number] is None:
-            parameters[number] = name
-    forms = list(map(_form_made_at, nodes))
-
-    @cache
-    def used_outputs() -> set[tuple[Node | None, int]]:
-        begins = ((root.node, root.output_nr) for root in roots)
-        return {*begins, *chain.from_iterable(node.next_functions for node in nodes)}
+    # One pass over all nodes: several short ones would take twice the time.
+    ends = list(dict.fromkeys(root.node for root in roots))
+    nodes, slots, order, depths = _discover(ends)
+    known = parameters_of(model)
+    for name, tensor in tensors.items():
+        known.setdefault(id(tensor), (name, []))
+    modules = labelled_modules(model, nodes, slots, order)
+    used: set[tuple[Node | None, int]] = set()
 
     def is_used(node: Node, output_nr: int) -> bool:
-        return (node, output_nr) in used_outputs()
+        if not used:
+            used.update((root.node, root.output_nr) for root in roots)
+            used.update(chain.from_iterable(node.next_functions for node in nodes))
+        return (node, output_nr) in used
 
     reader = SavedReader()
-    leaf_obstacles = []
-    for number in (number for number, kind in enumerate(kinds) if kind.is_leaf):
-        leaf = nodes[number].variable  # type: ignore[attr-defined]  # AccumulateGrad has it
-        then, now = forms[number], form_of(leaf)
-        assert then is not None  # a leaf always has metadata
-        if then != now:
-            reader.changed_leaves[id(leaf)] = then
-        leaf_obstacles.append(check_leaf(parameters[number] or "a leaf", leaf, then, now))
-    obstacles: list[Obstacle | None] = list(map(check_root, roots))
-    saved: list[tuple[SavedTensor, ...]] = [()] * len(nodes)
-    for number, (node, kind) in enumerate(zip(nodes, kinds, strict=True)):
-        lost: list[Lost] = []
-        if kind.saved:
-            made = [forms[source] for source in inputs[number] if source is not None]
-            saved[number], lost = reader.read(node, kind, [forms[number], *made])
-        obstacles.append(obstacle_at(node, kind, modules[number], lost, is_used))
-    shapes = [form and form.shape for form in forms]
-    names, ops = ([getattr(kind, field) for kind in kinds] for field in ("name", "op"))
-    columns = (range(len(nodes)), names, ops, parameters, modules, shapes, inputs, saved, depths)
-    graph = tuple(map(GraphNode._make, zip(*columns, strict=True)))
-    starts = tuple(graph[number] for number in dict.fromkeys(numbers[root.node] for root in roots))
+    obstacles: list[Obstacle | None] = []
+    leaf_obstacles: list[Obstacle | None] = []
+    numbers: list[Any] = [None] * (len(nodes) + 1)  # the last one is for empty slots
+    owners: list[list[str] | None] = [None] * (len(nodes) + 1)
+    graph: list[GraphNode] = []
+    for number in reversed(range(len(nodes))):  # inputs come before the nodes that they feed
+        place = order[number]
+        numbers[place] = number
+        node, module = nodes[place], modules[place]
+        kind = kind_of(node)
+        made = node._input_metadata
+        form = reader.forms[node] = form_of(made[0]) if made else None
+        parameter = None
+        inputs: tuple[int | None, ...] = ()
+        saved: tuple[SavedTensor, ...] = ()
+        if kind.is_leaf:
+            leaf = node.variable  # type: ignore[attr-defined]  # AccumulateGrad has it
+            now = form_of(leaf)
+            assert form is not None  # a leaf always has metadata
+            if now != form:
+                reader.changed_leaves[id(leaf)] = form
+            parameter, owned_by = known.get(id(leaf), (None, None))
+            if owned_by:
+                owners[place], module = owned_by, owned_by[0]
+            leaf_obstacles.append(check_leaf(parameter or "a leaf", leaf, form, now))
+        else:
+            filled, feeding = [], []
+            for source in slots[place]:
+                filled.append(numbers[source])
+                owned_by = owners[source]
+                if owned_by is not None:
+                    feeding.append(owned_by)
+            inputs = tuple(filled)
+            if feeding:
+                if kind.is_view:
+                    owners[place] = feeding[0]
+                if module is None:
+                    module = common_owner(feeding)
+            lost: list[Lost] = []
+            if kind.saved:
+                saved, lost = reader.read(node, kind)
+            if lost or kind.check is not None:
+                obstacles.append(obstacle_at(node, kind, module, lost, is_used))
+        shape = form and form[0]
+        depth = depths[place]
+        graph.append(
+            GraphNode(number, kind.name, kind.op, parameter, module, shape, inputs, saved, depth)
+        )
+    graph.reverse()
+    if model is not None and all(node.module is None for node in graph):
+        require_a_frozen_parameter(model)
+    starts = tuple([graph[number] for number in numbers[: len(ends)]])
     saved_bytes = sum(map(UntypedStorage.nbytes, reader.storages))
-    return AutogradGraph(graph, starts, saved_bytes, decisive(obstacles + leaf_obstacles), named)
+    obstacles += map(check_root, reversed(roots))
+    obstacle = decisive(obstacles[::-1] + leaf_obstacles[::-1])
+    named = read_named(tensors, dict(zip(nodes, numbers, strict=False)) if tensors else {})
+    return AutogradGraph(tuple(graph), starts, saved_bytes, obstacle, named)
 
 
-def _form_made_at(node: Node) -> Form | None:
-    metadata = node._input_metadata
-    return form_of(metadata[0]) if metadata else None
+def _discover(roots: list[Node]) -> tuple[list[Node], list[list[int]], list[int], list[int]]:
+    """Return the nodes, roots first, and by their places in that list all the rest.
 
-
-def _discover(roots: list[Node]) -> tuple[list[Node], list[tuple[int | None, ...]], list[int]]:
-    """Return the nodes by depth, and for each the numbers of its inputs, and its depth."""
+    The rest is: the places of each node's inputs, an order by depth, and each node's depth. An
+    empty slot has place -1.
+    """
     nodes = list(roots)
     places = {root: place for place, root in enumerate(roots)}
     consumers = [0] * len(roots)
@@ -175,11 +205,4 @@ def _discover(roots: list[Node]) -> tuple[list[Node], list[tuple[int | None, ...
         for node in nodes:
             free_apart(node)
         raise
-    numbers: list[int | None] = [None] * (len(nodes) + 1)
-    for number, place in enumerate(order):
-        numbers[place] = number
-    return (
-        [nodes[place] for place in order],
-        [tuple([numbers[source] for source in slots[place]]) for place in order],
-        [depths[place] for place in order],
-    )
+    return nodes, slots, order, depths

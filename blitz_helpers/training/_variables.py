@@ -22,16 +22,12 @@ class Variables:
     They are numbers and text, and for the update rule tensors and arrays. Only those that change
     in the training count as state, so that settings can be changed before it resumes.
 
-    >>> class Counted:
-    ...     lr, steps = 0.1, 0
-    ...     def __call__(self, params):
-    ...         self.steps += 1
-    >>> step = Counted()
-    >>> step.lr = 0.5
+    >>> from types import SimpleNamespace
+    >>> step = SimpleNamespace(lr=0.1, steps=0)
     >>> variables = Variables([("step", step)], rule=[step])
-    >>> step(params=[])
+    >>> step.steps += 1
     >>> variables.changed()
-    {('step', 'steps'): (1,)}
+    {('step', 'steps'): (1, 0)}
     """
 
     def __init__(self, held: Iterable[tuple[str, Any]], rule: Iterable[Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from blitz_helpers.plotting._canvas import CARD
+from blitz_helpers._extras import require
+from blitz_helpers.plotting._canvas import BLACK, CARD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,21 @@ def finish_axes(ax: Axes, xlabel: str, ylabel: str, **legend: Any) -> None:
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(**{"frameon": False, **legend})
+
+
+def add_box(
+    ax: Axes, corner: tuple[float, float], width: float, height: float, **look: Any
+) -> None:
+    """Draw a rectangle from one of its corners on; it leaves the limits of the axes as they are."""
+    patches = require("matplotlib.patches", extra="plotting")
+    # `add_patch` would compute new limits, slowly.
+    ax.add_artist(patches.Rectangle(corner, width, height, **{"facecolor": "none", **look}))
+
+
+def add_arrow(ax: Axes, start: tuple[float, float], tip: tuple[float, float]) -> None:
+    """Draw a straight arrow."""
+    look = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.2}
+    ax.annotate("", tip, start, arrowprops=look)
 
 
 def colour_bar(image: AxesImage, **look: Any) -> Colorbar:

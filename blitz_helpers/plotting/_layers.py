@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from blitz_helpers._extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from blitz_helpers.graph._fold import Box, FoldedGraph
 
@@ -22,15 +22,22 @@ _GAP = 0.36  # between boxes: room for an arrow and its slot number
 _LONGEST_CHAIN = 3  # boxes drawn to the side of an operation, including the leaf
 
 Point: TypeAlias = tuple[float, float]
+# For a box, by its number, the chains of boxes to its left and to its right.
+Sides: TypeAlias = dict[int, tuple[list[list[int]], list[list[int]]]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
-    """The centre and the width of a box."""
+    """The place of a box, or of a bend: a point where an arrow crosses a layer."""
 
-    x: float
-    y: float
     width: float
+    layer: int
+    x: float = 0.0  # of the centre
+    y: float = 0.0
+
+    def __post_init__(self) -> None:
+        # A bare box reaches to its edges; chains beside it reach further.
+        self.reach = [self.width / 2, self.width / 2]  # to the left and to the right
 
 
 class Link(NamedTuple):
@@ -59,16 +66,22 @@ def arrange(folded: FoldedGraph, widths: Sequence[float]) -> tuple[list[Place], 
         for host, chains in _chains(boxes, links, main)
     }
     beside = {box for both in sides.values() for side in both for chain in side for box in chain}
-    trunk = [link for link in links if link.source not in beside]
-    places = [Place(0.0, 0.0, width) for width in widths]
-    bends = _place_layers(places, trunk, depths, main, sides)
-    routes = [
-        Route(_downward_route(places, link, bends[link]), link.slots, sideways=False)
-        for link in trunk
-    ]
+    places = [Place(width, layer) for width, layer in zip(widths, depths, strict=True)]
+    trunk = {
+        link: [places[link.target], *_bends(depths, link), places[link.source]]
+        for link in links
+        if link.source not in beside
+    }
+    vertices = [place for box, place in enumerate(places) if box not in beside]
+    vertices += [bend for line in trunk.values() for bend in line[1:-1]]
+    _place_rows(places, vertices, sides)
+    _place_columns(vertices, trunk.values(), {places[box] for box in main})
+    _place_chains(places, sides)
+    routes = [Route(_downward_route(line), link.slots, False) for link, line in trunk.items()]
     for link in links:
         if link.source in beside:
-            routes.append(Route(_sideways_route(places, link), link.slots, sideways=True))
+            ends = _sideways_route(places[link.target], places[link.source])
+            routes.append(Route(ends, link.slots, sideways=True))
     return places, routes
 
 
@@ -126,81 +139,69 @@ def _chains(
     return list(chains.items())
 
 
-def _place_layers(
-    places: list[Place],
-    trunk: Sequence[Link],
-    depths: Sequence[int],
-    main: Sequence[int],
-    sides: dict[int, tuple[list[list[int]], list[list[int]]]],
-) -> dict[Link, list[Point]]:
-    """Place all boxes, and return the bends of arrows that span several layers."""
-    aside = {box for both in sides.values() for side in both for chain in side for box in chain}
-    in_trunk = [box for box in range(len(places)) if box not in aside]
-    # A vertex is a box or a bend, that is, a point where an arrow crosses a layer.
-    vertices: list[Place] = [places[box] for box in in_trunk]
-    layers = [depths[box] for box in in_trunk]
-    number = {box: vertex for vertex, box in enumerate(in_trunk)}
-    edges: list[tuple[int, int]] = []
-    bends: dict[Link, list[Place]] = {}
-    for link in trunk:
-        passed = []
-        line = [number[link.target]]
-        for layer in range(depths[link.target] + 1, depths[link.source]):
-            passed.append(Place(0.0, 0.0, 0.0))
-            line.append(len(vertices))
-            vertices.append(passed[-1])
-            layers.append(layer)
-        edges += pairwise([*line, number[link.source]])
-        bends[link] = passed
-    graph = require("igraph", extra="plotting").Graph(len(vertices), edges, directed=True)
-    columns = [x for x, _ in graph.layout_sugiyama(layers=layers).coords]
+def _bends(depths: Sequence[int], link: Link) -> list[Place]:
+    """Return a bend for each layer that an arrow crosses on its way."""
+    return [Place(0.0, layer) for layer in range(depths[link.target] + 1, depths[link.source])]
 
-    reach = [[place.width / 2, place.width / 2] for place in vertices]  # to the left, to the right
-    rows = [1] * (max(layers) + 1)
+
+def _place_rows(places: Sequence[Place], vertices: Sequence[Place], sides: Sides) -> None:
+    """Leave room for the chains beside each box, and set the heights of all layers."""
+    rows = [1] * (max(vertex.layer for vertex in vertices) + 1)
     for host, both in sides.items():
+        place = places[host]
         for side, chains in enumerate(both):
             beyond = [sum(_GAP + places[box].width for box in chain) for chain in chains]
-            reach[number[host]][side] += max(beyond, default=0.0)
-            rows[depths[host]] = max(rows[depths[host]], len(chains))
-    tops = [-_ROW * sum(rows[:layer]) for layer in range(len(rows))]
-    pitch = _GAP + max(map(max, reach))
-    straight = {number[box] for box in main}
+            place.reach[side] += max(beyond, default=0.0)
+            rows[place.layer] = max(rows[place.layer], len(chains))
+    for vertex in vertices:
+        vertex.y = -_ROW * sum(rows[: vertex.layer])
+
+
+def _place_columns(
+    vertices: Sequence[Place], lines: Iterable[Sequence[Place]], main: set[Place]
+) -> None:
+    """Place each layer from the longest path outwards, in the order that crosses few arrows."""
+    number = {vertex: n for n, vertex in enumerate(vertices)}
+    edges = [(number[one], number[other]) for line in lines for one, other in pairwise(line)]
+    graph = require("igraph", extra="plotting").Graph(len(vertices), edges, directed=True)
+    layers = [vertex.layer for vertex in vertices]
+    layout = graph.layout_sugiyama(layers=layers)
+    columns = {vertex: x for vertex, (x, _) in zip(vertices, layout.coords, strict=True)}
+    pitch = _GAP + max(max(vertex.reach) for vertex in vertices)
     middle = 0.0
-    for layer, top in enumerate(tops):
-        row = sorted((v for v, at in enumerate(layers) if at == layer), key=columns.__getitem__)
-        anchor = next((place for place, vertex in enumerate(row) if vertex in straight), 0)
-        if row[anchor] in straight:
+    for layer in range(max(layers) + 1):
+        row = sorted((v for v in vertices if v.layer == layer), key=columns.__getitem__)
+        anchor = next((place for place, vertex in enumerate(row) if vertex in main), 0)
+        if row[anchor] in main:
             middle = columns[row[anchor]]
         for sign, outwards in ((1, row[anchor:]), (-1, row[anchor::-1])):
             edge = -math.inf
             for vertex in outwards:
-                wanted = 0.0 if vertex in straight else sign * (columns[vertex] - middle) * pitch
-                inner, outer = reach[vertex][::sign]
+                wanted = 0.0 if vertex in main else sign * (columns[vertex] - middle) * pitch
+                inner, outer = vertex.reach[::sign]
                 distance = max(wanted, edge + _GAP + inner)
                 edge = distance + outer
-                vertices[vertex].x, vertices[vertex].y = sign * distance, top
+                vertex.x = sign * distance
+
+
+def _place_chains(places: Sequence[Place], sides: Sides) -> None:
     for host, (left, right) in sides.items():
         for sign, chains in ((-1, left), (1, right)):
-            for place, chain in enumerate(chains):
+            for row, chain in enumerate(chains):
                 end = places[host].x + sign * places[host].width / 2
-                for box in chain:
-                    half = places[box].width / 2
-                    places[box].x = end + sign * (_GAP + half)
-                    places[box].y = places[host].y - place * _ROW
-                    end = places[box].x + sign * half
-    return {link: [(bend.x, bend.y) for bend in passed] for link, passed in bends.items()}
+                for place in (places[box] for box in chain):
+                    place.x = end + sign * (_GAP + place.width / 2)
+                    place.y = places[host].y - row * _ROW
+                    end = place.x + sign * place.width / 2
 
 
-def _downward_route(
-    places: Sequence[Place], link: Link, bends: Sequence[Point]
-) -> tuple[Point, ...]:
+def _downward_route(line: Sequence[Place]) -> tuple[Point, ...]:
     """Return the points of an arrow from the bottom of its target to the top of its source."""
-    above, below = places[link.target], places[link.source]
+    above, *bends, below = line
     half = BOX_HEIGHT / 2
-    middles = [(above.x, above.y), *bends, (below.x, below.y)]
-    start = above.x + _offset_towards(middles[1][0] - above.x, above.width)
-    end = below.x + _offset_towards(middles[-2][0] - below.x, below.width)
-    through = [point for x, y in bends for point in ((x, y + half), (x, y - half))]
+    start = above.x + _offset_towards(line[1].x - above.x, above.width)
+    end = below.x + _offset_towards(line[-2].x - below.x, below.width)
+    through = [(bend.x, y) for bend in bends for y in (bend.y + half, bend.y - half)]
     return ((start, above.y - half), *through, (end, below.y + half))
 
 
@@ -209,9 +210,8 @@ def _offset_towards(distance: float, width: float) -> float:
     return max(-width / 3, min(width / 3, distance))
 
 
-def _sideways_route(places: Sequence[Place], link: Link) -> tuple[Point, ...]:
+def _sideways_route(host: Place, box: Place) -> tuple[Point, ...]:
     """Return the ends of an arrow from the side of its target to the near side of its source."""
-    host, box = places[link.target], places[link.source]
     sign = 1 if box.x > host.x else -1
     return (
         (host.x + sign * host.width / 2, host.y),

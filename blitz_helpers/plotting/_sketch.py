@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE
 from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Route, arrange
+from blitz_helpers.plotting._words import minus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,12 +149,9 @@ def _numbers(tensor: NamedTensor, title: str) -> str:
     name = "" if tensor.name == title else tensor.name
     if tensor.value is None:
         return name
-    value = f"{name} = {_digits(tensor.value)}" if name else f"value {_digits(tensor.value)}"
-    return value if tensor.grad is None else f"{value}, gradient {_digits(tensor.grad)}"
-
-
-def _digits(number: float) -> str:
-    return f"{number:.4g}".replace("-", "\N{MINUS SIGN}")
+    value = minus(f"{tensor.value:.4g}")
+    value = f"{name} = {value}" if name else f"value {value}"
+    return value if tensor.grad is None else f"{value}, gradient {minus(f'{tensor.grad:.4g}')}"
 
 
 def _description(
@@ -194,22 +192,21 @@ def _ends(word: Word) -> tuple[float, float]:
 
 def _add_route(page: Sketch, route: Route) -> None:
     """Add a curve that leaves and arrives vertically, or horizontally."""
-    *before, (x1, y1) = route.points
-    (x0, y0) = before[-1]
+
+    def turned(point: Point) -> Point:
+        x, y = point
+        return (y, x) if route.sideways else point
+
+    # Worked out as a vertical curve, and turned where it is horizontal.
+    *before, (x, tip) = map(turned, route.points)
     length, half = _HEAD
-    if route.sideways:
-        base = (x1 - length if x1 > x0 else x1 + length, y1)
-        page.heads.append(((x1, y1), (base[0], y1 - half), (base[0], y1 + half)))
-    else:
-        base = (x1, y1 + length)
-        page.heads.append(((x1, y1), (x1 - half, base[1]), (x1 + half, base[1])))
-    curve = [route.points[0]]
-    for (x0, y0), (x1, y1) in pairwise([*before, base]):
-        if route.sideways:
-            curve += [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), (x1, y1)]
-        else:
-            curve += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
-    page.curves.append(curve)
+    base = tip - length if tip > before[-1][1] else tip + length
+    left, right = (x - half, base), (x + half, base)
+    page.heads.append((turned((x, tip)), turned(left), turned(right)))
+    curve = [before[0]]
+    for (x0, y0), (x1, y1) in pairwise([*before, (x, base)]):
+        curve += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
+    page.curves.append([turned(point) for point in curve])
 
 
 def _add_slots(page: Sketch, route: Route, routes: Sequence[Route]) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from blitz_helpers._extras import require
-from blitz_helpers.plotting._axes import MOST_NUMBERED, colour_bar, in_legend
+from blitz_helpers.plotting._axes import MOST_NUMBERED, add_box, colour_bar, in_legend
 from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe
 from blitz_helpers.plotting._images import INK, around_zero, checked, draw_image
 from blitz_helpers.plotting._settings import same_for_all
@@ -181,12 +180,11 @@ def plot_receptive_field(
             )
     ax = canvas(ax, 5.6, 4.0)
     draw_image(ax, pixels, 0, 0, width, height, **INK)
-    rectangle = require("matplotlib.patches", extra="plotting").Rectangle
     for (name, (rows, columns)), color in zip(fields.items(), cycle(SERIES), strict=False):
         smaller_on_top = 2 + 1 / (rows * columns)
-        look = {"facecolor": "none", "edgecolor": color, "linewidth": 2.5, "zorder": smaller_on_top}
+        look = {"edgecolor": color, "linewidth": 2.5, "zorder": smaller_on_top}
         label = in_legend(f"{name}: {by(rows, columns)}")
-        ax.add_patch(rectangle((left, top), columns, rows, label=label, gid=name, **look))
+        add_box(ax, (left, top), columns, rows, label=label, gid=name, **look)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     every = 4 * math.ceil(max(height, width) / 40)
     ax.set(xticks=range(0, width + 1, every), yticks=range(0, height + 1, every))

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
+from blitz_helpers.plotting._axes import add_box
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 
@@ -58,7 +59,6 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
 
     ax = canvas(ax, right - left, 2 * top + (lines_below + 1.5) * _LINE)
     margin = _UNIT / 2  # room for half of a line's width
-    # `add_artist`, since the limits are set already: `add_patch` would compute them, slowly.
     ax.set(xlim=(left - margin, right + margin), aspect="equal")
     ax.set(ylim=(-top - lines_below * _LINE, top + 1.5 * _LINE))
     ax.axis("off")
@@ -263,12 +263,11 @@ def _tint(colour: str, strength: float) -> tuple[float, float, float]:
 
 
 def _draw_maps(ax: Axes, stage: _Stage) -> None:
-    rectangle = require("matplotlib.patches", extra="plotting").Rectangle
     look = {"facecolor": _tint(stage.colour, 0.22), "edgecolor": stage.colour, "linewidth": 0.7}
     width, height = stage.width - stage.depth, stage.height - stage.depth
     for back in reversed(range(stage.shown)):
         corner = (stage.x + back * _SHIFT, stage.bottom + back * _SHIFT)
-        ax.add_artist(rectangle(corner, width, height, **look))
+        add_box(ax, corner, width, height, **look)
 
 
 def _unit_heights(stage: _Stage) -> list[float]:

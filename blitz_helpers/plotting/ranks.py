@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from blitz_helpers.plotting._axes import add_arrow
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import minus
@@ -59,13 +60,14 @@ def plot_ranks(
         middle = rank + 0.5
         ax.text(middle, _TITLE, f"rank {rank}", ha="center", fontsize=13, weight="bold")
         _draw_shard(ax, middle, shard)
-        _arrow(ax, middle, _SHARD - 0.02, _OWN + _BARS + 0.09)
+        add_arrow(ax, (middle, _SHARD - 0.02), (middle, _OWN + _BARS + 0.09))
         ax.text(middle + 0.05, _SHARD - 0.09, "forward, backward", va="center", fontsize=9)
         _draw_bars(ax, middle, _OWN, row, tallest, VERMILION, "its own gradient")
-        _arrow(ax, middle, _OWN - 0.03, _EXCHANGE + 0.08)
-        _arrow(ax, middle, _EXCHANGE - 0.08, _MEAN + _BARS + 0.09)
+        add_arrow(ax, (middle, _OWN - 0.03), (middle, _EXCHANGE + 0.08))
+        add_arrow(ax, (middle, _EXCHANGE - 0.08), (middle, _MEAN + _BARS + 0.09))
         _draw_bars(ax, middle, _MEAN, mean, tallest, BLUE, "the mean")
-        words.append(f"Rank {rank} has {len(shard)} images; its own gradient: {_numbers(row)}.")
+        own = ", ".join(_numbers(row))
+        words.append(f"Rank {rank} has {len(shard)} images; its own gradient: {own}.")
     ax.barh(_EXCHANGE, num_ranks - 0.2, height=0.16, left=0.1, color=BLACK)
     ax.text(
         num_ranks / 2, _EXCHANGE, f"all_reduce: add up, then divide by {num_ranks}", ha="center",
@@ -75,7 +77,7 @@ def plot_ranks(
         num_ranks / 2, _BOTTOM, "the same step in each: equal weights again", ha="center",
         fontsize=11, color=GREY,
     )  # fmt: skip
-    words.append(f"After all_reduce, each has the mean: {_numbers(mean)}.")
+    words.append(f"After all_reduce, each has the mean: {', '.join(_numbers(mean))}.")
     return describe(ax, " ".join(words))
 
 
@@ -106,32 +108,21 @@ def _draw_shard(ax: Axes, middle: float, shard: torch.Tensor) -> None:
         (middle - drawn_width / 2, _SHARD, drawn_width, 0.3), transform=ax.transData
     )
     inset.imshow(shown.numpy(), cmap="gray_r", aspect="auto")
-    inset.set_xticks([])
-    inset.set_yticks([])
+    inset.set(xticks=[], yticks=[])
 
 
 def _draw_bars(
     ax: Axes, middle: float, bottom: float, row: torch.Tensor, tallest: float, color: str, name: str
 ) -> None:
     inset = ax.inset_axes((middle - 0.4, bottom, 0.8, _BARS), transform=ax.transData)
-    inset.bar(range(len(row)), row.tolist(), color=color)
+    bars = inset.bar(range(len(row)), row.tolist(), color=color)
+    inset.bar_label(bars, labels=_numbers(row), padding=2, fontsize=9)
     inset.axhline(0, color=BLACK, linewidth=0.8)
-    for place, value in enumerate(row.tolist()):
-        inset.annotate(
-            minus(f"{value:.3f}"), (place, value), (0, 2 if value >= 0 else -2), ha="center",
-            va="bottom" if value >= 0 else "top", textcoords="offset points", fontsize=9,
-        )  # fmt: skip
     inset.set_ylim(-tallest, tallest)
     inset.patch.set_visible(False)
     inset.axis("off")
     inset.set_title(name, fontsize=10, color=color, pad=2)
 
 
-def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
-    ax.annotate(
-        "", (x, end), (x, start), arrowprops={"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.2}
-    )
-
-
-def _numbers(row: torch.Tensor) -> str:
-    return ", ".join(minus(f"{value:.3f}") for value in row.tolist())
+def _numbers(row: torch.Tensor) -> list[str]:
+    return [minus(f"{value:.3f}") for value in row.tolist()]

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blitz_helpers._extras import require
+from blitz_helpers.plotting._axes import add_arrow, add_box
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION, canvas, describe
 from blitz_helpers.plotting._settings import same_for_all
 from blitz_helpers.plotting._words import by, counted, listed, minus
@@ -237,8 +238,8 @@ class _Grids:
                         self._write(x + 0.5, y + 0.5, border, GREY)
         strips = [(left, row, columns.size, 1) for row in rows.never_read]
         strips += [(left + column, 0, 1, rows.size) for column in columns.never_read]
-        for strip in strips:
-            self._box(*strip, **_NEVER_READ, gid="never read")
+        for x, y, width, height in strips:
+            add_box(self.ax, (x, y), width, height, **_NEVER_READ, gid="never read")
         self._draw(rows, columns, left, 0, gid, ("read", "window", "last"))
         self._bars(left, bottom + 0.3)
 
@@ -250,10 +251,9 @@ class _Grids:
 
     def arrow(self, edge: int) -> int:
         """Draw an arrow from the right edge of one grid, and return the left edge of the next."""
-        arrow = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.2}
         middle = self.rows.size / 2
         tip = edge + self.gap - 2 * self.aside - 0.1
-        self.ax.annotate("", (tip, middle), (edge + 0.4, middle), arrowprops=arrow)
+        add_arrow(self.ax, (edge + 0.4, middle), (tip, middle))
         return edge + self.gap
 
     def finish(self, title: str) -> None:
@@ -291,13 +291,13 @@ class _Grids:
         cell, window, last = names
 
         def outline(place: tuple[int, int], **look: Any) -> None:
-            x, y = left + columns.starts[place[1]], top + rows.starts[place[0]]
-            self._box(x, y, columns.span, rows.span, **look)
+            corner = left + columns.starts[place[1]], top + rows.starts[place[0]]
+            add_box(self.ax, corner, columns.span, rows.span, **look)
 
         for place, colour, look in zip(self.places, (BLUE, ORANGE), _LOOKS, strict=False):
             for row in rows.under(place[0]):
                 for column in columns.under(place[1]):
-                    self._box(left + column, top + row, 1, 1, gid=cell, **look)
+                    add_box(self.ax, (left + column, top + row), 1, 1, gid=cell, **look)
             outline(place, edgecolor=colour, linewidth=2.5, gid=window)
         if self.last:
             outline(self.last, **_LAST, gid=last)
@@ -309,16 +309,12 @@ class _Grids:
         for place, start in enumerate(self.columns.starts):
             x, y = left + start, top + place % self.bar_lines * _BAR
             look = {"facecolor": colours.get((0, place), GREY), "alpha": 0.35, "gid": "bar"}
-            self._box(x + 0.1, y, width - 0.2, height, **look)
+            add_box(self.ax, (x + 0.1, y), width - 0.2, height, **look)
             if self.legible:
                 self._write(x + width / 2, y + height / 2, place, BLACK)
 
     def _write(self, x: float, y: float, text: object, color: str) -> None:
         self.ax.text(x, y, str(text), ha="center", va="center", fontsize=8, color=color)
-
-    def _box(self, left: float, top: float, width: float, height: float, **look: Any) -> None:
-        rectangle = require("matplotlib.patches", extra="plotting").Rectangle
-        self.ax.add_artist(rectangle((left, top), width, height, **{"facecolor": "none", **look}))
 
     def _lines(self, left: int, top: int, width: int, height: int, **look: Any) -> None:
         collection = require("matplotlib.collections", extra="plotting").LineCollection

@@ -8,8 +8,8 @@ would have for another input, and which input or step each dimension comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -134,17 +134,13 @@ def dims_of(tensor: Tensor) -> Dims:
     return dims if len(dims) == ndim else (UNKNOWN,) * ndim
 
 
-def window(
-    axis: Axis, kernel_size: int, stride: int, padding: int, dilation: int, formula: SizeFormula
-) -> Axis:
-    """Return the axis after a window has slid along it."""
-    return Axis(
-        axis.stride * stride,
-        axis.low - axis.stride * padding,
-        axis.high + axis.stride * (dilation * (kernel_size - 1) - padding),
-        (axis.chain, formula),
-        axis.grid,
-    )
+def window(axis: Axis, stride: int, before: int, after: int, formula: SizeFormula) -> Axis:
+    """Return the axis after a window has slid along it.
+
+    The new position ``o`` sees the old ones from ``stride*o - before`` to ``stride*o + after``.
+    """
+    scale, low, high, chain, grid = axis
+    return Axis(scale * stride, low - scale * before, high + scale * after, (chain, formula), grid)
 
 
 def upsampling(
@@ -171,29 +167,26 @@ def fixed(output_size: int, _: int) -> int:
     return output_size
 
 
-def spatial(tensor: Tensor, count: int) -> list[Axis] | None:
-    """Return the last ``count`` axes of a tensor, if they are known."""
-    origin = origin_of(tensor)
-    if not origin.traced or len(origin.dims) != tensor.dim():
-        return None
-    last = [dim.axis for dim in origin.dims[tensor.dim() - count :]]
-    return None if None in last else last  # type: ignore[return-value]  # no None in it
-
-
-def slid(tensor: Tensor, axes: Sequence[Axis] | None, count: int, channels: Dim | None) -> Origin:
+def slid(
+    tensor: Tensor,
+    count: int,
+    move: Callable[[list[Axis]], Iterable[Axis]] | None,
+    channels: Dim | None = None,
+) -> Origin:
     """Return the origin of the output of windows over the last ``count`` dimensions of ``tensor``.
 
-    ``channels`` replaces the dimension before them, unless it is ``None``.
+    ``move`` takes their axes to the new ones, or is ``None`` if these are not known. ``channels``
+    replaces the dimension before them, unless it is ``None``.
     """
     origin, dims = origin_of(tensor), dims_of(tensor)
-    split = len(dims) - count
-    lead, last = [*map(_without_axis, dims[:split])], dims[split:]
+    lead, last = [*map(_without_axis, dims[:-count])], dims[-count:]
     if channels is not None and lead:
         lead[-1] = channels
-    if axes is None:
+    axes: list[Any] = [dim.axis for dim in last]
+    if move is None or None in axes:
         return without_trail(origin, (*lead, *last))
-    sides = [Dim(axis, dim.input, dim.step, dim.parts) for axis, dim in zip(axes, last)]  # noqa: B905  # both are `count` long
-    return Origin(origin.device, True, (*lead, *sides), traced=True)
+    sides = [Dim(axis, *dim[1:4]) for axis, dim in zip(move(axes), last)]  # noqa: B905  # both are `count` long
+    return Origin(origin.device, True, (*lead, *sides), True)
 
 
 def last_made(tensor: Tensor, output: Tensor, step: int) -> Origin:

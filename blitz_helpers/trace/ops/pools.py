@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.shapes import pool_arithmetic, pool_fitting_sizes, pool_output_size
-from blitz_helpers.trace._field import Origin, fixed, slid, spatial, window
+from blitz_helpers.trace._field import Axis, Origin, fixed, slid, window
 from blitz_helpers.trace._layout import (
     Shape,
     Sizes,
@@ -135,13 +135,12 @@ class AdaptivePool(Op):
         kernels = self._kernels(output)
         if len(kernels) < self.ndim:
             return None
-        axes = spatial(self.input, self.ndim) if all(kernels) else None
-        if axes is not None:
-            axes = [
-                window(axis, kernel, kernel, 0, 1, partial(fixed, out))
-                for axis, kernel, out in zip(axes, kernels, output.shape[-self.ndim :], strict=True)
-            ]
-        return slid(self.input, axes, self.ndim, None)
+
+        def move(axes: list[Axis]) -> list[Axis]:
+            sides = zip(axes, kernels, output.shape[-self.ndim :], strict=True)
+            return [window(a, size, 0, size - 1, partial(fixed, out)) for a, size, out in sides]
+
+        return slid(self.input, self.ndim, move if all(kernels) else None)
 
 
 @for_each_ndim("adaptive_avg_pool{}d")

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from blitz_helpers.trace._field import (
+    Axis,
     Origin,
     dims_of,
     fixed,
     origin_of,
     slid,
-    spatial,
     upsampling,
     window,
 )
@@ -62,7 +62,7 @@ class Pad(Op):
         for i, before, after in self._sides():
             axis = dims[i].axis
             if axis is not None:
-                axis = window(axis, 1, 1, before, 1, partial(add, before + after))
+                axis = window(axis, 1, before, -before, partial(add, before + after))
                 dims[i] = dims[i]._replace(axis=axis)
         return origin_of(self.input)._replace(dims=tuple(dims))
 
@@ -109,16 +109,18 @@ class Interpolate(Op):
         )
 
     def origin(self, output: Tensor, step: int) -> Origin:
-        count = self.input.dim() - 2
-        axes, factors = spatial(self.input, count), self._factors(output)
-        reach = _REACH.get(self.mode)
-        if axes is None or reach is None or 0 in factors or self.align_corners:
-            return slid(self.input, None, count, None)
-        for i, (factor, out) in enumerate(zip(factors, output.shape[2:], strict=True)):
-            if factor > 1:
-                formula = partial(mul, factor) if self.size is None else partial(fixed, out)
-                axes[i] = upsampling(axes[i], factor, *reach(factor), formula)
-        return slid(self.input, axes, count, None)
+        factors, reach = self._factors(output), _REACH.get(self.mode)
+        if reach is None or 0 in factors or self.align_corners:
+            return slid(self.input, len(factors), None)
+
+        def move(axes: list[Axis]) -> list[Axis]:
+            for i, (factor, out) in enumerate(zip(factors, output.shape[2:], strict=True)):
+                if factor > 1:
+                    formula = partial(mul, factor) if self.size is None else partial(fixed, out)
+                    axes[i] = upsampling(axes[i], factor, *reach(factor), formula)
+            return axes
+
+        return slid(self.input, len(factors), move)
 
 
 def _nearest_reach(factor: int) -> tuple[int, int]:

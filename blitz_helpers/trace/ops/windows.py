@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache, partial
 from math import prod
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +21,6 @@ from blitz_helpers.trace._field import (
     Dim,
     Origin,
     slid,
-    spatial,
     upsampling,
     window,
 )
@@ -41,7 +40,7 @@ _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 class Slide(NamedTuple):
     """The sides after a window has slid over them: their sizes and written-out sums.
 
-    ``windows`` holds the settings of each window, then its size formula.
+    ``windows`` holds the strides of the windows, how far they reach, and their size formulas.
     """
 
     sizes: Shape
@@ -50,14 +49,11 @@ class Slide(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _slide(
-    size_of: Callable[..., Any],
-    sum_of: Callable[..., Any],
-    sides: Shape,
-    *settings: tuple[Any, ...],
-) -> Slide:
-    windows = [(*one, partial(_size, size_of, one)) for one in zip(*settings, strict=False)]
-    return Slide(size_of(sides, *settings), sum_of(sides, *settings), tuple(windows))
+def _slide(kind: Any, sides: Shape, *settings: tuple[Any, ...]) -> Slide:
+    sizes, sums = kind.size_of(sides, *settings), kind.sum_of(sides, *settings)
+    each = zip(*settings, strict=False)
+    windows = [(*kind.reach(*one), partial(_size, kind.size_of, one)) for one in each]
+    return Slide(sizes, sums, tuple(zip(*windows, strict=True)))
 
 
 def _size(size_of: Callable[..., int], settings: tuple[Any, ...], size: int) -> int:
@@ -86,20 +82,20 @@ class Window(Op):
     size_of: ClassVar[Any] = staticmethod(conv_output_size)
     sum_of: ClassVar[Any] = staticmethod(conv_arithmetic)
     fitting_sizes: ClassVar[Any] = staticmethod(conv_fitting_sizes)
+    moved: ClassVar[Any] = staticmethod(window)
     input: Tensor
 
     def settings(self) -> tuple[tuple[Any, ...], ...]:
         """Return the arguments after the size, each with one entry per dimension."""
         raise NotImplementedError
 
-    def moved(self, axis: Axis, *settings: Any) -> Axis:
-        """Return the axis after the window has slid along it; the last setting is its formula."""
-        kernel_size, stride, padding, dilation = settings[:4]
-        if padding == "same":  # the smaller half of the padding comes first
-            padding = dilation * (kernel_size - 1) // 2
-        elif padding == "valid":
-            padding = 0
-        return window(axis, kernel_size, stride, padding, dilation, settings[-1])
+    @staticmethod
+    def reach(kernel_size: int, stride: int, padding: Any, dilation: int, *_: Any) -> Shape:
+        """Return what ``moved`` takes between an axis and a size formula."""
+        span = dilation * (kernel_size - 1)
+        # "same": the smaller half of the padding comes first
+        before = {"same": span // 2, "valid": 0}.get(padding, padding)
+        return stride, before, span - before
 
     @cached_property
     def slide(self) -> Slide:
@@ -109,9 +105,10 @@ class Window(Op):
             Misfit: a side is too small, or torch refuses the settings.
         """
         x, settings = self.input, self.settings()
+        kind: Any = type(self)
         sides = tuple(x.shape[-self.ndim :])
         try:
-            return _slide(self.size_of, self.sum_of, sides, *settings)
+            return _slide(kind, sides, *settings)
         except ValueError as error:
             text = f"got {tuple(x.shape)}: "
             reason = str(error).split("\n")[0].rstrip(".")
@@ -127,12 +124,10 @@ class Window(Op):
         return self.slide.sums
 
     def _origin(self, channels: Dim | None) -> Origin:
-        axes = spatial(self.input, self.ndim)
-        if axes is not None:
-            axes = [
-                self.moved(axis, *one) for axis, one in zip(axes, self.slide.windows, strict=True)
-            ]
-        return slid(self.input, axes, self.ndim, channels)
+        def move(axes: list[Axis]) -> Iterable[Axis]:
+            return map(self.moved, axes, *self.slide.windows)
+
+        return slid(self.input, self.ndim, move, channels)
 
 
 def for_each_ndim(name: str) -> Callable[[Family], Family]:
@@ -210,6 +205,7 @@ class TransposedConvolution(Convolution):
     size_of = staticmethod(conv_transpose_output_size)
     sum_of = staticmethod(conv_transpose_arithmetic)
     fitting_sizes = staticmethod(_transposed_fitting_sizes)
+    moved = staticmethod(upsampling)
     input: Tensor
     weight: Tensor
     bias: Tensor | None = None
@@ -226,10 +222,9 @@ class TransposedConvolution(Convolution):
     def channels(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1] * self.groups
 
-    def moved(self, axis: Axis, *settings: Any) -> Axis:
-        kernel_size, stride, padding, _, dilation, formula = settings
-        before = dilation * (kernel_size - 1) - padding
-        return upsampling(axis, stride, before, padding, formula)
+    @staticmethod
+    def reach(kernel_size: int, stride: int, padding: int, _: Any, dilation: int) -> Shape:  # type: ignore[override]  # of other settings
+        return stride, dilation * (kernel_size - 1) - padding, padding
 
     def macs(self, output: Tensor) -> int:
         return self.input.numel() * prod(self.weight.shape[1:])

@@ -28,7 +28,7 @@ from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
 from blitz_helpers.trace._scripts import Counted
 from blitz_helpers.trace._standins import NoValuesError, is_strided, is_view
 from blitz_helpers.trace._survivors import note_made
-from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested, nbytes_of
+from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
@@ -296,12 +296,10 @@ class _Tracer(TorchFunctionMode):
         is_step = not (
             self.answers.initializes or id(first) in self.own or (not tensors and called_by_torch())
         )
-        went_in = set()
         params, nbytes = 0, 0
         shapes, sources = [], []
         for tensor in tensors:
             key = id(tensor)
-            went_in.add(key)
             if key not in self.own:
                 if known_origin(tensor) is not None:
                     shapes.append(shape_of(tensor))
@@ -309,8 +307,9 @@ class _Tracer(TorchFunctionMode):
             elif is_step and key in self.unused:
                 self.unused.remove(key)
                 params += tensor.numel()
+        went_in = set(map(id, tensors))
         for tensor in made:
-            size = nbytes_of(tensor)
+            size = tensor.numel() * tensor.itemsize
             nbytes += size
             if id(tensor) not in went_in:
                 note_made(tensor)
@@ -340,11 +339,9 @@ class _Tracer(TorchFunctionMode):
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return the trace recorded so far."""
-        parameters = [
-            tensor
-            for tensor in (tensors_of(self.modules)[0] if self.lazy else self.parameters)
-            if not (self.lazy and nn.parameter.is_lazy(tensor))
-        ]
+        parameters = self.parameters
+        if self.lazy:
+            parameters = [t for t in tensors_of(self.modules)[0] if not nn.parameter.is_lazy(t)]
         return ShapeTrace(
             self.steps,
             [record for inside in self.records for record in inside],

@@ -75,7 +75,8 @@ class Inputs:
 
 def is_shape(value: Any) -> bool:
     """Return whether a value is a tuple of whole numbers, which stands for a tensor."""
-    return isinstance(value, tuple) and all(isinstance(size, Integral) for size in value)
+    # `int` first: an abstract class takes long to ask.
+    return isinstance(value, tuple) and all(isinstance(size, (int, Integral)) for size in value)
 
 
 def give_past(tensor: Tensor) -> None:

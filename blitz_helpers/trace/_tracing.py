@@ -126,7 +126,7 @@ def _check_model(model: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) ->
     for value in inputs:
         if isinstance(value, tuple) and value and all(isinstance(size, Real) for size in value):
             for size in value:
-                if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+                if isinstance(size, bool) or not isinstance(size, (int, Integral)) or size < 1:
                     raise ValueError(
                         f"{value} cannot be a shape: {size!r} is not a whole number from 1. "
                         "Use a tuple such as (1, 1, 32, 32)."

@@ -43,13 +43,6 @@ class UnstridedOp(Op):
         return Origin(output.device, depends=True)
 
 
-def nbytes_of(tensor: Tensor) -> int:
-    """Return the bytes of a tensor's numbers, nested or not."""
-    if tensor.is_nested:
-        return sum(map(nbytes_of, tensor.unbind()))
-    return tensor.numel() * tensor.itemsize
-
-
 def made_by_torch_nested(error: Exception) -> bool:
     """Return whether an error was raised as torch made a nested tensor, which needs values."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -35,8 +35,8 @@ class Pointwise(OpenOp):
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        given = (self.input, *self.args, *self.kwargs.values())
-        self.operands = [value for value in given if isinstance(value, Tensor)]
+        self.given = (self.input, *self.args, *self.kwargs.values())
+        self.operands = [value for value in self.given if isinstance(value, Tensor)]
 
     def origin(self, output: Tensor, step: int) -> Origin | None:
         tensors = self.operands
@@ -92,8 +92,7 @@ class Elementwise(Pointwise):
             dtype: torch.dtype = self.input.dtype
             if dtype in _FLOATS:
                 return dtype
-        given = (self.input, *self.args, *self.kwargs.values())
-        kinds = [(v.dtype, not v.dim()) if isinstance(v, Tensor) else type(v) for v in given]
+        kinds = [(v.dtype, not v.dim()) if isinstance(v, Tensor) else type(v) for v in self.given]
         key = (self.func, torch.get_default_dtype(), *kinds)
         if key not in _DTYPES:
             named = {name: _single(value) for name, value in self.kwargs.items()}

@@ -65,7 +65,7 @@ class Answers:
 
     def of_shape(self, shape: tuple[int, ...]) -> Tensor:
         """Return the float32 tensor that a shape stands for."""
-        return torch.empty(shape, dtype=torch.float32, device=META)
+        return new(shape, torch.float32)
 
     def instead_of(self, tensor: Tensor) -> Tensor:
         """Return the tensor that the model gets for an input, which itself is never written to."""
@@ -154,8 +154,8 @@ class Answers:
     def check_devices(self, name: str, tensors: list[Tensor]) -> None:
         """Refuse tensors on different devices, as torch does."""
         device = self.device_of(tensors[0])
-        for tensor in tensors:
-            if tensor.dim() and self.device_of(tensor) != device:
+        for tensor in tensors[1:]:
+            if self.device_of(tensor) != device and tensor.dim():
                 raise WrongDeviceError(
                     f"an input is on {device}, but the other, or the weight, "
                     f"is on {self.device_of(tensor)}. Move it with .to({str(device)!r})."

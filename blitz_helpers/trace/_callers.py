@@ -6,7 +6,6 @@ import sys
 import traceback
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,9 +23,9 @@ def called_by_torch() -> bool:
 
 def calling_line() -> str:
     """Return file and line of the innermost call outside torch and this package."""
-    frame: Any = sys._getframe(3)  # the nearer ones belong to the trace
-    while not _is_callers(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
+    frame = sys._getframe(3)  # the nearer ones belong to the trace
+    while not _is_callers(frame.f_code.co_filename) and (outer := frame.f_back):
+        frame = outer
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 

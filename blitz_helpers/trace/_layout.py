@@ -17,7 +17,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def new(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return a contiguous tensor without data."""
-    return torch.empty(shape, dtype=dtype, device=META)
+    return torch.empty(size=shape, dtype=dtype, device=META)  # by its name it is parsed faster
 
 
 def without_data(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -152,7 +152,7 @@ def elementwise(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     for tensor in tensors:
         if not tensor.is_contiguous():
             return torch.empty_strided(shape, _strides(shape, tensors), dtype=dtype, device=META)
-    return torch.empty(shape, dtype=dtype, device=META)
+    return new(shape, dtype)
 
 
 def _strides(shape: Shape, tensors: Sequence[Tensor]) -> list[int]:

@@ -81,7 +81,7 @@ class Linear(Product):
         origin, dims = origin_of(self.input), dims_of(self.input)
         made = (*dims[:-1], Dim(step=step))
         if origin.traced and not origin.untouched and dims[-1].axis is None:
-            return origin._replace(dims=made)
+            return Origin(origin.device, origin.depends, made, True)
         return without_trail(origin, made)
 
 

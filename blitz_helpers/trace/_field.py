@@ -134,32 +134,34 @@ def dims_of(tensor: Tensor) -> Dims:
     return dims if len(dims) == ndim else (UNKNOWN,) * ndim
 
 
-def window(axis: Axis, stride: int, before: int, after: int, formula: SizeFormula) -> Axis:
-    """Return the axis after a window has slid along it.
+def window(dim: Dim, stride: int, before: int, after: int, formula: SizeFormula) -> Dim:
+    """Return the origin of a spatial dimension after a window has slid along it.
 
     The new position ``o`` sees the old ones from ``stride*o - before`` to ``stride*o + after``.
     """
-    scale, low, high, chain, grid = axis
-    return Axis(scale * stride, low - scale * before, high + scale * after, (chain, formula), grid)
+    axis, input, step, parts, _ = dim
+    scale, low, high, chain, grid = axis  # type: ignore[misc]  # it is spatial
+    axis = Axis(scale * stride, low - scale * before, high + scale * after, (chain, formula), grid)
+    return Dim(axis, input, step, parts)
 
 
-def upsampling(
-    axis: Axis, factor: int, before: Number, after: Number, formula: SizeFormula
-) -> Axis:
-    """Return the axis after each position has become ``factor`` of them.
+def upsampling(dim: Dim, factor: int, before: Number, after: Number, formula: SizeFormula) -> Dim:
+    """Return the origin of a spatial dimension whose positions have become ``factor`` each.
 
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to
     ``(o + after) / factor``.
     """
     from fractions import Fraction  # loading it takes as long as tracing a small network
 
-    return Axis(
-        Fraction(axis.stride) / factor,
-        axis.low - axis.stride * Fraction(before) / factor,
-        axis.high + axis.stride * Fraction(after) / factor,
-        (axis.chain, formula),
-        axis.grid or (axis.stride, axis.receptive_field),
+    old: Any = dim.axis
+    axis = Axis(
+        Fraction(old.stride) / factor,
+        old.low - old.stride * Fraction(before) / factor,
+        old.high + old.stride * Fraction(after) / factor,
+        (old.chain, formula),
+        old.grid or (old.stride, old.receptive_field),
     )
+    return Dim(axis, dim.input, dim.step, dim.parts)
 
 
 def fixed(output_size: int, _: int) -> int:
@@ -170,23 +172,21 @@ def fixed(output_size: int, _: int) -> int:
 def slid(
     tensor: Tensor,
     count: int,
-    move: Callable[[list[Axis]], Iterable[Axis]] | None,
+    move: Callable[[Dims], Iterable[Dim]] | None,
     channels: Dim | None = None,
 ) -> Origin:
     """Return the origin of the output of windows over the last ``count`` dimensions of ``tensor``.
 
-    ``move`` takes their axes to the new ones, or is ``None`` if these are not known. ``channels``
+    ``move`` turns them into the new ones, or is ``None`` if these are not known. ``channels``
     replaces the dimension before them, unless it is ``None``.
     """
     origin, dims = origin_of(tensor), dims_of(tensor)
     lead, last = [*map(_without_axis, dims[:-count])], dims[-count:]
     if channels is not None and lead:
         lead[-1] = channels
-    axes: list[Any] = [dim.axis for dim in last]
-    if move is None or None in axes:
+    if move is None or None in [dim.axis for dim in last]:
         return without_trail(origin, (*lead, *last))
-    sides = [Dim(axis, *dim[1:4]) for axis, dim in zip(move(axes), last)]  # noqa: B905  # both are `count` long
-    return Origin(origin.device, True, (*lead, *sides), True)
+    return Origin(origin.device, True, (*lead, *move(last)), True)
 
 
 def last_made(tensor: Tensor, output: Tensor, step: int) -> Origin:

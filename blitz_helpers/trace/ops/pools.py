@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.shapes import pool_arithmetic, pool_fitting_sizes, pool_output_size
-from blitz_helpers.trace._field import Axis, Origin, fixed, slid, window
+from blitz_helpers.trace._field import Dim, Dims, Origin, fixed, slid, window
 from blitz_helpers.trace._layout import (
     Shape,
     Sizes,
@@ -136,9 +136,9 @@ class AdaptivePool(Op):
         if len(kernels) < self.ndim:
             return None
 
-        def move(axes: list[Axis]) -> list[Axis]:
-            sides = zip(axes, kernels, output.shape[-self.ndim :], strict=True)
-            return [window(a, size, 0, size - 1, partial(fixed, out)) for a, size, out in sides]
+        def move(dims: Dims) -> list[Dim]:
+            sides = zip(dims, kernels, output.shape[-self.ndim :], strict=True)
+            return [window(dim, size, 0, size - 1, partial(fixed, out)) for dim, size, out in sides]
 
         return slid(self.input, self.ndim, move if all(kernels) else None)
 

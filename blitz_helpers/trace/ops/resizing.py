@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import add, mul
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from blitz_helpers.trace._field import (
-    Axis,
+    Dim,
+    Dims,
     Origin,
     dims_of,
     fixed,
@@ -60,10 +61,8 @@ class Pad(Op):
     def origin(self, output: Tensor, step: int) -> Origin:
         dims = list(dims_of(self.input))
         for i, before, after in self._sides():
-            axis = dims[i].axis
-            if axis is not None:
-                axis = window(axis, 1, before, -before, partial(add, before + after))
-                dims[i] = dims[i]._replace(axis=axis)
+            if dims[i].axis is not None:
+                dims[i] = window(dims[i], 1, before, -before, partial(add, before + after))
         return origin_of(self.input)._replace(dims=tuple(dims))
 
 
@@ -113,12 +112,10 @@ class Interpolate(Op):
         if reach is None or 0 in factors or self.align_corners:
             return slid(self.input, len(factors), None)
 
-        def move(axes: list[Axis]) -> list[Axis]:
-            for i, (factor, out) in enumerate(zip(factors, output.shape[2:], strict=True)):
-                if factor > 1:
-                    formula = partial(mul, factor) if self.size is None else partial(fixed, out)
-                    axes[i] = upsampling(axes[i], factor, *reach(factor), formula)
-            return axes
+        def move(dims: Dims) -> Iterator[Dim]:
+            for dim, factor, out in zip(dims, factors, output.shape[2:], strict=True):
+                formula = partial(mul, factor) if self.size is None else partial(fixed, out)
+                yield dim if factor == 1 else upsampling(dim, factor, *reach(factor), formula)
 
         return slid(self.input, len(factors), move)
 

@@ -349,7 +349,7 @@ def _sliced(dim: Dim, item: slice, size: int) -> Dim:
     if dim.axis is None or (start, stop, step) == (0, size, 1):
         return dim
     formula = partial(_slice_size, (item.start, item.stop, item.step))
-    return dim._replace(axis=window(dim.axis, step, -start, start, formula))
+    return window(dim, step, -start, start, formula)
 
 
 def _slice_size(bounds: tuple[int | None, ...], size: int) -> int:

@@ -17,8 +17,8 @@ from blitz_helpers.shapes import (
     conv_transpose_output_size,
 )
 from blitz_helpers.trace._field import (
-    Axis,
     Dim,
+    Dims,
     Origin,
     slid,
     upsampling,
@@ -91,7 +91,7 @@ class Window(Op):
 
     @staticmethod
     def reach(kernel_size: int, stride: int, padding: Any, dilation: int, *_: Any) -> Shape:
-        """Return what ``moved`` takes between an axis and a size formula."""
+        """Return what ``moved`` takes between a dimension and its size formula."""
         span = dilation * (kernel_size - 1)
         # "same": the smaller half of the padding comes first
         before = {"same": span // 2, "valid": 0}.get(padding, padding)
@@ -124,8 +124,8 @@ class Window(Op):
         return self.slide.sums
 
     def _origin(self, channels: Dim | None) -> Origin:
-        def move(axes: list[Axis]) -> Iterable[Axis]:
-            return map(self.moved, axes, *self.slide.windows)
+        def move(dims: Dims) -> Iterable[Dim]:
+            return map(self.moved, dims, *self.slide.windows)
 
         return slid(self.input, self.ndim, move, channels)
 

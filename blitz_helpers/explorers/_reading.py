@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from blitz_helpers._random_states import global_generators
 from blitz_helpers._running import follow_modules, running_modules
-from blitz_helpers.explorers._untouched import untouched
 from blitz_helpers.trace import ShapeError, trace_shapes
+from blitz_helpers.trace._guard import StateGuard
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def read(model: nn.Module, picture: Tensor, answer: int | None = None) -> Readin
         raise ValueError("The model has no weights yet: it is on the meta device.")
     image = picture.to(device=like.device, dtype=like.dtype).expand(shape).clone()
     noting = _NoteMaps({module: name for name, module in model.named_modules()}, image)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with _untouched(model), torch.inference_mode(False), torch.enable_grad():
         image = image.clone().requires_grad_()
         scores = _scores(_output(model, image, noting), shape)
         chosen = int(scores.argmax()) if answer is None else answer
@@ -57,6 +59,17 @@ def read(model: nn.Module, picture: Tensor, answer: int | None = None) -> Readin
             )
         gradient = _gradient(scores[chosen], image)
     return Reading(scores.detach().double().cpu(), chosen, gradient, tuple(noting.maps))
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Run the ``with`` block in eval mode, then restore the model and the random states."""
+    with StateGuard(model.modules(), global_generators()) as guard:
+        for buffer in model.buffers():
+            guard.protect(buffer)
+        for module in model.modules():
+            module.training = False
+        yield
 
 
 def _output(model: nn.Module, image: Tensor, noting: _NoteMaps) -> Any:

@@ -159,7 +159,7 @@ def digit_view(model: nn.Module, size: tuple[int, int], state: DigitState) -> Di
     if not picture.any():
         return blank
     reading = read(model, picture, state.answer)
-    layers = _layers(reading.maps)
+    layers, steps = _layers(reading.maps), len(reading.maps)
     return replace(
         blank,
         problem="",
@@ -168,7 +168,7 @@ def digit_view(model: nn.Module, size: tuple[int, int], state: DigitState) -> Di
         answer=reading.answer,
         rows=_rows(reading),
         layers=layers,
-        left_out=_left_out(len(layers), len(reading.maps)),
+        left_out="" if len(layers) == steps else f"Shown are {len(layers)} of {steps} steps.",
     )
 
 
@@ -181,10 +181,6 @@ def _told(state: DigitState, reading: Reading) -> str:
     if reading.gradient is None:
         told += " Its scores have no gradient on the picture."
     return told
-
-
-def _left_out(shown: int, steps: int) -> str:
-    return "" if shown == steps else f"Shown are {shown} of {steps} steps."
 
 
 def digit_picture(model: nn.Module, size: tuple[int, int], state: DigitState) -> Picture:

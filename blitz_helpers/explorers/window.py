@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from operator import index
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from blitz_helpers.explorers._explorer import Explorer
 from blitz_helpers.plotting._canvas import Picture, show
-from blitz_helpers.plotting._words import by
+from blitz_helpers.plotting._words import by, minus
 from blitz_helpers.plotting.windows import Side, plot_transposed_window, plot_window
 from blitz_helpers.shapes import conv_arithmetic, conv_transpose_arithmetic, pool_arithmetic
 
@@ -19,6 +20,11 @@ OPS = {
     "conv2d": "convolution",
     "max_pool2d": "max pooling",
     "conv_transpose2d": "transposed convolution",
+}
+_ARITHMETIC: dict[str, Callable[..., str]] = {
+    "conv2d": conv_arithmetic,
+    "max_pool2d": pool_arithmetic,
+    "conv_transpose2d": conv_transpose_arithmetic,
 }
 LIMITS = {
     "size": (1, 12),
@@ -29,7 +35,6 @@ LIMITS = {
 }
 _LARGEST = LIMITS["size"][1], LIMITS["kernel_size"][1]
 _WRITTEN_OUT = 9  # terms of a sum
-_MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,7 @@ def window_view(state: WindowState) -> WindowView:
     problem, written = "", ""
     settings = (state.size, state.kernel_size, state.stride, state.padding)
     try:
-        if state.op == "conv_transpose2d":
-            written = conv_transpose_arithmetic(*settings, dilation=state.dilation)
-        else:
-            arithmetic = conv_arithmetic if state.op == "conv2d" else pool_arithmetic
-            written = arithmetic(*settings, state.dilation)
+        written = _ARITHMETIC[state.op](*settings, dilation=state.dilation)
     except ValueError as error:
         problem = str(error)
     kernel = None
@@ -162,14 +163,12 @@ def window_view(state: WindowState) -> WindowView:
 
 def window_picture(state: WindowState) -> Picture:
     """Return a still picture of a state; if the window does not fit, of the input alone."""
-    settings = (state.size, state.kernel_size, state.stride, state.padding)
     problem = window_view(state).problem
     if problem:
-        problem = " ".join(problem.split())
-        return show(plot_window(state.size, 1), alt=f"It does not fit: {problem}")
-    if state.op == "conv_transpose2d":
-        return show(plot_transposed_window(*settings, state.dilation))
-    return show(plot_window(*settings, state.dilation))
+        alt = f"It does not fit: {' '.join(problem.split())}"
+        return show(plot_window(state.size, 1), alt=alt)
+    plot = plot_transposed_window if state.op == "conv_transpose2d" else plot_window
+    return show(plot(state.size, state.kernel_size, state.stride, state.padding, state.dilation))
 
 
 def _numbers(state: WindowState) -> Tensor:
@@ -240,7 +239,7 @@ def _told(state: WindowState, lines: list[list[str]]) -> str:
         return f"{len(under)} numbers, each times its weight, add up to"
     weights = [text for line in _texts(_weights(state)) for text in line]
     terms = [
-        f"{a}*{w}" if w[0] != _MINUS else f"{a}*({w})" for a, w in zip(under, weights, strict=True)
+        f"{a}*{w}" if w.isdigit() else f"{a}*({w})" for a, w in zip(under, weights, strict=True)
     ]
     return f"{' + '.join(terms)} ="
 
@@ -287,9 +286,8 @@ def _named(name: str, side: int) -> str:
 
 
 def _text(number: Tensor) -> str:
-    value = number.item()
-    text = "\N{INFINITY}" if value in (torch.inf, -torch.inf) else f"{abs(value):.0f}"
-    return _MINUS * (value < 0) + text
+    text = f"{number.item() + 0.0:.0f}"  # + 0.0 turns -0.0 into 0.0
+    return minus(text).replace("inf", "\N{INFINITY}")
 
 
 def _texts(numbers: Tensor, there: Tensor | None = None) -> tuple[tuple[str, ...], ...]:

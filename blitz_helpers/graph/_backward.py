@@ -62,7 +62,7 @@ def check_root(root: Root) -> Obstacle | None:
     return fails(f"{root.where} {change}. Run the forward pass again.")
 
 
-def check_leaf(where: str, leaf: Tensor, then: Form, now: Form) -> Obstacle | None:
+def check_leaf(where: str, leaf: Tensor, then: Form) -> Obstacle | None:
     """Return the obstacle to a gradient in a leaf's ``.grad``, or ``None``.
 
     The gradient has the form that the leaf had ``then``, in the forward pass.
@@ -75,10 +75,10 @@ def check_leaf(where: str, leaf: Tensor, then: Form, now: Form) -> Obstacle | No
             "of a graph. Run the forward pass again."
         )
     grad, (shape, dtype) = leaf.grad, then
-    if grad is None and shape not in (None, now[0]):
+    if grad is None and shape is not None and shape != leaf.shape:
         return may_fail(
-            f"{where} had the shape {shape} in the forward pass and has {now[0]} now, which "
-            "its gradient may not fit"
+            f"{where} had the shape {shape} in the forward pass and has {tuple(leaf.shape)} now, "
+            "which its gradient may not fit"
         )
     if grad is None or grad.layout is not torch.strided:
         return None

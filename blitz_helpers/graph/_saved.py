@@ -34,16 +34,12 @@ class SavedReader:
     def __init__(self) -> None:
         self.storages: set[UntypedStorage] = set()
         """The memory of all tensors read so far."""
-        self.forms: dict[Node, Form | None] = {}
-        """The form of the first tensor that each node made in the forward pass."""
-        self.changed_leaves: dict[int, Form] = {}
-        """Maps the ``id`` of a leaf whose form has changed to its form in the forward pass."""
+        self.forms: dict[Node | int, Form | None] = {}
+        """Forms in the forward pass: of what a node made first, and of a leaf by its ``id``."""
 
     def read(self, node: Any, kind: Kind) -> tuple[tuple[SavedTensor, ...], list[Lost]]:
         """Return the records of a node's saved tensors, and those that are lost."""
         self._node, self._kind = node, kind
-        form = self.forms[node]
-        self._made = form[0] if form and kind.is_pointwise else None  # it fits all that was saved
         self._lost: list[Lost] = []
         found: list[SavedTensor] = []
         for name, raw_attribute, attribute, sizes in kind.saved:
@@ -114,19 +110,26 @@ class SavedReader:
         words = str(error).partition("\n")[0]
         why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
         self._lost.append(Lost(name, why))
-        return self._present(name, raw.data)._replace(state="changed")
+        try:
+            storage = raw.data.untyped_storage()
+        except RuntimeError:  # as in `_present`
+            return SavedTensor(name, form_of(raw.data)[0], None, "changed")
+        self.storages.add(storage)
+        return SavedTensor(name, tuple(raw.data.shape), raw.data.nbytes, "changed")
 
     def _present(self, name: str, tensor: Tensor, sizes: str | None = None) -> SavedTensor:
-        """Return the record of a tensor, in any layout."""
+        """Return the record of a tensor that torch hands out, in any layout."""
         try:
             shape, dtype, storage = tensor.shape, tensor.dtype, tensor.untyped_storage()
         except RuntimeError:  # sparse, nested, or a wrapper of torch.func
             return SavedTensor(name, form_of(tensor)[0], None, "kept")
         self.storages.add(storage)
         record = _kept(name, shape, dtype)
-        now, then = (shape, dtype), self._form_then(tensor, sizes)
+        then = None if tensor.output_nr else self.forms.get(tensor.grad_fn or id(tensor))
+        if then is None:
+            then = self._form_elsewhere(tensor, sizes)
         lost = None
-        if then != now and (then is not None or self._made not in (None, shape)):
+        if then != (shape, dtype) and (then is not None or self._kind.is_pointwise):
             lost = self._of_another_form(record, dtype, *(then or (None, dtype)))
         if storage.nbytes() < tensor.nbytes and is_released(tensor):
             lost = Lost(name, "its memory was released since")
@@ -136,21 +139,12 @@ class SavedReader:
         self._lost.append(lost)
         return record._replace(state="changed")
 
-    def _form_then(self, tensor: Tensor, sizes: str | None) -> Form | None:
-        """Return the form that a tensor had in the forward pass, if it is known."""
-        try:
-            maker = tensor.grad_fn
-        except RuntimeError:  # a view that has lost its graph, which is reported already
-            return None
-        if maker is None:
-            if sizes is None or id(tensor) in self.changed_leaves:
-                return self.changed_leaves.get(id(tensor))
-            return getattr(self._node, sizes), tensor.dtype
-        number = tensor.output_nr
-        if not number and maker in self.forms:
-            return self.forms[maker]
-        made = maker._input_metadata
-        return form_of(made[number]) if number < len(made) else None
+    def _form_elsewhere(self, tensor: Tensor, sizes: str | None) -> Form | None:
+        """Return the form in the forward pass of what is not in ``forms``, if it is known."""
+        maker, number = tensor.grad_fn, tensor.output_nr
+        if maker is not None and number < len(maker._input_metadata):
+            return form_of(maker._input_metadata[number])
+        return None if sizes is None else (getattr(self._node, sizes), tensor.dtype)
 
     def _of_another_form(
         self,
@@ -162,7 +156,8 @@ class SavedReader:
         """Return the loss if a change of form through ``.data`` or ``set_`` stops backward."""
         name, shape, *_ = now
         assert shape is not None  # that of a nested tensor is not compared
-        made = self._made
+        form = self.forms[self._node]
+        made = form[0] if form is not None and self._kind.is_pointwise else None
         if dtype_then != dtype:
             promotes = made is not None and dtype.is_floating_point and dtype_then.is_floating_point
             if not promotes:

@@ -116,14 +116,12 @@ def _snapshot(
         saved: tuple[SavedTensor, ...] = ()
         if kind.is_leaf:
             leaf = node.variable  # type: ignore[attr-defined]  # AccumulateGrad has it
-            now = form_of(leaf)
             assert form is not None  # a leaf always has metadata
-            if now != form:
-                reader.changed_leaves[id(leaf)] = form
+            reader.forms[id(leaf)] = form
             parameter, owned_by = known.get(id(leaf), (None, None))
             if owned_by:
                 owners[place], module = owned_by, owned_by[0]
-            leaf_obstacles.append(check_leaf(parameter or "a leaf", leaf, form, now))
+            leaf_obstacles.append(check_leaf(parameter or "a leaf", leaf, form))
         else:
             filled, feeding = [], []
             for source in slots[place]:

@@ -23,9 +23,9 @@ from blitz_helpers.trace._transforms import Transform
 from blitz_helpers.trace._words import mixing_view, root
 
 
-def candidates(failure: Failure, model: nn.Module) -> list[Candidate | Sides]:
+def candidates(failure: Failure) -> list[Candidate | Sides]:
     """Return the changes to try, cheapest first."""
-    clues = Clues(failure, model)
+    clues = Clues(failure)
     moved = [*_calls(clues), *moves(clues)]
     found = [*moved, *_slips(clues)]
     # If the wanted features are in another dimension, the layer should not be made to fit this one.

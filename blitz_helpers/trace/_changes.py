@@ -198,6 +198,7 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
     """
     own = [one for one in changes if isinstance(one, ModelChange)]
     with ExitStack() as stack:
+        given = model
         if own or data:
             try:
                 model = _copied(model, data)
@@ -206,7 +207,9 @@ def changed_model(model: nn.Module, changes: tuple[Change, ...], data: bool) -> 
                     stack.enter_context(StateGuard(list(model.modules())))
                     stack.enter_context(_buffers_kept(model))
         for one in own:
-            stack.callback(one.apply_to(model, data))
+            undo = one.apply_to(model, data)
+            if model is given:
+                stack.callback(undo)
         yield model
 
 

@@ -68,8 +68,8 @@ Sizes = tuple[tuple[int, int], ...]
 class Clues:
     """A failure, and the changes that can be made where it happened."""
 
-    def __init__(self, failure: Failure, model: nn.Module) -> None:
-        self.failure, self.model = failure, model
+    def __init__(self, failure: Failure) -> None:
+        self.failure, self.model = failure, failure.model
         self.misfit: Misfit = failure.misfit
 
     # The call that failed

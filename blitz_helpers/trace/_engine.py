@@ -385,7 +385,7 @@ class _Tracer(TorchFunctionMode):
         sealed = isinstance(module, torch.jit.ScriptModule) or "." in name
         found = FailedError(str(misfit), self.trace(None), step, (), "")
         found.failure = Failure(
-            misfit, step, self.number, func, module, tuple(args), kwargs, given,
-            self.steps, self.numbers, sealed,
+            misfit, step, self.number, func, next(iter(self.modules)), module, tuple(args), kwargs,
+            given, self.steps, self.numbers, sealed,
         )  # fmt: skip
         return found

@@ -33,7 +33,7 @@ class Failure:
 
     ``number`` counts the calls of torch functions, as in `CodeChange`; ``numbers`` holds the
     numbers of the earlier steps. ``func`` is the function that was called, or ``None`` if a layer
-    refused its input before. ``sealed`` is ``True`` in scripted or exported code: only inputs can
+    refused its input before. ``model`` has the changes that were tried. ``sealed`` is ``True`` in scripted or exported code: only inputs can
     change.
     """
 
@@ -41,6 +41,7 @@ class Failure:
     step: ShapeStep
     number: int
     func: Any
+    model: nn.Module
     module: nn.Module | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

@@ -36,7 +36,6 @@ class Proof:
     """
 
     failure: Failure
-    model: nn.Module
     given: Arguments
     attempt: Attempt
     # The search is counted, not timed, so that the same input gives the same message everywhere.
@@ -48,7 +47,7 @@ class Proof:
     def remedies(self) -> list[Remedy]:
         """Return the remedies that work: single changes, or pairs if no single change does."""
         found: list[Remedy] = []
-        for candidate in candidates(self.failure, self.model):
+        for candidate in candidates(self.failure):
             if len(found) == _MOST or self.spent:
                 break
             if candidate.doubtful and found:
@@ -57,7 +56,7 @@ class Proof:
             if remedy is not None and remedy.text not in map(str, found):
                 found.append(remedy)
         for first, following, batch in () if found else self.later[:5]:
-            for candidate in candidates(following, self.model)[:6]:
+            for candidate in candidates(following)[:6]:
                 remedy = None if found else self.proven((first,), candidate, batch)
                 found += [] if remedy is None else [remedy]
         return found
@@ -145,7 +144,7 @@ class Proof:
         """Return the sides that also avoid the failure that followed."""
         if not isinstance(following, Failure):
             return None
-        for other in candidates(following, self.model):
+        for other in candidates(following):
             if isinstance(other, Sides):
                 return sides.and_also(other)
         return None
@@ -182,7 +181,7 @@ class Proof:
     def recurrent(self) -> bool:
         """Whether the batch may be the second dimension, as in recurrent layers and attention."""
         kinds = nn.RNNBase | nn.MultiheadAttention
-        return any(isinstance(m, kinds) and not m.batch_first for m in self.model.modules())
+        return any(isinstance(m, kinds) and not m.batch_first for m in self.failure.model.modules())
 
 
 def _around(size: int, passes: Callable[[int], bool], most: int) -> list[int]:

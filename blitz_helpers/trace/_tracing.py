@@ -107,7 +107,7 @@ def _explained(
     remedies, bug = [], None
     with _TRIED:
         try:
-            remedies = _proof.Proof(failure, model, (inputs, kwargs), attempt).remedies()
+            remedies = _proof.Proof(failure, (inputs, kwargs), attempt).remedies()
         except Exception as error:  # a bug of ours, which must not hide the failure
             bug = error
     hint = _words.hint_of(remedies)

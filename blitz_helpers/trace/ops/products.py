@@ -271,9 +271,11 @@ class Einsum(OpenOp):
                 sizes[letter] = max(size, sizes.get(letter, 1))
         macs, held = 0, set(terms[0])
         for i, term in enumerate(terms[1:], start=2):
-            held |= set(term)
-            macs += prod([sizes[letter] for letter in held])
-            held &= set(result).union(*terms[i:])
+            letters, kept = held | set(term), set(result).union(*terms[i:])
+            summed = {one for one in held & set(term) - kept if sizes[one] > 1}
+            if summed:  # otherwise torch multiplies the elements, as `*` does
+                macs += prod([sizes[letter] for letter in letters & (kept | summed)])
+            held = letters & kept
         return macs
 
     def origin(self, output: Tensor, step: int) -> Origin | None:

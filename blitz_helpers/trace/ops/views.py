@@ -211,7 +211,7 @@ class Expand(OpenOp):
         return without_trail(origin_of(self.input), (*lead, *dims))
 
 
-@op("chunk narrow roll")
+@op("chunk tensor_split glu narrow roll")
 class Part(OpenOp):
     """Parts along a dimension, or all of it in another order."""
 

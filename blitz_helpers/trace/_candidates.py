@@ -14,10 +14,11 @@ from blitz_helpers.trace._changes import CodeChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Clues, Found, Sides, differing, step_of
 from blitz_helpers.trace._costs import Cost
 from blitz_helpers.trace._failures import Failure
-from blitz_helpers.trace._field import dims_of, known_origin
+from blitz_helpers.trace._field import Dim, dims_of, known_origin
 from blitz_helpers.trace._layers import makes, remade, sets, takes
 from blitz_helpers.trace._moves import moves
 from blitz_helpers.trace._nests import shape_text
+from blitz_helpers.trace._records import ShapeStep
 from blitz_helpers.trace._sizes import input_sizes
 from blitz_helpers.trace._transforms import Transform
 from blitz_helpers.trace._words import mixing_view, root
@@ -104,12 +105,13 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
                     yield from _weight(clues)
             if misfit.wants is not None:
                 yield from _maker(clues, x, dim, misfit.wants)
+            for y in [one for one in misfit.others if known_origin(one) is not None]:
+                for d in [d for d, size in enumerate(y.shape) if size == misfit.wants]:
+                    yield from _maker(clues, y, d, misfit.got)
         case "window" if x is not None and dim is not None:
             yield from _padding(path, module, misfit.wants - x.shape[dim])
         case "numbers" if x is not None and misfit.wants and x.dim() > 1:
-            last = x.dim() - 1
-            if -1 not in misfit.wants[last:]:
-                yield from _maker(clues, x, last, prod(misfit.wants[last:]))
+            yield from _viewed(clues, x, misfit.wants)
         case "unequal" if not misfit.noun:
             yield from _meeting(clues)
         case "dtype" if x is not None:
@@ -124,29 +126,60 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
             flags = tuple((name, "training", False) for name, _ in clues.model.named_modules())
             yield Candidate(Cost.MODE, ModelChange(flags, (), "model.eval()", "code"))
         case "batch" if x is not None and misfit.wants and len(misfit.wants) == x.dim():
+            yield from _if_any(Cost.TAKES, takes(path, module, x.shape[-1], misfit.noun))
             yield from _maker(clues, x, x.dim() - 1, misfit.wants[-1])
-    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
-        meets = misfit.kind in ("batch", "unequal") and misfit.noun != "mask"
-        cost = Cost.MODE if meets else Cost.OTHER_MODE
-        yield Candidate(cost, sets(path, batch_first=not module.batch_first))
+    meets = misfit.kind in ("batch", "unequal") and misfit.noun != "mask"
+    for place in dict.fromkeys([path, *(step.module for step in clues.failure.steps)]):
+        layer = clues.part(place)
+        if isinstance(layer, nn.RNNBase | nn.MultiheadAttention):
+            cost = Cost.MODE if meets and place == path else Cost.OTHER_MODE
+            where = "" if place == path else clues.name_of(place)
+            yield Candidate(cost, sets(place, where, batch_first=not layer.batch_first))
+
+
+def _viewed(clues: Clues, x: Tensor, asked: tuple[int, ...]) -> Found:
+    """Yield changes with which layers make as many numbers as a view asks for."""
+    whole = (x.shape[0], *asked[1:]) if asked[0] == -1 else asked
+    if -1 in whole:
+        yield from _maker(clues, x, x.dim() - 1, prod(whole[whole.index(-1) + 1 :]))
+    for dim in range(1, x.dim()) if -1 not in whole else ():
+        rest = x.numel() // x.shape[dim]
+        if prod(whole) % rest == 0:
+            yield from _maker(clues, x, dim, prod(whole) // rest)
+    sides = asked[2 - x.dim() :] if x.dim() > 2 else ()
+    side = root(asked[-1], 1, x.dim() - 2)
+    for wants in (*sides, side):
+        if wants and 0 < wants != x.shape[-1]:
+            yield from _window_settings(clues, x, {x.shape[-1]: wants})
 
 
 def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:
-    """Yield changes with which the layer that made a dimension makes it of size ``wants``."""
-    own, size = dims_of(x)[dim], wants
-    for part_size, part in own.parts:
-        rest = prod(one for one, _ in own.parts) // part_size
-        if part.step is not None:
-            own, size = part, wants // rest if wants % rest == 0 else 0
-            break
-        if part.input is not None and part.input[1] == 1 and wants % rest == 0:
-            number, channels = part.input[0], wants // rest
-            if clues.shape_of(number)[1] == part_size != channels:
-                words = f"{channels} channel{'s' * (channels > 1)}"
-                yield from clues.another_input(number, ((1, channels),), Cost.MAKES, words)
+    """Yield changes with which the layers that made a dimension make it of size ``wants``."""
+    yield from _making(clues, dims_of(x)[dim], x.shape[dim], wants)
+
+
+def _making(clues: Clues, own: Dim, got: int, wants: int) -> Found:
     path = clues.failure.maker(own)
-    if path and size:
-        yield from _if_any(Cost.MAKES, makes(path, clues.part(path), size, clues.name_of(path)))
+    if path and got:
+        change = makes(path, clues.part(path), got, wants, clues.name_of(path))
+        yield from _if_any(Cost.MAKES, change)
+    terms: dict[object, list[tuple[int, Dim]]] = {}
+    for size, part in own.summed:  # a layer may have made several of them
+        terms.setdefault(clues.failure.maker(part) or part, []).append((size, part))
+    factors = [(size, part, wants * size, got) for size, part in own.parts]
+    for same in terms.values():
+        (size, part), *_ = same
+        total = sum(one for one, _ in same)
+        factors.append((size, part, size * (wants - got + total), total))
+    for size, part, number, among in factors:
+        if number <= 0 or number % among:
+            continue
+        yield from _making(clues, part, size, number // among)
+        if part.input is not None and part.input[1] == 1:
+            at, channels = part.input[0], number // among
+            if clues.shape_of(at)[1] == size != channels:
+                words = f"{channels} channel{'s' * (channels > 1)}"
+                yield from clues.another_input(at, ((1, channels),), Cost.MAKES, words)
 
 
 def _if_any(cost: float, change: ModelChange | None, doubtful: bool = False) -> Found:
@@ -184,11 +217,13 @@ def _conversion(clues: Clues, x: Tensor) -> Found:
 def _meeting(clues: Clues) -> Found:
     """Yield changes of layers and parameters that make the tensors of one call agree in size."""
     for x, y in permutations(clues.misfit.others, 2):
-        for at in differing(x, y, clues.misfit.dim):
+        differ = differing(x, y, clues.misfit.dim)
+        for at in differ:
             change = _parameter if known_origin(x) is None else _maker
             yield from change(clues, x, x.dim() - at, y.shape[-at])
-        if x.dim() == y.dim() > 2 and x.shape[2:] != y.shape[2:]:
-            yield from _window_settings(clues, x, tuple(y.shape[2:]))
+        sides = {x.shape[-at]: y.shape[-at] for at in differ if dims_of(x)[-at].step is None}
+        if sides and x.dim() > 2:
+            yield from _window_settings(clues, x, sides)
 
 
 def _weight(clues: Clues) -> Found:
@@ -212,29 +247,45 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
         yield from clues.changed(weight, cut, Cost.CUT_PARAMETER)
 
 
-def _window_settings(clues: Clues, x: Tensor, sides: tuple[int, ...]) -> Found:
-    """Yield the stride and padding with which the layers before ``x`` keep these sides."""
+def _window_settings(clues: Clues, x: Tensor, wanted: dict[int, int]) -> Found:
+    """Yield settings of the layers before ``x`` with which its sides have the sizes ``wanted``."""
     number = step_of(x)
     while number is not None and 0 <= number < len(clues.failure.steps):
         step = clues.failure.steps[number]
-        if isinstance(step.output_shape, tuple) and step.output_shape[2:] == sides:
+        shape = _sides_of(step)
+        if wanted.keys().isdisjoint(shape) and set(wanted.values()) <= set(shape):
             return
         module: Any = clues.part(step.module)
         kernel, stride = (getattr(module, name, None) for name in ("kernel_size", "stride"))
         if step.module and isinstance(kernel, tuple) and isinstance(stride, tuple):
             name = clues.name_of(step.module)
-            sizes = step.output_shape[2:] if isinstance(step.output_shape, tuple) else ()
-            if isinstance(module, ConvTransposeNd) and len(sizes) == len(sides):
-                rows = zip(module.output_padding, sizes, sides, strict=True)
-                more = tuple(pad + wants - got for pad, got, wants in rows)
+            if isinstance(module, ConvTransposeNd):
+                rows = zip(module.output_padding, shape[-len(kernel) :], strict=True)
+                more = tuple(pad + wanted.get(size, size) - size for pad, size in rows)
                 if all(0 <= pad < step for pad, step in zip(more, stride, strict=True)):
                     yield Candidate(Cost.SETTINGS, sets(step.module, name, output_padding=more))
-            elif set(stride) != {1}:
-                yield Candidate(Cost.SETTINGS, sets(step.module, name, stride=(1,) * len(stride)))
+            else:
+                got, wants = next(iter(wanted.items()))
+                steps = tuple(max(1, round(one * got / wants)) for one in stride)
+                if steps != stride:
+                    yield Candidate(Cost.SETTINGS, sets(step.module, name, stride=steps))
             padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
-            if padding != module.padding and all(k % 2 for k in kernel):
+            if wanted.keys() & {*shape} and isinstance(module.padding, tuple):  # what is missing
+                rows = zip(module.padding, shape[-len(kernel) :], stride, strict=True)
+                padding = tuple(p - (n - wanted.get(n, n)) * s // 2 for p, n, s in rows)
+            elif not all(k % 2 for k in kernel):
+                padding = module.padding
+            if padding != module.padding and min(padding) >= 0:
                 yield Candidate(Cost.SETTINGS, sets(step.module, name, padding=padding))
-        number = step.inputs[0] if step.inputs else None
+        known = [one for one in step.inputs if one >= 0]
+        slid = [n for n in known if wanted.keys() & {*_sides_of(clues.failure.steps[n])}]
+        number = next(iter(slid or known), None)
+
+
+def _sides_of(step: ShapeStep) -> tuple[int, ...]:
+    """Return the sizes in which windows may slide over the output of a step."""
+    shape = step.output_shape
+    return shape[1 + (len(shape) > 3) :] if isinstance(shape, tuple) else ()
 
 
 # Common slips, which cause failures only later

@@ -235,7 +235,7 @@ class Clues:
         """Return the module at a path, or ``None``."""
         try:
             return self.model.get_submodule(path)
-        except AttributeError:
+        except (AttributeError, RuntimeError):  # there is none, or it is scripted
             return None
 
     # The meaning of a dimension

@@ -33,8 +33,8 @@ class Failure:
 
     ``number`` counts the calls of torch functions, as in `CodeChange`; ``numbers`` holds the
     numbers of the earlier steps. ``func`` is the function that was called, or ``None`` if a layer
-    refused its input before. ``model`` has the changes that were tried. ``sealed`` is ``True`` in scripted or exported code: only inputs can
-    change.
+    refused its input before. ``model`` is the one that failed, with the changes that were tried.
+    ``sealed`` is ``True`` in scripted or exported code: only inputs can change.
     """
 
     misfit: Misfit

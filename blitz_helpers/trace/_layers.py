@@ -41,6 +41,8 @@ def takes(path: str, module: nn.Module | None, size: int, noun: str) -> ModelCha
         return remade(path, module, dict.fromkeys(names, size))
     if isinstance(module, nn.Bilinear):
         return remade(path, module, {f"in{1 if noun.endswith('1') else 2}_features": size})
+    if noun.endswith("state"):
+        return remade(path, module, {"hidden_size": size})
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         several = len(module.normalized_shape) > 1
         return None if several else remade(path, module, {"normalized_shape": (size,)})
@@ -50,15 +52,17 @@ def takes(path: str, module: nn.Module | None, size: int, noun: str) -> ModelCha
     return remade(path, module, {name: size}) if name else None
 
 
-def makes(path: str, module: nn.Module | None, size: int, where: str) -> ModelChange | None:
-    """Return the change that makes a layer output ``size`` channels or features."""
+def makes(path: str, module: Any, got: int, wants: int, where: str) -> ModelChange | None:
+    """Return the change that makes a layer output as much more as ``wants`` is more than ``got``.
+
+    What the layer made may have been cut, into heads or into queries, keys and values.
+    """
     name = next((name for kind, name in _MAKES if isinstance(module, kind)), "")
-    if isinstance(module, nn.RNNBase):
-        directions = 1 + module.bidirectional
-        if module.proj_size or size % directions:
-            return None
-        size //= directions
-    return remade(path, module, {name: size}, f"{name}={size} in {where}") if name else None
+    makes_now = vars(module)[name] if name else 0
+    if not makes_now or getattr(module, "proj_size", False) or makes_now * wants % got:
+        return None
+    size = makes_now * wants // got
+    return remade(path, module, {name: size}, f"{name}={size} in {where}")
 
 
 def sets(path: str, where: str = "", **settings: Any) -> ModelChange:

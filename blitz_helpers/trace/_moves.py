@@ -225,12 +225,12 @@ def _fillings(clues: Clues, x: Tensor) -> Moves:
             joined = clues.misfit.dim
             differ = [x.dim() - at for at in reversed(differing(x, y, joined))]
             if differ and not clues.is_loss:
-                yield from _projected(x, y, differ, joined)
+                yield from _projected(clues, x, y, differ, joined)
             if differ and all(_may_cut(clues, x, y, d) for d in differ):
                 yield from _cut_or_filled(clues, x, y, differ)
 
 
-def _projected(x: Tensor, y: Tensor, differ: list[int], joined: int | None) -> Moves:
+def _projected(clues: Clues, x: Tensor, y: Tensor, differ: list[int], joined: int | None) -> Moves:
     """Yield the layer that gives ``x`` the features of ``y``, and smaller sides if it has them."""
     ndim = x.dim() - 2
     more = [y.shape[d] - x.shape[d] for d in differ]
@@ -242,7 +242,7 @@ def _projected(x: Tensor, y: Tensor, differ: list[int], joined: int | None) -> M
         yield cost, Transform("conv", (x.shape[1], y.shape[1], strides))
     elif 1 not in differ and max(more) < 0 and 1 < ndim <= 3:
         yield Cost.STRIDED, Transform("conv", (x.shape[1], y.shape[1], strides))
-    elif differ == [x.dim() - 1] and x.dim() > 1 and ndim < 2:
+    elif differ == [x.dim() - 1] and x.dim() > 1 and ndim < 2 and not clues.is_side(x, x.dim() - 1):
         yield cost, Transform("linear", (x.shape[-1], y.shape[-1]))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blitz_helpers.trace._candidates import candidates
-from blitz_helpers.trace._changes import Arguments, Change, InputChange
+from blitz_helpers.trace._changes import Arguments, Change, InputChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Sides
 from blitz_helpers.trace._failures import Failure
 from blitz_helpers.trace._inputs import is_shape
@@ -89,7 +89,7 @@ class Proof:
             batch |= candidate.batch
         if change is None:
             return None
-        changes = (*before, change)
+        changes = (*[one for one in before if not _same_place(one, change)], change)
         if isinstance(result, Failure):
             if not before and result.number > self.failure.number:
                 self.later.append((change, result, batch))
@@ -182,6 +182,13 @@ class Proof:
         """Whether the batch may be the second dimension, as in recurrent layers and attention."""
         kinds = nn.RNNBase | nn.MultiheadAttention
         return any(isinstance(m, kinds) and not m.batch_first for m in self.failure.model.modules())
+
+
+def _same_place(one: Change, other: Change) -> bool:
+    """Return whether two changes give values to the same attributes, so that the later one holds."""
+    if not isinstance(one, ModelChange) or not isinstance(other, ModelChange):
+        return False
+    return [place[:2] for place in one.settings] == [place[:2] for place in other.settings] != []
 
 
 def _around(size: int, passes: Callable[[int], bool], most: int) -> list[int]:

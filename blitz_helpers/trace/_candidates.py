@@ -266,15 +266,14 @@ def _window_settings(clues: Clues, x: Tensor, wanted: dict[int, int]) -> Found:
                     yield Candidate(Cost.SETTINGS, sets(step.module, name, output_padding=more))
             else:
                 got, wants = next(iter(wanted.items()))
-                steps = tuple(max(1, round(one * got / wants)) for one in stride)
+                usual = round(max(got / wants, wants / got)) in (2, 4)
+                steps = tuple(max(1, round(one * got / wants)) if usual else 1 for one in stride)
                 if steps != stride:
                     yield Candidate(Cost.SETTINGS, sets(step.module, name, stride=steps))
             padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, module.dilation, strict=True))
-            if wanted.keys() & {*shape} and isinstance(module.padding, tuple):  # what is missing
-                rows = zip(module.padding, shape[-len(kernel) :], stride, strict=True)
-                padding = tuple(p - (n - wanted.get(n, n)) * s // 2 for p, n, s in rows)
-            elif not all(k % 2 for k in kernel):
-                padding = module.padding
+            if not all(k % 2 for k in kernel) and isinstance(module.padding, tuple):
+                lacks = [wanted.get(size, size) - size for size in shape[-len(kernel) :]]
+                padding = tuple(p + n // 2 for p, n in zip(module.padding, lacks, strict=True))
             if padding != module.padding and min(padding) >= 0:
                 yield Candidate(Cost.SETTINGS, sets(step.module, name, padding=padding))
         known = [one for one in step.inputs if one >= 0]

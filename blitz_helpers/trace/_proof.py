@@ -185,7 +185,7 @@ class Proof:
 
 
 def _same_place(one: Change, other: Change) -> bool:
-    """Return whether two changes give values to the same attributes, so that the later one holds."""
+    """Return whether two changes give values to the same attributes, so the later holds."""
     if not isinstance(one, ModelChange) or not isinstance(other, ModelChange):
         return False
     return [place[:2] for place in one.settings] == [place[:2] for place in other.settings] != []

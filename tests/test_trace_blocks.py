@@ -1,0 +1,174 @@
+"""Blocks of well-known architectures with one number wrong: the remedies set that number right."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from blitz_helpers import ShapeError, trace_shapes
+
+
+class Fn(nn.Module):
+    """Layers, and a forward that uses them."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs):
+        return self.function(self, *inputs)
+
+
+def conv(*sizes, **settings):
+    return nn.Conv2d(*sizes, **settings)
+
+
+def shortcut(s, x):
+    return x + s.dw(s.norm(x))
+
+
+def dense_block(s, x):
+    x = torch.cat([x, s.first(x)], 1)
+    return s.last(s.second(s.norm(x)))
+
+
+def branches(s, x):
+    y = torch.cat([s.a(x), s.b(x)], 1)
+    return s.left(y), s.right(y)
+
+
+def heads(s, x):
+    q, k, v = s.qkv(x).view(len(x), -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    return s.out((q @ k.transpose(-2, -1) @ v).transpose(1, 2).reshape(len(x), -1, 8))
+
+
+def detections(s, x):
+    x = s.head(x)
+    return x.view(len(x), 3, 10, *x.shape[2:])
+
+
+def gated(s, x):
+    return s.last(F.glu(s.first(x), 1))
+
+
+def scaled(s, x, time):
+    scale, shift = s.time(time)[..., None, None].chunk(2, 1)
+    return s.conv(x) * (1 + scale) + shift
+
+
+def attended(s, x):
+    return s.key(x).transpose(1, 2) @ s.query(x)
+
+
+def mixed(s, x):
+    return torch.einsum("be,bed->bd", s.gate(x), s.experts(x).unflatten(1, (4, 8)))
+
+
+def tokens(s, x):
+    return x + s.slide(x.transpose(1, 2)).transpose(1, 2)
+
+
+def decoded(s, source, target):
+    return s.decode(target, s.encode(source)[1])
+
+
+def stepped(s, x):
+    return s.cell(x, torch.zeros(len(x), 12))
+
+
+def pyramid(s, x):
+    fine = s.fine(x)
+    return fine + F.interpolate(s.coarse(fine), scale_factor=2)
+
+
+def looked_up(s, ids):
+    return sum(s.table(one) for one in ids.T)
+
+
+# The model, its inputs, and what the hint has.
+FAULTS = {
+    "a depthwise convolution beside a shortcut": (
+        Fn(shortcut, norm=nn.BatchNorm2d(16), dw=conv(32, 32, 3, padding=1, groups=32)),
+        [(2, 16, 8, 8)],
+        "in_channels=16, groups=16 and out_channels=16 in dw",
+    ),
+    "the growth of a dense block": (
+        Fn(dense_block, first=conv(8, 5, 3, padding=1), norm=nn.BatchNorm2d(12),
+           second=conv(12, 4, 1), last=conv(4, 2, 1)), [(2, 8, 6, 6)], "out_channels=4 in first",
+    ),
+    "a branch whose result two layers take": (
+        Fn(branches, a=conv(3, 4, 1), b=conv(3, 6, 1), left=conv(8, 2, 1), right=conv(8, 2, 1)),
+        [(2, 3, 5, 5)], "out_channels=4 in b",
+    ),
+    "queries, keys and values of too many features": (
+        Fn(heads, qkv=nn.Linear(8, 30), out=nn.Linear(8, 8)), [(2, 5, 8)],
+        "out_features=24 in qkv",
+    ),
+    "anchors and classes of a detector": (
+        Fn(detections, head=conv(8, 33, 1)), [(2, 8, 4, 4)], "out_channels=30 in head",
+    ),
+    "a window that shrinks what a view reads": (
+        Fn(lambda s, x: s.conv(x).view(2, 3, 36), conv=conv(3, 3, 3)), [(2, 3, 6, 6)],
+        "padding=1 in conv",
+    ),
+    "a gate that halves the channels": (
+        Fn(gated, first=nn.Conv1d(4, 10, 1), last=nn.Conv1d(4, 4, 1, groups=4)), [(2, 4, 6)],
+        "out_channels=8 in first",
+    ),
+    "a scale and a shift out of one layer": (
+        Fn(scaled, conv=conv(3, 8, 1), time=nn.Linear(6, 20)), [(2, 3, 4, 4), (2, 6)],
+        "out_features=16 in time",
+    ),
+    "keys of another size than queries": (
+        Fn(attended, key=nn.Linear(6, 4), query=nn.Conv1d(5, 4, 1)), [(2, 5, 6)],
+        "out_channels=5 in query",
+    ),
+    "more gates than experts": (
+        Fn(mixed, gate=nn.Linear(8, 6), experts=nn.Linear(8, 32)), [(3, 8)],
+        "out_features=4 in gate",
+    ),
+    "a window over time between transposes": (
+        Fn(tokens, slide=nn.Conv1d(8, 8, 5, padding=1)), [(2, 9, 8)], "padding=2 in slide",
+    ),
+    "a decoder of another size than its encoder": (
+        Fn(decoded, encode=nn.GRU(4, 12), decode=nn.GRU(4, 16)), [(7, 2, 4), (5, 2, 4)],
+        "hidden_size=12, or hidden_size=16 in encode",
+    ),
+    "a cell of another size than its state": (
+        Fn(stepped, cell=nn.GRUCell(4, 16)), [(2, 4)], "hidden_size=12",
+    ),
+    "a stride that is too large": (
+        Fn(pyramid, fine=conv(3, 4, 3, stride=2, padding=1),
+           coarse=conv(4, 4, 3, stride=4, padding=1)), [(2, 3, 32, 32)], "stride=2 in coarse",
+    ),
+    "a recurrent layer that takes the batch for time": (
+        Fn(lambda s, x: s.linear(x + s.rnn(x)[1].transpose(0, 1)),
+           rnn=nn.GRU(8, 8), linear=nn.Linear(8, 3)), [(2, 5, 8)], "batch_first=True in rnn",
+    ),
+    "larger indices than the first": (
+        Fn(looked_up, table=nn.Embedding(4, 3)), [torch.tensor([[1, 9], [5, 2]])],
+        "Use num_embeddings=10.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "inputs", "has"), FAULTS.values(), ids=FAULTS)
+def test_the_number_that_is_wrong_is_among_the_remedies(model, inputs, has):
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, *inputs)
+    assert has in caught.value.hint
+    assert not getattr(caught.value, "__notes__", ())
+    with torch.no_grad():
+        for remedy in caught.value.remedies:
+            remedy.run(model, *inputs)
+
+
+def test_einsum_counts_no_products_that_are_not_summed():
+    def scan(s, x):
+        return torch.einsum("bld,dn,bln->bldn", x, torch.zeros(4, 3), torch.zeros(2, 5, 3))
+
+    assert trace_shapes(Fn(scan), (2, 5, 4)).num_macs == 0
+    summed = Fn(lambda s, x: torch.einsum("bld,dn->bln", x, torch.zeros(4, 3)))
+    assert trace_shapes(summed, (2, 5, 4)).num_macs == 2 * 5 * 4 * 3

@@ -62,38 +62,28 @@ def passes(title: str, command: list[str], **variables: str) -> bool:
     return child.returncode == 0
 
 
-def networks_pass(python: str, seed: int, count: int) -> bool:
-    first = seed * count
-    fuzz = [python, "tests/fuzz.py", "--start", str(first), "--count", str(count)]
-    return passes(f"seed {seed:3}: networks {first} to {first + count - 1}", fuzz)
-
-
-def remedies_pass(python: str, seed: int, count: int) -> bool:
-    first = seed * count
-    breaking = [python, "tests/breaking.py", "--start", str(first), "--count", str(count)]
-    return passes(f"seed {seed:3}: broken networks {first} to {first + count - 1}", breaking)
-
-
-def operations_pass(python: str, seed: int) -> bool:
-    operations = [python, "tests/operations.py", "--seed", str(seed)]
-    return passes(f"seed {seed:3}: the graphs of all of torch's operations", operations)
-
-
-def trainings_pass(python: str, seed: int) -> bool:
-    ten, one = seed * 10, seed
-    program = [python, "benchmarks/soak_training.py"]
-    return all(
-        [
-            passes(
-                f"seed {seed:3}: trainings {ten} to {ten + 9} stopped and resumed",
-                [*program, f"--start={ten}", "--resumed=10", "--killed=0"],
-            ),
-            passes(
-                f"seed {seed:3}: two processes, one killed",
-                [*program, f"--start={one}", "--resumed=0", "--killed=1"],
-            ),
-        ]
-    )
+def commands(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
+    """Return for each part of a round but the series what it tries, and how it is called."""
+    first, ten = seed * count, seed * 10
+    networks = [f"--start={first}", f"--count={count}"]
+    trainings = "benchmarks/soak_training.py"
+    return {
+        "networks": (f"networks {first} to {first + count - 1}", ["tests/fuzz.py", *networks]),
+        "remedies": (
+            f"broken networks {first} to {first + count - 1}", ["tests/breaking.py", *networks],
+        ),
+        "operations": (
+            "the graphs of all of torch's operations", ["tests/operations.py", f"--seed={seed}"],
+        ),
+        "trainings": (
+            f"trainings {ten} to {ten + 9} stopped and resumed",
+            [trainings, f"--start={ten}", "--resumed=10", "--killed=0"],
+        ),
+        "processes": (
+            "two processes, one killed",
+            [trainings, f"--start={seed}", "--resumed=0", "--killed=1"],
+        ),
+    }  # fmt: skip
 
 
 def series_passes(python: str, seed: int) -> bool:
@@ -122,20 +112,16 @@ def main() -> None:
     failed: Counter[str] = Counter()
     try:
         for seed in range(options.seed, options.seed + options.rounds):
-            failed["networks"] += not networks_pass(options.python, seed, options.count)
-            tried["networks"] += 1
-            failed["remedies"] += not remedies_pass(options.python, seed, options.count)
-            tried["remedies"] += 1
-            failed["operations"] += not operations_pass(options.python, seed)
-            tried["operations"] += 1
-            failed["trainings"] += not trainings_pass(options.python, seed)
-            tried["trainings"] += 1
+            for what, (title, arguments) in commands(seed, options.count).items():
+                command = [options.python, *arguments]
+                failed[what] += not passes(f"seed {seed:3}: {title}", command)
+                tried[what] += 1
             failed["series"] += not series_passes(options.python, seed)
             tried["series"] += 1
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.")
-    for what in ("networks", "remedies", "operations", "trainings", "series"):
-        print(f"{what}: {tried[what] - failed[what]} of {tried[what]} rounds passed")
+    for what, count in tried.items():
+        print(f"{what}: {count - failed[what]} of {count} rounds passed")
     sys.exit(failed.total() > 0 or tried["series"] < options.rounds)
 
 

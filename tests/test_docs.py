@@ -101,4 +101,4 @@ def test_every_picture_has_alt_text(pages):
 def test_answers_are_folded(site):
     for name in PAGES:
         html = (site / "notebooks" / f"{name}.html").read_text("utf-8")
-        assert html.count("<details") == html.count("</details>")
+        assert html.count("<details") == html.count("</details>") >= 3

@@ -12,7 +12,7 @@ from torch import Tensor
 from blitz_helpers._extras import require
 from blitz_helpers.explorers._reading import Maps, Reading
 from blitz_helpers.plotting._canvas import BLACK, BLUE, VERMILION, Picture, canvas, describe, show
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting.digits import plot_digits, plot_scores
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LABEL = 9  # points
 _WIDTH, _TOP, _ROW, _MAP = 7.4, 2.4, 0.45, 0.36  # inches
 
 
-@same_for_all
+@default_style()
 def draw_reading(picture: Tensor, reading: Reading, steps: Sequence[Maps]) -> Picture:
     """Draw the picture, the gradient on it, the answers, and a row of maps for each step."""
     height = _TOP + _ROW * len(steps)  # inches

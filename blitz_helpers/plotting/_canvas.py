@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +35,9 @@ _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
 def figure_class() -> type[Figure]:
     """Return the figure class that ignores the user's settings when it is drawn."""
     require("matplotlib.figure", extra="plotting")
-    from blitz_helpers.plotting._figure import SameForAll
+    from blitz_helpers.plotting._figure import DefaultStyleFigure
 
-    return SameForAll
+    return DefaultStyleFigure
 
 
 def canvas(ax: Axes | None, width: float, height: float) -> Axes:
@@ -86,7 +86,7 @@ def describe(ax: Axes, words: str) -> Axes:
     return ax
 
 
-@same_for_all
+@default_style()
 def show(ax: Axes, alt: str | None = None) -> Picture:
     """Return the figure of ``ax`` as a picture for a notebook's page, and close it.
 

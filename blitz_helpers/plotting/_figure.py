@@ -2,11 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 
 
-class SameForAll(Figure):
+class DefaultStyleFigure(Figure):
     """A figure that is drawn under matplotlib's default settings, whatever the user has set."""
 
     # Matplotlib reads some settings, such as the font families, only when it draws a figure.
-    draw = same_for_all(Figure.draw)
+    draw = default_style()(Figure.draw)

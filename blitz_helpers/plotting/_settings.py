@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from blitz_helpers._extras import require
 
@@ -17,27 +15,15 @@ _LOOK = (
 )  # fmt: skip
 _NOT_LOOK = ("figure.hooks", "figure.max_open_warning")
 
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
 
-
-def same_for_all(draw: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Run ``draw`` under matplotlib's default settings, then restore the user's."""
-
-    @functools.wraps(draw)
-    def drawn(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        with _default_look():
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-def _default_look() -> AbstractContextManager[None]:
+@contextmanager
+def default_style() -> Iterator[None]:
+    """Use matplotlib's default settings in a block or a decorated function, then the user's."""
     mpl = require("matplotlib", extra="plotting")
     look = {
         name: value
         for name, value in mpl.rcParamsDefault.items()
         if name.startswith(_LOOK) and name not in _NOT_LOOK
     }
-    context: AbstractContextManager[None] = mpl.rc_context(look)
-    return context
+    with mpl.rc_context(look):
+        yield

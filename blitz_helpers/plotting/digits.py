@@ -10,7 +10,7 @@ import torch
 from blitz_helpers.plotting._axes import MOST_NUMBERED, number_classes
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas, describe
 from blitz_helpers.plotting._images import INK, checked, draw_image
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import counted, minus, shortened
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _MARGIN = 0.15  # between digits, as a fraction of a digit's side
 _CAPTION = 0.25  # height of a caption, also as a fraction
 
 
-@same_for_all
+@default_style()
 def plot_digits(
     images: torch.Tensor, captions: Sequence[object] = (), ax: Axes | None = None
 ) -> Axes:
@@ -62,7 +62,7 @@ def plot_digits(
     return describe(ax, f"{words}.")
 
 
-@same_for_all
+@default_style()
 def plot_scores(
     scores: torch.Tensor,
     image: torch.Tensor | None = None,

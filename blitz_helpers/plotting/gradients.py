@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blitz_helpers.plotting._axes import colour_bar
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
 from blitz_helpers.plotting._images import around_zero, checked, draw_image
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import by, shortened
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LINE = "#E3E3E3"
 _RIGHT = 1.13  # right edge of the column of zeros, as a fraction of the axes' width
 
 
-@same_for_all
+@default_style()
 def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes:
     """Draw the size of every gradient, one line a parameter, on a logarithmic scale.
 
@@ -79,7 +79,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     return describe(ax, _words(report))
 
 
-@same_for_all
+@default_style()
 def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None) -> Axes:
     """Draw the gradient of one image: red where positive, blue where negative.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import GREY, describe, figure_class
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Svg(str):
         return str(self)
 
 
-@same_for_all
+@default_style()
 def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     """Draw the graph in the order of ``backward()``, with the root at the top.
 

@@ -11,7 +11,7 @@ import torch
 from blitz_helpers.plotting._axes import MOST_NUMBERED, add_box, colour_bar, in_legend
 from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe
 from blitz_helpers.plotting._images import INK, around_zero, checked, draw_image
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import by, minus, short
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _PITCH = 1.15  # distance between filters, as a multiple of their side
 _TOLD = 7  # the alt text gives the numbers of kernels up to this size
 
 
-@same_for_all
+@default_style()
 def plot_feature_map(
     image: ArrayLike, kernel: ArrayLike, feature_map: ArrayLike, ax: Axes | None = None
 ) -> Axes:
@@ -73,7 +73,7 @@ def plot_feature_map(
     return describe(ax, words)
 
 
-@same_for_all
+@default_style()
 def plot_filters(
     filters: torch.Tensor,
     responses: torch.Tensor | None = None,
@@ -144,7 +144,7 @@ def _filter_words(weights: torch.Tensor, responses: torch.Tensor | None) -> str:
     return f"{words} Below each its answers to an image{which}."
 
 
-@same_for_all
+@default_style()
 def plot_receptive_field(
     image: ArrayLike,
     fields: Mapping[str, tuple[int, int]],

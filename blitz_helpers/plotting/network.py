@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._axes import add_box
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, describe
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ _GAP = 0.3  # smallest gap between two stages
 _FONT_SIZE, _LINE, _SPACE = 8.5, 0.15, 0.18  # in points; height of a line, space between words
 
 
-@same_for_all
+@default_style()
 def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     """Draw the architecture that a forward pass went through, from left to right.
 

@@ -8,7 +8,7 @@ import torch
 
 from blitz_helpers.plotting._axes import add_arrow
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import minus
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TITLE, _SHARD, _OWN, _EXCHANGE, _MEAN, _BOTTOM = 2.04, 1.68, 1.06, 0.8, 0.1, 0.
 _BARS = 0.42  # height of a bar chart
 
 
-@same_for_all
+@default_style()
 def plot_ranks(
     images: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], ax: Axes | None = None
 ) -> Axes:

@@ -15,7 +15,7 @@ from blitz_helpers.plotting._axes import (
     number_classes,
 )
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, SKY, VERMILION, canvas, describe
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import counted, listed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_CURVES = 4
 _TOLD = 3  # pairs of confused classes named in the alt text
 
 
-@same_for_all
+@default_style()
 def plot_losses(
     losses: Mapping[str, Sequence[float] | torch.Tensor], window: int = 100, ax: Axes | None = None
 ) -> Axes:
@@ -103,7 +103,7 @@ def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
     return means.flatten()[: len(values)]
 
 
-@same_for_all
+@default_style()
 def plot_history(history: History, ax: Axes | None = None) -> Axes:
     """Draw the loss of each epoch, in training and on held-out data if ``fit`` was given any.
 
@@ -142,7 +142,7 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     return describe(ax, words)
 
 
-@same_for_all
+@default_style()
 def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None = None) -> Axes:
     """Draw the accuracies reached with each learning rate: dots, and a line through their means.
 
@@ -186,7 +186,7 @@ def _side_by_side(count: int) -> list[float]:
     return [0.03 * (number / (count - 1) - 0.5) if count > 1 else 0.0 for number in range(count)]
 
 
-@same_for_all
+@default_style()
 def plot_confusion(
     evaluation: Evaluation, class_name: str = "class", ax: Axes | None = None
 ) -> Axes:

@@ -11,7 +11,7 @@ import torch
 
 from blitz_helpers.plotting._axes import BOXED, finish_axes, in_legend
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, VERMILION, YELLOW, canvas, describe
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import counted, listed, short
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GRID = 200  # grid points per side where the loss is evaluated
 
 
-@same_for_all
+@default_style()
 def plot_foretold_losses(
     loss: float,
     lrs: Sequence[float],
@@ -93,7 +93,7 @@ def plot_foretold_losses(
     return describe(ax, " ".join(words))
 
 
-@same_for_all
+@default_style()
 def plot_descent(
     loss_fn: Callable[[torch.Tensor], torch.Tensor],
     paths: Mapping[str, torch.Tensor],
@@ -159,7 +159,7 @@ def plot_descent(
     return describe(ax, " ".join(words))
 
 
-@same_for_all
+@default_style()
 def plot_descent_losses(
     loss_fn: Callable[[torch.Tensor], torch.Tensor],
     paths: Mapping[str, torch.Tensor],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._axes import add_arrow, add_box
 from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION, canvas, describe
-from blitz_helpers.plotting._settings import same_for_all
+from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import by, counted, listed, minus
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LAST: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 1.5, "linestyle": "--"
 _NEVER_READ: dict[str, Any] = {"edgecolor": VERMILION, "hatch": "////"}
 
 
-@same_for_all
+@default_style()
 def plot_window(
     size: int | tuple[int, int],
     kernel_size: int | tuple[int, int],
@@ -78,7 +78,7 @@ def plot_window(
     return describe(grids.ax, words)
 
 
-@same_for_all
+@default_style()
 def plot_transposed_window(
     size: int | tuple[int, int],
     kernel_size: int | tuple[int, int],

@@ -15,6 +15,8 @@ _ZERO = torch.zeros(())
 def check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: float) -> None:
     settings = {"lr": lr, "weight_decay": weight_decay, "eps": eps, **fractions}
     for name, value in settings.items():
+        if type(value) is float:
+            continue
         try:
             _ZERO.add(_ZERO, alpha=value)
         except (TypeError, RuntimeError) as error:
@@ -52,8 +54,10 @@ def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, 
             )
         if dense and g.layout is not torch.strided:
             raise ValueError(f"params[{index}].grad is sparse. Use sgd_step without weight_decay.")
-        _check_writable(f"params[{index}]", w)
-        _check_fits(f"params[{index}].grad", g, w, exactly=dense)
+        if not _is_writable(w):
+            raise _not_writable(f"params[{index}]", w)
+        if not _fits(g, w, exactly=dense):
+            raise _misfit(f"params[{index}].grad", g, w)
         moving.append((w, g))
     if len({id(w) for w in params}) < len(params):
         raise ValueError("params names a tensor twice, so it would move twice. Name each once.")
@@ -73,8 +77,7 @@ def check_velocities(
                 f"velocities must hold a tensor for each parameter, got a {type(v).__name__}. From "
                 "a torch optimizer, take optimizer.state[w]['momentum_buffer'] for each w."
             )
-        _check_writable("velocities[w]", v)
-        _check_fits("velocities[w]", v, w, exactly=False)
+        _check_average("velocities[w]", v, w, exactly=False)
         # torch adds a sparse tensor to a dense one, but not a dense one to a sparse one.
         sparse_v, sparse_g = (x.layout is not torch.strided for x in (v, g))
         if (sparse_v and not sparse_g) or (nesterov and sparse_g and not sparse_v):
@@ -104,8 +107,7 @@ def check_adam_state(
             name, average = f"state[w][{key!r}]", kept[key]
             if not isinstance(average, Tensor):
                 raise TypeError(f"{name} must be a tensor, got a {type(average).__name__}.")
-            _check_writable(name, average)
-            _check_fits(name, average, w, exactly=True)
+            _check_average(name, average, w, exactly=True)
 
 
 def _check_memory(name: str, memory: object) -> None:
@@ -131,27 +133,42 @@ def _check_step_count(step: object) -> None:
         raise ValueError(f"state[w]['step'] must be 0 or more and finite, got {step}.")
 
 
-def _check_writable(name: str, tensor: Tensor) -> None:
+def _check_average(name: str, average: Tensor, w: Tensor, exactly: bool) -> None:
+    if not _is_writable(average):
+        raise _not_writable(name, average)
+    if not _fits(average, w, exactly):
+        raise _misfit(name, average, w)
+
+
+def _is_writable(tensor: Tensor) -> bool:
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise ValueError(
+        return False
+    if tensor.layout is not torch.strided or tensor.is_contiguous():
+        return True
+    return all(by or n <= 1 for n, by in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _not_writable(name: str, tensor: Tensor) -> ValueError:
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return ValueError(
             f"{name} was made in inference mode and cannot be changed outside it. Use a clone() "
             "made outside."
         )
-    if tensor.layout is not torch.strided or 0 not in tensor.stride():
-        return
-    if any(n > 1 and by == 0 for n, by in zip(tensor.shape, tensor.stride(), strict=True)):
-        raise ValueError(
-            f"{name} is expanded: several entries share one number in memory, and cannot move "
-            "separately. Use its contiguous()."
-        )
+    return ValueError(
+        f"{name} is expanded: several entries share one number in memory, and cannot move "
+        "separately. Use its contiguous()."
+    )
 
 
-def _check_fits(name: str, tensor: Tensor, w: Tensor, exactly: bool) -> None:
-    """Raise an error unless both have the same shape, device and, at least nearly, dtype."""
-    fits = tensor.dtype == w.dtype or (not exactly and torch.can_cast(tensor.dtype, w.dtype))
-    if not fits or tensor.shape != w.shape or tensor.device != w.device:
-        raise ValueError(
-            f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, its parameter "
-            f"{w.dtype} {tuple(w.shape)} on {w.device}: they must match. If the parameter has "
-            "changed, begin anew, with zero_grad() and an empty memory."
-        )
+def _fits(tensor: Tensor, w: Tensor, exactly: bool) -> bool:
+    """Return whether both have the same shape, device and, at least nearly, dtype."""
+    same = tensor.dtype == w.dtype or (not exactly and torch.can_cast(tensor.dtype, w.dtype))
+    return same and tensor.shape == w.shape and tensor.device == w.device
+
+
+def _misfit(name: str, tensor: Tensor, w: Tensor) -> ValueError:
+    return ValueError(
+        f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, its parameter "
+        f"{w.dtype} {tuple(w.shape)} on {w.device}: they must match. If the parameter has "
+        "changed, begin anew, with zero_grad() and an empty memory."
+    )

@@ -141,6 +141,15 @@ def test_statistics_agree_however_the_gradient_is_stored(memory, generator):
     assert_row_agrees(gradient, rel=1e-2 if gradient.dtype.itemsize == 2 else 1e-5)
 
 
+@pytest.mark.parametrize("shift", [1e3, -1e5])
+@pytest.mark.parametrize("size", [200, 300_001])
+def test_statistics_agree_where_the_mean_dominates(size, shift, generator):
+    gradient = torch.randn(size, generator=generator) + shift
+    assert_row_agrees(gradient, rel=1e-5)
+    gradient[7] = 0
+    assert_row_agrees(gradient.to_sparse(), rel=1e-5)
+
+
 def test_a_sparse_gradient_counts_repeated_indices_once():
     embedding = nn.Embedding(5, 2, sparse=True)
     embedding(torch.tensor([1, 1, 3])).sum().backward()

@@ -122,3 +122,7 @@ def test_a_score_that_is_not_finite_has_no_bar_and_is_not_the_highest(masked):
 def test_an_infinite_score_is_the_highest():
     picture = show(plot_scores(torch.tensor([1.0, math.inf])))
     assert "The highest, inf, is that of class 1." in picture.alt
+
+
+def test_scores_that_are_all_nan_have_no_highest():
+    assert "None is a number" in show(plot_scores(torch.full((2,), math.nan))).alt

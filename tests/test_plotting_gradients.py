@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from pictures import assert_apart
@@ -124,3 +125,19 @@ def test_an_even_image_without_a_gradient_can_be_drawn():
 def test_another_shape_is_refused(shape, of_gradient):
     with pytest.raises(ValueError, match=r"\(1, H, W\) or \(H, W\) is expected of both"):
         plot_image_gradient(torch.ones(shape), torch.ones(of_gradient))
+
+
+def test_an_image_of_one_row_and_arrays_can_be_drawn():
+    ax = plot_image_gradient(np.arange(5.0)[None], np.arange(-2.0, 3.0)[None])
+    assert "upwards at row 0, column 4, downwards at row 0, column 0" in show(ax).alt
+
+
+def test_the_alt_text_tells_no_steepest_pixel_where_there_is_none():
+    for rates in (torch.zeros(2, 2), torch.full((2, 2), torch.nan)):
+        assert "steepest" not in show(plot_image_gradient(torch.ones(2, 2), rates)).alt
+
+
+@pytest.mark.parametrize("image", [None, "text", [["x"]], {1: 2}])
+def test_an_image_that_is_not_made_of_numbers_is_refused(image):
+    with pytest.raises((TypeError, ValueError), match="image"):
+        plot_image_gradient(image, torch.ones(2, 2))

@@ -97,6 +97,10 @@ def test_receptive_fields_are_drawn_from_the_corner_with_their_sizes():
         (np.zeros((8, 8)), {"a": (3, 3)}, (6, 0), r"at \(6, 0\) .* from \(0, 0\) to \(5, 5\)"),
         (np.zeros((8, 8)), {"a": (3, 3)}, (-1, 0), r"at \(-1, 0\)"),
         (np.zeros((8, 8)), {"a": (9, 3)}, (0, 0), "The 9x3 field of a"),
+        (np.zeros((8, 8)), {"a": 3}, (0, 0), r"fields\['a'\]=3 must be two whole numbers"),
+        (np.zeros((8, 8)), {"a": (1.5, 2)}, (0, 0), "must be two whole numbers"),
+        (np.zeros((8, 8)), {"a": (3, 3)}, (0,), r"corner=\(0,\) must be two whole numbers"),
+        (np.zeros((8, 8), complex) * 1j, {"a": (3, 3)}, (0, 0), "complex"),
     ],
 )
 def test_fields_that_cannot_be_drawn_are_an_error_that_says_why(image, fields, corner, message):

@@ -186,7 +186,37 @@ def test_equal_trainings_of_a_sweep_do_not_hide_each_other():
     assert len(set(dots.get_xdata())) == 4
 
 
-@pytest.mark.parametrize("accuracies", [{}, {0.0: [0.5]}, {0.1: []}])
+@pytest.mark.parametrize(
+    "accuracies",
+    [{}, {0.0: [0.5]}, {0.1: []}, {math.inf: [0.5]}, {0.1: 0.5}, {0.1: ["x"]}, {"a": [0.5]}],
+)
 def test_a_sweep_that_cannot_be_drawn_is_refused(accuracies):
     with pytest.raises(ValueError, match="learning rates above 0 are expected"):
         plot_lr_sweep(accuracies)
+
+
+def test_a_held_out_loss_that_is_not_finite_is_not_the_lowest():
+    ax = plot_history(History((2.0, 1.0), 1, val_losses=(math.nan, 1.5)))
+    assert "lowest after epoch 2, 1.50" in show(ax).alt
+    ax = plot_history(History((2.0,), 1, val_losses=(math.nan,)))
+    assert "lowest" not in show(ax).alt
+
+
+def test_a_history_of_losses_below_zero_lies_within_the_axes():
+    assert plot_history(History((-1.0, -2.0), 1)).get_ylim()[0] < -2
+
+
+def test_huge_losses_are_told_as_powers_of_ten():
+    assert "from 1e+300 to 1e+300" in show(plot_losses({"sgd": [1e300] * 2}, window=1)).alt
+
+
+@pytest.mark.parametrize("curve", [3.0, None, "text", ["text"], [1j], {1: 2.0}])
+def test_a_curve_that_is_not_made_of_numbers_is_refused(curve):
+    with pytest.raises(TypeError, match=r"losses\['sgd'\] must be the loss of each step"):
+        plot_losses({"sgd": curve})
+
+
+@pytest.mark.parametrize("window", [1.5, "3", None])
+def test_a_window_that_is_not_a_whole_number_is_refused(window):
+    with pytest.raises(TypeError, match="must be a whole number of steps"):
+        plot_losses({"sgd": [1.0]}, window=window)

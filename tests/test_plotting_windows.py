@@ -222,9 +222,14 @@ def test_words_tell_where_transposed_windows_are_laid_down():
         ({"size": 4, "kernel_size": 2, "stride": 0}, "stride=0 cannot be drawn"),
         ({"size": (4, 4, 4), "kernel_size": 2}, r"size=\(4, 4, 4\) cannot .* or two of them"),
         ({"size": 4.5, "kernel_size": 2}, "size=4.5 cannot be drawn"),
+        ({"size": True, "kernel_size": 1}, "size=True cannot be drawn"),
     ],
 )
 def test_a_window_that_cannot_be_drawn_is_an_error_that_says_why(numbers, message):
     with pytest.raises(ValueError, match=message):
         plot_window(**numbers)
     assert plt.get_fignums() == []
+
+
+def test_whole_numbers_of_other_libraries_are_drawn():
+    assert plot_window(torch.tensor(5), np.int64(3)).get_title() == "5x5 to 3x3"

@@ -13,6 +13,7 @@ from blitz_helpers._extras import require
 from blitz_helpers.explorers._reading import Maps, Reading
 from blitz_helpers.plotting._canvas import BLACK, BLUE, VERMILION, Picture, canvas, describe, show
 from blitz_helpers.plotting._settings import default_style
+from blitz_helpers.plotting._words import as_written
 from blitz_helpers.plotting.digits import plot_digits, plot_scores
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def draw_reading(picture: Tensor, reading: Reading, steps: Sequence[Maps]) -> Pi
     bars.patch.set_visible(False)  # the card shows through
     for row, step in enumerate(steps):
         bottom = _ROW * (len(steps) - 1 - row) / height
-        name = ax.text(0.0, bottom + 0.5 * _MAP / height, step.name, transform=ax.transAxes)
+        name = ax.text(
+            0.0, bottom + 0.5 * _MAP / height, as_written(step.name), transform=ax.transAxes
+        )
         name.set(va="center", fontsize=_LABEL, color=BLACK)
         maps = step.values[:_MOST_MAPS].float().cpu()
         side_by_side = F.pad(maps, (0, 1), value=torch.nan).transpose(0, 1).flatten(1)[:, :-1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._canvas import BLACK, CARD
+from blitz_helpers.plotting._words import as_written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +26,12 @@ def number_classes(axis: Axis, num_classes: int) -> None:
 
 
 def in_legend(name: object) -> str:
-    """Return the name as a label that a legend shows: matplotlib leaves out what begins with "_".
+    """Return the name as a legend shows it: matplotlib leaves out what begins with "_".
 
     >>> in_legend("_fast")
     ' _fast'
     """
-    text = str(name)
+    text = as_written(name)
     return f" {text}" if text.startswith("_") else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ _CSS_PIXELS_PER_INCH = 96
 CARD = "#F7F6F2"  # the background of every picture
 _PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
+# Matplotlib writes no larger images, and Pillow takes them for an attack.
+_LARGEST_SIDE, _LARGEST_AREA = 300.0, 4500.0  # inches, square inches
 
 
 def figure_class() -> type[Figure]:
@@ -41,13 +44,57 @@ def figure_class() -> type[Figure]:
 
 
 def canvas(ax: Axes | None, width: float, height: float) -> Axes:
-    """Return ``ax``, or the axes of a new figure of ``width`` x ``height`` inches."""
+    """Return ``ax``, or the axes of a new figure of ``width`` x ``height`` inches.
+
+    Raises:
+        TypeError: ``ax`` is something else.
+        ValueError: no picture can be as large.
+    """
     if ax is not None:
-        return ax
+        return require_axes(ax)
+    if max(width, height) > _LARGEST_SIDE or width * height > _LARGEST_AREA:
+        raise ValueError(
+            f"The picture would be {width:,.0f} by {height:,.0f} inches, which is too large to be "
+            "drawn. Draw a part of it."
+        )
     _, axes = require("matplotlib.pyplot", extra="plotting").subplots(
         figsize=(width, height), layout="constrained", FigureClass=figure_class()
     )
     return axes  # type: ignore[no-any-return]  # `require` returns Any
+
+
+def require_axes(ax: Axes) -> Axes:
+    """Return ``ax``, or raise a TypeError if it is something else."""
+    if not isinstance(ax, require("matplotlib.axes", extra="plotting").Axes):
+        raise TypeError(
+            f"ax is a {type(ax).__name__}: expected the Axes of matplotlib. "
+            "Use those of plt.subplots(): _, ax = plt.subplots()."
+        )
+    return ax  # type: ignore[no-any-return]  # `require` returns Any, which narrows `ax` to it
+
+
+def require_record(record: object, name: str, kind: str, source: str) -> None:
+    """Raise a TypeError unless ``record`` is of the class called ``kind``.
+
+    Only the name is compared, so that a plot imports nothing of what makes its records.
+
+    >>> require_record(0.5, "history", "History", "fit(...)")
+    Traceback (most recent call last):
+        ...
+    TypeError: history is a float: expected a History. Use what fit(...) returns.
+    """
+    if kind not in (cls.__name__ for cls in type(record).__mro__):
+        article = "an" if kind[0] in "AE" else "a"
+        raise TypeError(
+            f"{name} is a {type(record).__name__}: expected {article} {kind}. "
+            f"Use what {source} returns."
+        )
+
+
+def require_mapping(given: object, name: str, example: str) -> None:
+    """Raise a TypeError unless ``given`` maps names to something."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} is a {type(given).__name__}: expected a dict, such as {example}.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +142,7 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
 
     Raises:
         ValueError: the plot has no alt text, and none was given.
+        TypeError: ``ax`` is something else than axes, or ``alt`` than text.
 
     >>> import matplotlib.pyplot as plt
     >>> _, ax = plt.subplots()
@@ -102,7 +150,9 @@ def show(ax: Axes, alt: str | None = None) -> Picture:
     Picture: an empty pair of axes
     """
     plt = require("matplotlib.pyplot", extra="plotting")
-    figure = ax.figure.figure  # of axes in a subfigure: the whole figure
+    if alt is not None and not isinstance(alt, str):
+        raise TypeError(f"alt is a {type(alt).__name__}: expected a sentence about the picture.")
+    figure = require_axes(ax).figure.figure  # of axes in a subfigure: the whole figure
     if alt is None:
         alt = " ".join(_WORDS[axes] for axes in figure.axes if axes in _WORDS)
     if not alt.strip():

@@ -30,14 +30,13 @@ def checked(
     any size of 1 or more.
 
     Raises:
-        ValueError: the numbers have another shape.
+        ValueError: the numbers have another shape, are complex, or on the meta device.
+        TypeError: they are not numbers.
 
     >>> checked("image", [[0.0, 1.0]], "(H, W)").shape
     torch.Size([1, 2])
     """
-    if not isinstance(numbers, torch.Tensor):
-        array = require("numpy", extra="plotting").array(numbers, dtype=float)
-        numbers = torch.from_numpy(array)
+    numbers = as_tensor(name, numbers)
     expected = shape.strip("(),").split(", ")
     fits = numbers.ndim == len(expected) and all(
         str(size) == wanted if wanted.isdigit() else size
@@ -49,9 +48,27 @@ def checked(
     return numbers.detach().cpu().double()
 
 
+def as_tensor(name: str, numbers: torch.Tensor | ArrayLike) -> torch.Tensor:
+    """Return ``numbers`` as a tensor, or raise an error if they are not real numbers."""
+    if not isinstance(numbers, torch.Tensor):
+        try:
+            array = require("numpy", extra="plotting").array(numbers)
+            array = array if array.dtype.kind == "c" else array.astype(float)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} is a {type(numbers).__name__} that cannot be drawn: expected a tensor, or "
+                f"an array or nested lists of numbers. ({error})"
+            ) from error
+        numbers = torch.from_numpy(array)
+    if numbers.is_complex() or numbers.is_meta:
+        why = "complex: draw its abs()" if numbers.is_complex() else "on the meta device: draw data"
+        raise ValueError(f"{name} is {why}.")
+    return numbers
+
+
 def around_zero(numbers: torch.Tensor) -> dict[str, Any]:
     """Return the look of signed numbers: blue below zero, white at zero, red above."""
-    limit = numbers.abs().max().item() or 1.0
+    limit = numbers.nan_to_num(0, 0, 0).abs().max().item() or 1.0
     return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
 
 

@@ -29,13 +29,32 @@ def short(number: float, digits: int = 2) -> str:
     return minus(f"{round(number, digits) + 0.0:g}")  # + 0.0 turns -0.0 into 0.0
 
 
+def fixed(number: float, digits: int = 2) -> str:
+    """Format the number with so many decimals, and a huge one as a power of ten.
+
+    >>> fixed(0.125), fixed(-1e30)
+    ('0.12', '-1e+30')
+    """
+    text = f"{number:.{digits}f}"
+    return text if len(text) < 12 else f"{number:.{digits + 1}g}"
+
+
+def as_written(text: object) -> str:
+    r"""Return text that matplotlib draws as it stands, instead of reading a formula between "$"s.
+
+    >>> print(as_written("from $5 to $6"))
+    from \$5 to \$6
+    """
+    return str(text).replace("$", r"\$")
+
+
 def counted(count: int, noun: str) -> str:
     """Return the count with its noun.
 
     >>> counted(1, "row"), counted(2, "row")
     ('1 row', '2 rows')
     """
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:

@@ -11,7 +11,7 @@ from blitz_helpers.plotting._axes import MOST_NUMBERED, number_classes
 from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas, describe
 from blitz_helpers.plotting._images import INK, checked, draw_image
 from blitz_helpers.plotting._settings import default_style
-from blitz_helpers.plotting._words import counted, minus, shortened
+from blitz_helpers.plotting._words import as_written, counted, fixed, minus, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,12 @@ def plot_digits(
     ''
     """
     images = checked("images", images, "(N, 1, H, W)", "Use images[i:i + 1] for a single one.")
-    told = [str(caption) for caption in captions]
+    try:
+        told = [str(caption) for caption in captions]
+    except TypeError as error:
+        raise TypeError(
+            f"captions is a {type(captions).__name__}: expected a list, one for each image."
+        ) from error
     if told and len(told) != len(images):
         raise ValueError(f"{len(told)} captions do not fit {len(images)} images.")
     columns = min(len(images), _COLUMNS)
@@ -52,7 +57,8 @@ def plot_digits(
         left, top = (index % columns) * width, (index // columns) * height
         draw_image(ax, image[0], left, top, 1, 1, **INK, vmax=1)
         if told:
-            ax.text(left + 0.5, top - 0.05, told[index], ha="center", va="bottom", color=BLACK)
+            text = as_written(told[index])
+            ax.text(left + 0.5, top - 0.05, text, ha="center", va="bottom", color=BLACK)
     ax.set_xlim(-_MARGIN / 2, columns * width - _MARGIN / 2)
     ax.set_ylim((rows - 1) * height + 1 + _MARGIN / 2, -_MARGIN / 2 - above)
     ax.set_axis_off()
@@ -98,7 +104,7 @@ def plot_scores(
     colors = [SKY] * len(heights)
     colors[highest] = BLUE
     bars = ax.bar(range(len(heights)), finite, color=colors)
-    labels = [minus(f"{height:.2f}") for height in heights]
+    labels = [minus(fixed(height)) for height in heights]
     top = labels[highest]
     if len(labels) > MOST_NUMBERED:
         labels = [label if n == highest else "" for n, label in enumerate(labels)]
@@ -106,12 +112,13 @@ def plot_scores(
     ax.axhline(0, color=BLACK, linewidth=0.8)
     ax.margins(y=0.15)  # room for the numbers
     number_classes(ax.xaxis, len(heights))
-    ax.set(xlabel=class_name, ylabel=name)
+    ax.set(xlabel=as_written(class_name), ylabel=as_written(name))
     ax.spines[["top", "right", "bottom"]].set_visible(False)
-    words = (
-        f"{len(heights)} bars, the {name} of each {class_name}. "
-        f"The highest, {top}, is that of {class_name} {highest}."
-    )
+    words = f"{counted(len(heights), 'bar')}, the {name} of each {class_name}. "
+    if math.isnan(heights[highest]):
+        words += "None is a number."
+    else:
+        words += f"The highest, {top}, is that of {class_name} {highest}."
     if image is not None:
         plot_digits(image[None], ax=ax.inset_axes((-0.58, 0.0, 0.3, 1.0)))
         words = f"An image, and beside it {words}"

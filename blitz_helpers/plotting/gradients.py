@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers.plotting._axes import colour_bar
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
-from blitz_helpers.plotting._images import around_zero, checked, draw_image
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILION,
+    canvas,
+    describe,
+    require_record,
+)
+from blitz_helpers.plotting._images import around_zero, as_tensor, checked, draw_image
 from blitz_helpers.plotting._settings import default_style
-from blitz_helpers.plotting._words import by, shortened
+from blitz_helpers.plotting._words import as_written, by, counted, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +32,7 @@ _REMARKS = {
     "zero": ("zero: reached, and every entry is 0", VERMILION),
     "nonfinite": ("not finite: an entry is inf or nan", VERMILION),
 }
-_INCHES_A_ROW = 0.27
+_INCHES_A_ROW, _LINE_HEIGHT, _TALLEST = 0.27, 0.17, 200.0  # inches; the last of all rows
 _LINE = "#E3E3E3"
 _RIGHT = 1.13  # right edge of the column of zeros, as a fraction of the axes' width
 
@@ -43,7 +52,12 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['weight', 'bias']
     """
-    ax = canvas(ax, 7.0, 1.1 + _INCHES_A_ROW * len(report))
+    require_record(report, "report", "GradientReport", "gradient_report(model)")
+    if not report:
+        raise ValueError("report is empty: it holds no parameter. Draw that of a model with some.")
+    pitch = min(_INCHES_A_ROW, _TALLEST / len(report))
+    every = math.ceil(_LINE_HEIGHT / pitch)  # only every so many rows of many have words
+    ax = canvas(ax, 7.0, 1.1 + pitch * len(report))
     lines = [line for line, row in enumerate(report) if row.status == "ok"]
     norms = [report[line].norm or 0.0 for line in lines]  # an "ok" row always has a norm
     largest = [report[line].max_abs or 0.0 for line in lines]
@@ -63,7 +77,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
         ax.set_xlabel("size of the gradient (log scale)")
     else:
         ax.set_xticks([])
-    for line, row in enumerate(report):
+    for line, row in list(enumerate(report))[::every]:
         baseline: dict[str, Any] = {"transform": across, "va": "center_baseline"}
         if row.zero_fraction is not None:
             ax.text(_RIGHT, line, _percent(row.zero_fraction), ha="right", **baseline)
@@ -71,7 +85,8 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
             remark, color = _REMARKS[row.status]
             ax.text(0.02, line, remark, color=color, fontsize=9, **baseline)
     ax.text(_RIGHT, -0.9, "exact zeros", transform=across, ha="right", va="bottom")
-    ax.set_yticks(range(len(report)), [row.name for row in report])
+    names = [as_written(row.name) for row in report[::every]]
+    ax.set_yticks(range(0, len(report), every), names)
     ax.set_ylim(len(report) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -93,6 +108,7 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
 
     Raises:
         ValueError: the shapes of ``image`` and ``gradient`` are different or not as above.
+        TypeError: one of them is not made of numbers.
 
     >>> import torch
     >>> image = torch.rand(1, 8, 8, requires_grad=True)
@@ -101,6 +117,7 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
     >>> int((ax.images[0].get_array() > 0).sum())
     16
     """
+    image, gradient = as_tensor("image", image), as_tensor("gradient", gradient)
     if image.shape != gradient.shape or image.ndim not in (2, 3) or image.shape[:-2].numel() != 1:
         raise ValueError(
             f"image of shape {tuple(image.shape)} with gradient of shape {tuple(gradient.shape)} "
@@ -113,24 +130,29 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
     ax = canvas(ax, 4.6, 3.4)
     drawn = draw_image(ax, rates, -0.5, -0.5, width, height, **around_zero(rates))
     low, high = values.min().item(), values.max().item()
-    if low < high:
+    if low < high and min(height, width) > 1:
         ax.contour(values.numpy(), levels=[(low + high) / 2], colors=BLACK, linewidths=1.2)
     ax.set_axis_off()
     bar = colour_bar(drawn, ticks=[drawn.norm.vmin, 0, drawn.norm.vmax])
     bar.ax.set_yticklabels(["a larger value\nlowers it", "no effect", "a larger value\nraises it"])
-    places = [divmod(int(at), width) for at in (rates.argmax(), rates.argmin())]
-    raises, lowers = (f"row {row}, column {column}" for row, column in places)
+    known = rates.nan_to_num(0)
+    steepest = []
+    for way, at in (("upwards", known.argmax()), ("downwards", known.argmin())):
+        row, column = divmod(int(at), width)
+        if known[row, column] > 0 if way == "upwards" else known[row, column] < 0:
+            steepest.append(f"{way} at row {row}, column {column}")
+    where = f"; steepest {', '.join(steepest)}, counted from 0" if steepest else ""
     return describe(
         ax,
         f"The gradient of an image of {by(height, width)} pixels over the outline of "
         "the image, red where a larger value raises what was sent back and blue where it lowers "
-        f"it; steepest upwards at {raises}, downwards at {lowers}, counted from 0.",
+        f"it{where}.",
     )
 
 
 def _words(report: GradientReport) -> str:
     measured = [row for row in report if row.status == "ok"]
-    words = [f"The gradients of {len(report)} parameters."]
+    words = [f"The gradients of {counted(len(report), 'parameter')}."]
     if measured:
         measured.sort(key=lambda row: row.norm or 0.0)
         smallest, largest = measured[0], measured[-1]

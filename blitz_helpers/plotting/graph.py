@@ -6,7 +6,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import GREY, describe, figure_class
+from blitz_helpers.plotting._canvas import (
+    GREY,
+    describe,
+    figure_class,
+    require_axes,
+    require_record,
+)
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
@@ -56,14 +62,14 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.texts if text.get_gid() == "title"]
     ['pow', 'sub', 'mul', 'w']
     """
-    page = sketch(graph)
+    page = _page(graph)
     if ax is None:
         size = (page.right - page.left, page.top - page.bottom)
         figure = require("matplotlib.pyplot", extra="plotting").figure(
             figsize=size, FigureClass=figure_class()
         )
         ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(page.left, page.right), ylim=(page.bottom, page.top), aspect="equal")
+    require_axes(ax).set(xlim=(page.left, page.right), ylim=(page.bottom, page.top), aspect="equal")
     ax.set_axis_off()
     # One collection per kind: separate artists would take matplotlib many times as long.
     for gid, collection in _collections(page).items():
@@ -94,7 +100,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
     >>> svg.count("<rect"), svg.count("<text")
     (7, 11)
     """
-    page = sketch(graph)
+    page = _page(graph)
 
     def at(*points: Point) -> str:
         return " ".join(
@@ -129,6 +135,11 @@ def graph_svg(graph: AutogradGraph) -> Svg:
             f'font-size="{look.size}" fill="{look.color}">{escape(word.text)}</text>'
         )
     return Svg("\n".join([*lines, "</svg>"]))
+
+
+def _page(graph: AutogradGraph) -> Sketch:
+    require_record(graph, "graph", "AutogradGraph", "autograd_graph(loss)")
+    return sketch(graph)
 
 
 def _collections(page: Sketch) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from blitz_helpers.plotting._axes import MOST_NUMBERED, add_box, colour_bar, in_legend
-from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe
-from blitz_helpers.plotting._images import INK, around_zero, checked, draw_image
+from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe, require_mapping
+from blitz_helpers.plotting._images import INK, around_zero, as_tensor, checked, draw_image
 from blitz_helpers.plotting._settings import default_style
-from blitz_helpers.plotting._words import by, minus, short
+from blitz_helpers.plotting._words import by, counted, fixed, minus, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +100,8 @@ def plot_filters(
     """
     filters = checked("filters", filters, "(N, 1, h, w)", "Use filters[:, :1] for one channel.")
     count = len(filters)
+    if before is not None:
+        before = as_tensor("before", before)
     if before is not None and before.shape != filters.shape:
         raise ValueError(
             f"before of shape {tuple(before.shape)} does not fit filters of shape "
@@ -135,8 +138,10 @@ def plot_filters(
 def _filter_words(weights: torch.Tensor, responses: torch.Tensor | None) -> str:
     _, count, _, height, width = weights.shape
     drawn = ", before and after training" if len(weights) == 2 else ""
-    low, high = (minus(f"{end:.2f}") for end in weights.aminmax())
-    words = f"{count} filters of {by(height, width)} weights{drawn}, from {low} to {high}."
+    low, high = (minus(fixed(end.item())) for end in weights.aminmax())
+    words = (
+        f"{counted(count, 'filter')} of {by(height, width)} weights{drawn}, from {low} to {high}."
+    )
     if responses is None:
         return words
     silent = [str(index) for index, each in enumerate(responses) if each.max() <= 0]
@@ -166,11 +171,13 @@ def plot_receptive_field(
     ''
     """
     pixels = _grid("image", image)
+    require_mapping(fields, "fields", "{'conv1': (3, 3)}")
     if not fields:
         raise ValueError("fields is empty: give at least one, such as {'conv1': (3, 3)}.")
     height, width = pixels.shape
-    top, left = corner
-    for name, (rows, columns) in fields.items():
+    top, left = _two("corner", corner)
+    for name, size in fields.items():
+        rows, columns = _two(f"fields[{name!r}]", size)
         fits = 0 <= top <= height - rows and 0 <= left <= width - columns
         if rows < 1 or columns < 1 or not fits:
             raise ValueError(
@@ -194,6 +201,17 @@ def plot_receptive_field(
         f"{top} and column {left} on: {told}."
     )
     return describe(ax, words)
+
+
+def _two(name: str, numbers: tuple[int, int]) -> tuple[int, int]:
+    try:
+        first, second = map(operator.index, numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}={numbers!r} must be two whole numbers, of rows and of columns. Use, say, "
+            "(3, 3)."
+        ) from error
+    return first, second
 
 
 def _grid(name: str, numbers: ArrayLike) -> torch.Tensor:

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._axes import add_box
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, describe
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    canvas,
+    describe,
+    require_record,
+)
 from blitz_helpers.plotting._settings import default_style
+from blitz_helpers.plotting._words import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +60,14 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.texts if "@" in text.get_text()][:2]
     ['1@32x32', '6@30x30']
     """
+    require_record(trace, "trace", "ShapeTrace", "trace_shapes(model, (1, 1, 32, 32))")
     stages = _stages(trace)
     _lay_out(stages)
-    left = min(stages[0].x, stages[0].middle - _width_of(stages[0].label) / 2)
-    right = max(stages[-1].right, stages[-1].middle + _width_of(stages[-1].label) / 2)
+    texts = [(stage.middle, _width_of(stage.label)) for stage in stages]
+    for before, after in pairwise(stages):
+        texts.append(((before.right + after.x) / 2, max(map(_width_of, after.names))))
+    left = min(stages[0].x, *(middle - width / 2 for middle, width in texts))
+    right = max(stages[-1].right, *(middle + width / 2 for middle, width in texts))
     top = max(stage.height for stage in stages) / 2
     lines_below = 1 + max(len(stage.names) for stage in stages)
 
@@ -70,7 +84,7 @@ def plot_network(trace: ShapeTrace, ax: Axes | None = None) -> Axes:
         ax.plot([middle, middle], [-top - 0.4 * _LINE, connection], color=GREY, linewidth=0.5)
         for line, name in enumerate(after.names, start=1):
             look = {"color": BLACK, "weight": "bold"} if line == 1 else {"color": GREY}
-            ax.text(middle, -top - line * _LINE, name, {**text, **look})
+            ax.text(middle, -top - line * _LINE, as_written(name), {**text, **look})
     for stage in stages:
         (_draw_maps if stage.has_maps else _draw_column)(ax, stage)
         above = stage.height / 2 + 0.6 * _LINE

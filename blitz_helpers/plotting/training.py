@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +17,19 @@ from blitz_helpers.plotting._axes import (
     in_legend,
     number_classes,
 )
-from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, SKY, VERMILION, canvas, describe
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    SERIES,
+    SKY,
+    VERMILION,
+    canvas,
+    describe,
+    require_mapping,
+    require_record,
+)
 from blitz_helpers.plotting._settings import default_style
-from blitz_helpers.plotting._words import counted, listed
+from blitz_helpers.plotting._words import as_written, counted, fixed, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,12 +63,17 @@ def plot_losses(
     >>> plot_losses({"sgd": [2.3, 1.1, 0.4]}).get_ylabel()
     'loss'
     """
+    require_mapping(losses, "losses", "{'sgd': history.losses}")
     curves = {name: _numbers(name, curve) for name, curve in losses.items()}
     if not 1 <= len(curves) <= _MOST_CURVES or not all(map(len, curves.values())):
         raise ValueError(
-            f"{len(curves)} curves of {[len(curve) for curve in curves.values()]} steps cannot be "
-            f"drawn: 1 to {_MOST_CURVES} are expected, of 1 step or more each."
+            f"{counted(len(curves), 'curve')} of {[len(curve) for curve in curves.values()]} steps "
+            f"cannot be drawn: 1 to {_MOST_CURVES} are expected, of 1 step or more each."
         )
+    try:
+        window = operator.index(window)
+    except TypeError as error:
+        raise TypeError(f"window={window!r} must be a whole number of steps.") from error
     if window < 1:
         raise ValueError(f"window={window} must be a number of steps. Use 1 or more.")
     ax = canvas(ax, 6.5, 3.0)
@@ -69,9 +87,9 @@ def plot_losses(
         marker = "o" if len(steps) == 1 else ""  # a line needs two
         label = in_legend(f"{name}, {mean}" if alone else name)
         ax.plot(steps, means, color=color, linewidth=1.8, marker=marker, label=label)
-        told.append(f"{name}: {len(steps):,} steps, from {means[0]:.2f} to {means[-1]:.2f}")
-    if not any((values < 0).any() for values in curves.values()):
-        ax.set_ylim(bottom=0)
+        ends = f"from {fixed(means[0])} to {fixed(means[-1])}"
+        told.append(f"{name}: {counted(len(steps), 'step')}, {ends}")
+    _start_at_zero(ax, *(values.tolist() for values in curves.values()))
     finish_axes(ax, "step", "loss", title=None if alone else mean)
     return describe(ax, f"Loss against step, as a mean over {window} steps. {'; '.join(told)}.")
 
@@ -85,8 +103,22 @@ def _numbers(name: str, curve: Sequence[float] | torch.Tensor) -> torch.Tensor:
         )
     if isinstance(curve, torch.Tensor):
         return curve.detach().cpu().double()
-    values = [loss.item() if isinstance(loss, torch.Tensor) else float(loss) for loss in curve]
+    try:
+        if not isinstance(curve, Iterable) or isinstance(curve, dict):
+            raise TypeError("it is not a sequence")
+        values = [loss.item() if isinstance(loss, torch.Tensor) else float(loss) for loss in curve]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"losses[{name!r}] must be the loss of each step, as a list, an array or a tensor of "
+            f"numbers. ({error})"
+        ) from error
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _start_at_zero(ax: Axes, *curves: Sequence[float]) -> None:
+    """Let the vertical axis begin at zero, unless a loss lies below."""
+    if not any(loss < 0 for curve in curves for loss in curve):
+        ax.set_ylim(bottom=0)
 
 
 def _running_mean(values: torch.Tensor, window: int) -> torch.Tensor:
@@ -116,6 +148,7 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     >>> plot_history(History((2.3, 1.1), steps_per_epoch=1, val_losses=(2.0, 1.5))).get_xlabel()
     'epoch'
     """
+    require_record(history, "history", "History", "fit(...)")
     training, held_out = history.epoch_losses, history.val_losses
     if not training:
         raise ValueError("The history holds no steps. Train for one or more.")
@@ -123,21 +156,23 @@ def plot_history(history: History, ax: Axes | None = None) -> Axes:
     ax.locator_params(axis="x", integer=True)
     epochs = range(1, len(training) + 1)
     ax.plot(epochs, training, ".-", color=BLUE, linewidth=1.8, label="in training")
-    words = f"Loss of {len(training)} epochs. In training: {training[0]:.2f} to {training[-1]:.2g}."
+    words = f"Loss of {counted(len(training), 'epoch')}. In training: {fixed(training[0])} to "
+    words += f"{training[-1]:.2g}."
     if held_out:
         done = epochs[: len(held_out)]
         ax.plot(done, held_out, ".-", color=VERMILION, linewidth=1.8, label="held out")
-        lowest, epoch = min(zip(held_out, done, strict=True))
-        ax.plot(epoch, lowest, "o", color=VERMILION, markersize=9, fillstyle="none")
-        ax.annotate(
-            f"lowest: {lowest:.2f}, epoch {epoch}",
-            (epoch, lowest), (0, 14), textcoords="offset points", color=VERMILION,
-        )  # fmt: skip
-        words += (
-            f" Held out: {held_out[0]:.2f} to {held_out[-1]:.2f}, "
-            f"lowest after epoch {epoch}, {lowest:.2f}."
-        )
-    ax.set_ylim(bottom=0)
+        words += f" Held out: {fixed(held_out[0])} to {fixed(held_out[-1])}"
+        known = [each for each in zip(held_out, done, strict=True) if math.isfinite(each[0])]
+        if known:
+            lowest, epoch = min(known)
+            ax.plot(epoch, lowest, "o", color=VERMILION, markersize=9, fillstyle="none")
+            ax.annotate(
+                f"lowest: {fixed(lowest)}, epoch {epoch}",
+                (epoch, lowest), (0, 14), textcoords="offset points", color=VERMILION,
+            )  # fmt: skip
+            words += f", lowest after epoch {epoch}, {fixed(lowest)}"
+        words += "."
+    _start_at_zero(ax, training, held_out)
     finish_axes(ax, "epoch", "loss")
     return describe(ax, words)
 
@@ -154,15 +189,20 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     >>> plot_lr_sweep({0.1: [0.8, 0.7], 1.0: [0.9, 0.1]}).get_xscale()
     'log'
     """
-    if not accuracies or not all(lr > 0 and len(each) for lr, each in accuracies.items()):
+    require_mapping(accuracies, "accuracies", "{0.1: [0.92, 0.95]}")
+    try:
+        is_fine = bool(accuracies) and all(0 < lr < math.inf for lr in accuracies)
+        means = {lr: 100 * sum(map(float, each)) / len(each) for lr, each in accuracies.items()}
+    except (TypeError, ValueError, ZeroDivisionError):
+        is_fine = False
+    if not is_fine:
         raise ValueError(
-            f"accuracies={dict(accuracies)} cannot be drawn: learning rates above 0 are expected, "
-            "each with 1 accuracy or more."
+            f"accuracies={dict(accuracies)} cannot be drawn: finite learning rates above 0 are "
+            "expected, each with 1 accuracy or more."
         )
     ax = canvas(ax, 6.5, 3.0)
     rates = sorted(accuracies)
-    means = [100 * sum(accuracies[lr]) / len(accuracies[lr]) for lr in rates]
-    ax.plot(rates, means, color=BLUE, linewidth=1.8, label="mean")
+    ax.plot(rates, [means[lr] for lr in rates], color=BLUE, linewidth=1.8, label="mean")
     dots = [
         (lr * (rates[-1] / rates[0]) ** shift, 100 * accuracy)
         for lr in rates
@@ -173,7 +213,7 @@ def plot_lr_sweep(accuracies: Mapping[float, Sequence[float]], ax: Axes | None =
     ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
     ax.xaxis.minorticks_off()
     finish_axes(ax, "learning rate (log scale)", "right answers (%)")
-    told = ", ".join(f"{mean:.0f}% at {lr:g}" for lr, mean in zip(rates, means, strict=True))
+    told = ", ".join(f"{means[lr]:.0f}% at {lr:g}" for lr in rates)
     return describe(ax, f"Right answers for each lr, on average: {told}.")
 
 
@@ -200,6 +240,7 @@ def plot_confusion(
     >>> plot_confusion(Evaluation(0.5, answers, digits, 2), class_name="digit").get_ylabel()
     'digit'
     """
+    require_record(evaluation, "evaluation", "Evaluation", "evaluate(model, loader)")
     counts = evaluation.confusion_matrix
     mistakes = counts - counts.diag().diag()
     highest = max(1, int(mistakes.max()))
@@ -215,7 +256,7 @@ def plot_confusion(
                 ax.text(answer, label, count, ha="center", va="center", fontsize=8, color=color)
     for axis in (ax.xaxis, ax.yaxis):
         number_classes(axis, len(counts))
-    ax.set(xlabel="answer", ylabel=class_name)
+    ax.set(xlabel="answer", ylabel=as_written(class_name))
     ax.spines[:].set_visible(False)
     return describe(ax, _confused(counts))
 
@@ -233,5 +274,5 @@ def _confused(counts: torch.Tensor) -> str:
             label, answer = divmod(index, len(counts))
             times = counted(int(mistakes[index]), "time")
             told.append(f"{label} {'' if told else 'was taken '}for {answer} ({times})")
-    words = f"{int(counts.sum()):,} answers, {int(counts.diag().sum()):,} of them right."
+    words = f"{counted(int(counts.sum()), 'answer')}, {int(counts.diag().sum()):,} of them right."
     return f"{words} Most often {listed(told)}." if told else words

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from itertools import cycle
+from numbers import Real
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
 
 from blitz_helpers.plotting._axes import BOXED, finish_axes, in_legend
-from blitz_helpers.plotting._canvas import BLACK, BLUE, SERIES, VERMILION, YELLOW, canvas, describe
+from blitz_helpers.plotting._canvas import (
+    BLACK,
+    BLUE,
+    SERIES,
+    VERMILION,
+    YELLOW,
+    canvas,
+    describe,
+    require_mapping,
+)
+from blitz_helpers.plotting._images import as_tensor
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import counted, listed, short
 
@@ -54,6 +65,8 @@ def plot_foretold_losses(
             f"{len(lrs)} lrs, {len(losses)} losses and {len(foretold)} foretold ones do not fit: "
             "give one of each for every step, and at least one."
         )
+    if not all(isinstance(lr, Real | torch.Tensor) and 0 < lr < math.inf for lr in lrs):
+        raise ValueError(f"lrs={list(lrs)} must be finite numbers above 0.")
     promised = [loss - after for after in foretold]
     if not all(0 < drop < math.inf for drop in promised):
         raise ValueError(
@@ -68,7 +81,8 @@ def plot_foretold_losses(
     ax.set(xscale="log", yscale="log")
     (line,) = ax.plot(lrs, promised, "--o", color=VERMILION, label="foretold by the gradient")
     line.set(linewidth=1.2, markersize=8, markerfacecolor="white", markeredgewidth=1.6)
-    words = [f"The drop in loss after one step at {len(lrs)} learning rates, on log axes."]
+    rates_told = counted(len(lrs), "learning rate")
+    words = [f"The drop in loss after one step at {rates_told}, on log axes."]
     if lower:
         rates, drops, _ = zip(*lower, strict=True)
         ax.plot(rates, drops, "-o", linewidth=1.2, color=BLUE, label="measured")
@@ -218,9 +232,13 @@ def plot_descent_losses(
 
 def _checked(paths: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return each path detached and in float64, or raise a ValueError."""
+    require_mapping(paths, "paths", "{'SGD': path}")
     if not paths:
         raise ValueError("paths is empty: give at least one, such as {'SGD': path}.")
-    points = {name: path.detach().cpu().double() for name, path in paths.items()}
+    points = {
+        name: as_tensor(f"paths[{name!r}]", path).detach().cpu().double()
+        for name, path in paths.items()
+    }
     for name, path in points.items():
         if path.ndim != 2 or path.shape[1] != 2 or len(path) == 0:
             raise ValueError(
@@ -236,7 +254,13 @@ def _checked(paths: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _losses(loss_fn: Callable[[torch.Tensor], torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    losses = loss_fn(weights).detach()
+    losses = loss_fn(weights)
+    if not isinstance(losses, torch.Tensor):
+        raise TypeError(
+            f"loss_fn gave a {type(losses).__name__}: expected a tensor with a loss for each "
+            "place, computed from w[0] and w[1] by torch."
+        )
+    losses = losses.detach()
     if losses.shape != weights.shape[1:]:
         raise ValueError(
             f"loss_fn gave the shape {tuple(losses.shape)} for weights of shape "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blitz_helpers._extras import require
@@ -131,15 +132,24 @@ def _sides(*settings: int | tuple[int, int]) -> tuple[Side, Side]:
     """Return the settings of the rows and of the columns, or raise a ValueError."""
     pairs = []
     for name, value in zip(Side._fields, settings, strict=True):
-        pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+        given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+        pair = tuple(map(_whole, given))
         least = 0 if name == "padding" else 1
-        if len(pair) != 2 or any(not isinstance(n, int) or n < least for n in pair):
+        if len(pair) != 2 or min(pair) < least:
             raise ValueError(
-                f"{name}={value} cannot be drawn: use an int of {least} or more, or two of them."
+                f"{name}={value!r} cannot be drawn: use an int of {least} or more, or two of them."
             )
         pairs.append(pair)
     rows, columns = (Side(*side) for side in zip(*pairs, strict=True))
     return rows, columns
+
+
+def _whole(number: object) -> int:
+    """Return a whole number of any library as an int, and -1 for anything else."""
+    try:
+        return -1 if isinstance(number, bool) else index(number)  # type: ignore[arg-type]  # tried
+    except TypeError:
+        return -1
 
 
 def _places(columns: Side) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -83,8 +82,8 @@ class Op:
     name = ""  # as its caller typed it
 
     def __init_subclass__(cls) -> None:
-        notes = inspect.get_annotations(cls)
-        names = [name for name, note in notes.items() if not note.startswith("ClassVar")]
+        notes = cls.__annotations__.items()
+        names = [name for name, note in notes if not note.startswith("ClassVar")]
         cls._fields = tuple(names) or cls._fields
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
@@ -148,7 +147,9 @@ ALIASES = {
 }
 _RENAMED = {*ALIASES, "out"}
 Family = TypeVar("Family", bound=Callable[..., Op])
-OPS: dict[str, Callable[..., Op]] = {}
+Known = tuple[Callable[..., Op], dict[str, Any]]
+# By the name of a function, its class and the attributes that calls have beside their fields.
+OPS: dict[str, Known] = {}
 # The files of `ops`, the most used first. Each is loaded when none before it knows a name.
 _FAMILIES = (
     *("windows", "pools", "pointwise", "views", "products"),
@@ -159,12 +160,11 @@ _FAMILIES = (
 def op(names: str, **settings: Any) -> Callable[[Family], Family]:
     """Let the decorated class stand for torch's functions of these names.
 
-    With ``settings``, the functions get a subclass that has these as class attributes.
+    With ``settings``, calls of these functions have them as attributes.
     """
 
     def decorate(family: Family) -> Family:
-        kind: Any = type(family.__name__, (family,), settings) if settings else family  # type: ignore[arg-type]  # only classes have settings
-        OPS.update(dict.fromkeys(names.split(), kind))
+        OPS.update(dict.fromkeys(names.split(), (family, settings)))
         return family
 
     return decorate
@@ -172,11 +172,12 @@ def op(names: str, **settings: Any) -> Callable[[Family], Family]:
 
 def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     """Return the call as an instance of its class, or ``None`` if the operation has none."""
-    kind = OPS.get(name)
-    if kind is None and getattr(func, "namespace", "aten") == "aten":
-        kind = _class_of(name)
-    if kind is None:
+    known = OPS.get(name)
+    if known is None and getattr(func, "namespace", "aten") == "aten":
+        known = _known_as(name)
+    if known is None:
         return None
+    kind, settings = known
     if not _RENAMED.isdisjoint(kwargs):
         own = getattr(kind, "_fields", ())
         names = {key: key if key in own else ALIASES.get(key, key) for key in kwargs}
@@ -186,11 +187,13 @@ def bind(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Op | None:
     except TypeError:  # spelled in another way, or wrong: torch's own kernel will tell
         return None
     call.func, call.name = func, name
+    for key, value in settings.items():
+        setattr(call, key, value)
     return call
 
 
 @lru_cache(maxsize=1024)
-def _class_of(name: str) -> Callable[..., Op] | None:
+def _known_as(name: str) -> Known | None:
     """Return the class of a name whose family is not loaded yet, or that is spelled otherwise.
 
     Operations in place, in an exported program and in another namespace have such names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache, partial
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -37,23 +37,24 @@ from blitz_helpers.trace._op import Family, Misfit, Op, op
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
-class Slide(NamedTuple):
-    """The sides after a window has slid over them: their sizes and written-out sums.
+class Slide:
+    """The sides after a window has slid over them.
 
-    ``windows`` holds the strides of the windows, how far they reach, and their size formulas.
+    Attributes:
+        sizes: their sizes.
+        sums: their written-out sums.
+        windows: the strides of the windows, how far they reach, and their size formulas.
     """
 
-    sizes: Shape
-    sums: tuple[str, ...]
-    windows: tuple[tuple[Any, ...], ...]
+    def __init__(self, kind: Any, sides: Shape, *settings: tuple[Any, ...]) -> None:
+        self.sizes: Shape = kind.size_of(sides, *settings)
+        self.sums: tuple[str, ...] = kind.sum_of(sides, *settings)
+        each = zip(*settings, strict=False)
+        windows = [(*kind.reach(*one), partial(_size, kind.size_of, one)) for one in each]
+        self.windows = tuple(zip(*windows, strict=True))
 
 
-@lru_cache(maxsize=4096)
-def _slide(kind: Any, sides: Shape, *settings: tuple[Any, ...]) -> Slide:
-    sizes, sums = kind.size_of(sides, *settings), kind.sum_of(sides, *settings)
-    each = zip(*settings, strict=False)
-    windows = [(*kind.reach(*one), partial(_size, kind.size_of, one)) for one in each]
-    return Slide(sizes, sums, tuple(zip(*windows, strict=True)))
+_slide = lru_cache(maxsize=4096)(Slide)
 
 
 def _size(size_of: Callable[..., int], settings: tuple[Any, ...], size: int) -> int:

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,15 +18,17 @@ from torch.nn.modules.module import (
 from blitz_helpers._threads import SharedContext, WarningIgnored
 from blitz_helpers._torch import COMPILERS
 
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Follower(Protocol):
-    """Is notified when a module starts or ends, in any thread."""
+    class Follower(Protocol):
+        """Is notified when a module starts or ends, in any thread."""
 
-    def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Called when the module is about to run in this thread; ``inputs`` are positional."""
+        def entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            """Called when the module is about to run in this thread; ``inputs`` are positional."""
 
-    def left(self, module: nn.Module, output: Any) -> None:
-        """Called when the module has ended in this thread; ``output`` is ``None`` if it failed."""
+        def left(self, module: nn.Module, output: Any) -> None:
+            """Called when the module has ended in this thread; without output if it failed."""
 
 
 class _Running(threading.local):
@@ -87,7 +89,7 @@ def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
 class _Hooks(SharedContext):
     """Torch's global module hooks; while they are set, compiled modules run uncompiled."""
 
-    _warning = WarningIgnored(r"Using `torch\.compile\(module\)` when there are global hooks")
+    _warning = WarningIgnored("Using `torch.compile(module)` when there are global hooks")
 
     def begin(self) -> None:
         global _here

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import traceback
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
-TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
+TORCH = torch.__path__[0]
+_OURS = __file__.removesuffix("_callers.py")
 
 
 def called_by_torch() -> bool:

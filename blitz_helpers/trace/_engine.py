@@ -25,10 +25,8 @@ from blitz_helpers.trace._nests import shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
 from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
-from blitz_helpers.trace._scripts import Counted
 from blitz_helpers.trace._standins import NoValuesError, is_strided, is_view
 from blitz_helpers.trace._survivors import note_made
-from blitz_helpers.trace._unstrided import UnstridedOp, made_by_torch_nested
 
 if TYPE_CHECKING:
     from blitz_helpers.trace._changes import Change, Editing
@@ -86,6 +84,8 @@ def forward(
         except Exception as error:
             if isinstance(error, NoValuesError):  # of an input
                 raise NeedsValues(str(error)) from error
+            from blitz_helpers.trace._unstrided import made_by_torch_nested
+
             if not ran_for_real and made_by_torch_nested(error):
                 reason = f"a nested tensor asks for values in the model at {line_of(error)}"
                 raise NeedsValues(reason) from error
@@ -152,6 +152,8 @@ class _Tracer(TorchFunctionMode):
 
     def run_script(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a scripted module as one step."""
+        from blitz_helpers.trace._scripts import Counted
+
         inputs = tensors_in((*args, *kwargs.values()))
         name = type(module).__name__
         with no_torch_function():
@@ -290,6 +292,8 @@ class _Tracer(TorchFunctionMode):
         if not made:
             return
         if self.ran_for_real and not all(map(is_strided, (*made, *tensors))):
+            from blitz_helpers.trace._unstrided import UnstridedOp
+
             call = UnstridedOp(call)
         first = made[0]
         number = len(self.steps)

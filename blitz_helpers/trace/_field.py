@@ -5,7 +5,7 @@ questions: how large a part of the input one element of this tensor can see, whi
 would have for another input, and which input or step each dimension comes from.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: a named tuple would compile each text of a type.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -33,11 +33,11 @@ class Axis(NamedTuple):
     Networks", Distill, 2019.
     """
 
-    stride: Number
-    low: Number
-    high: Number
+    stride: "Number"
+    low: "Number"
+    high: "Number"
     chain: tuple[object, SizeFormula] | None
-    grid: tuple[Number, int] | None = None
+    grid: tuple["Number", int] | None = None
 
     @property
     def receptive_field(self) -> int:
@@ -77,8 +77,8 @@ class Dim(NamedTuple):
     axis: Axis | None = None
     input: tuple[int, int] | None = None
     step: int | None = None
-    parts: tuple[tuple[int, Dim], ...] = ()
-    summed: tuple[tuple[int, Dim], ...] = ()
+    parts: tuple[tuple[int, "Dim"], ...] = ()
+    summed: tuple[tuple[int, "Dim"], ...] = ()
 
 
 UNKNOWN = Dim()
@@ -145,7 +145,9 @@ def window(dim: Dim, stride: int, before: int, after: int, formula: SizeFormula)
     return Dim(axis, input, step, parts)
 
 
-def upsampling(dim: Dim, factor: int, before: Number, after: Number, formula: SizeFormula) -> Dim:
+def upsampling(
+    dim: Dim, factor: int, before: "Number", after: "Number", formula: SizeFormula
+) -> Dim:
     """Return the origin of a spatial dimension whose positions have become ``factor`` each.
 
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to

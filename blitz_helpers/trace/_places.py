@@ -226,7 +226,6 @@ class Module(Place):
 class Values(Place):
     """The values of a tensor that is about to be written to, its attributes and its gradient."""
 
-    @torch.no_grad()
     def read(self) -> Tensor:
         tensor = self.owner
         self.attributes = tensor.__dict__.copy()
@@ -234,7 +233,6 @@ class Values(Place):
         self.version = None if tensor.is_inference() else tensor._version
         return tensor.detach().clone()  # type: ignore[no-any-return]  # it is a tensor
 
-    @torch.no_grad()
     def put_back(self) -> None:
         tensor = self.owner
         tensor.data = self.data
@@ -243,7 +241,8 @@ class Values(Place):
             tensor.grad = self.grad
         # Large weights are often mapped from a file; writing to them would copy the pages.
         if self.data.numel() <= _SMALL or not _same_bits(self.data, self.held):
-            self.data.copy_(self.held)
+            with torch.no_grad():
+                self.data.copy_(self.held)
         # A graph that has saved the tensor can still run backward.
         if self.version is not None:
             set_version((tensor,), (self.version,))

@@ -1,6 +1,6 @@
 """The records of a trace: its steps, the trace as a whole, and the error of one that failed."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: a named tuple would compile each text of a type.
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -123,7 +123,7 @@ class ShapeTrace(Sequence[ShapeStep]):
         """Return the operations in order: ``"input -> conv2d -> relu -> ..."``."""
         return " -> ".join(["input", *(step.op for step in self._steps)])
 
-    def by_module(self) -> ModuleTable:
+    def by_module(self) -> "ModuleTable":
         """Return one row a module call, nested as the modules are."""
         from blitz_helpers.trace.calls import by_module  # only who looks at a trace needs it
 
@@ -175,7 +175,7 @@ class ShapeError(RuntimeError):
         message: str,
         trace: ShapeTrace,
         step: ShapeStep,
-        remedies: tuple[Remedy, ...],
+        remedies: "tuple[Remedy, ...]",
         hint: str,
     ) -> None:
         super().__init__(message)

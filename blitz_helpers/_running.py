@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,30 +86,26 @@ def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
             follower.left(ended, output if ended is module else None)
 
 
-class _Hooks(SharedContext):
-    """Torch's global module hooks; while they are set, compiled modules run uncompiled."""
-
-    _warning = WarningIgnored("Using `torch.compile(module)` when there are global hooks")
-
-    def begin(self) -> None:
-        global _here
-        _here = _Running()  # modules that ran when the hooks were last removed have ended
-        self._uncompiled = None
-        if not sys.modules.keys().isdisjoint(COMPILERS):  # not loaded if nothing is compiled
-            self._uncompiled = torch.compiler.set_stance("force_eager")
-            self._uncompiled.__enter__()
-            self._warning.__enter__()
-        self._handles = (
-            register_module_forward_pre_hook(_enter),
-            register_module_forward_hook(_leave, always_call=True),
-        )
-
-    def end(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        if self._uncompiled is not None:
-            self._warning.__exit__()
-            self._uncompiled.__exit__(None, None, None)
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run compiled modules uncompiled, and without the warning about global hooks."""
+    with (
+        torch.compiler.set_stance("force_eager"),
+        WarningIgnored("Using `torch.compile(module)` when there are global hooks"),
+    ):
+        yield
 
 
-_hooks = _Hooks()
+@SharedContext
+@contextmanager
+def _hooks() -> Iterator[None]:
+    """Set torch's global module hooks."""
+    global _here
+    _here = _Running()  # modules that ran when the hooks were last removed have ended
+    compiles = not sys.modules.keys().isdisjoint(COMPILERS)  # not loaded if nothing is compiled
+    with (
+        _uncompiled() if compiles else nullcontext(),
+        register_module_forward_pre_hook(_enter),
+        register_module_forward_hook(_leave, always_call=True),
+    ):
+        yield

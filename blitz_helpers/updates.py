@@ -83,18 +83,19 @@ def momentum_step(
     check_settings(lr, weight_decay, momentum=momentum)
     if nesterov and momentum == 0:
         raise ValueError("nesterov=True looks ahead by the momentum, so that must be above 0.")
+    if momentum == 0:  # like torch, keep no velocities
+        sgd_step(params, lr, weight_decay)
+        return
     moving = with_gradients(params, dense=weight_decay != 0)
-    if momentum != 0:
-        check_velocities(moving, velocities, nesterov)
+    check_velocities(moving, velocities, nesterov)
     for w, g in moving:
         if weight_decay != 0:
             g = g.add(w, alpha=weight_decay)
-        if momentum != 0:
-            if w in velocities:
-                velocities[w].mul_(momentum).add_(g)
-            else:
-                velocities[w] = g.clone()
-            g = g.add(velocities[w], alpha=momentum) if nesterov else velocities[w]
+        if w in velocities:
+            velocities[w].mul_(momentum).add_(g)
+        else:
+            velocities[w] = g.clone()
+        g = g.add(velocities[w], alpha=momentum) if nesterov else velocities[w]
         w.add_(g, alpha=-lr)
 
 

@@ -672,7 +672,7 @@ class Stopping:
 def test_a_number_that_the_caller_sets_anew_stays_and_is_named(tmp_path):
     path = tmp_path / "net.pt"
     assert fit(make_model(), loader(), Stopping(12), 3, checkpoint=path).interrupted
-    message = r"step\.at is 40 here, but was 12 when .* began, and 2 at the end.* stays 40"
+    message = r"step\.at is 40, but was 12 when .* began, and 2 at its end.* stays 40"
     with pytest.warns(UserWarning, match=message):
         history = fit(make_model(), loader(), Stopping(40), 3, resume_from=path)
     assert len(history.losses) == 15

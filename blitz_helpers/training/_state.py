@@ -55,7 +55,7 @@ class State:
             for name, thing in held
             if is_own(thing) and _has_state(thing) and not isinstance(thing, nn.Module)
         ]
-        self.generators = _sources(held, _random_source)
+        self.generators = _random_sources(held)
         self.random = _global_sources(model) | self.generators
         self.variables = Variables(held, rule=(thing for _, thing in rule))
 
@@ -65,15 +65,18 @@ class State:
         The latter are optimizers, schedulers and averaged models, for example. Of the other parts
         only the user's own count: libraries do not agree on what loaders restore.
         """
-        bound: set[str] = set()
-        if isinstance(self._step, partial):
-            places = range(len(self._step.args))
-            bound = {*self._step.keywords, *(f"args[{place}]" for place in places)}
-        held = [*_once(chain(reachable(self._step), self._stateful))]
+        step = self._step
+        bound = (*step.args, *step.keywords.values()) if isinstance(step, partial) else ()
+        needed = {id(value) for value in bound}
+        held = [*_once(chain(reachable(step), self._stateful))]
         modules = [thing for _, thing in held if isinstance(thing, nn.Module)]
-        saved = {inner for module in modules for inner in module.modules() if inner is not module}
-        saved.update(self._model.modules())
-        return _sources(held, partial(_memory_source, bound=bound, saved=saved))
+        inner = {part for module in modules for part in module.modules() if part is not module}
+        saved = {id(module) for module in (*inner, *self._model.modules())}
+        return {
+            name: source
+            for name, thing in held
+            if id(thing) not in saved and (source := _memory_source(thing, id(thing) in needed))
+        }
 
     def remembered(self) -> dict[str, Source]:
         """Return the part of the memory that a checkpoint made now would hold.
@@ -100,17 +103,15 @@ class State:
         )
 
 
-def _memory_source(name: str, thing: Any, bound: set[str], saved: set[nn.Module]) -> Source | None:
+def _memory_source(thing: Any, needed: bool) -> Source | None:
     if isinstance(thing, nn.Module):
-        if thing in saved:  # as a part of another one
-            return None
         # Copied, since a module restores its state into the very tensors that it gave.
         return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
     if _has_state(thing):
         return Source(thing.state_dict, thing.load_state_dict, needed=True)
     for kind, copied in _CONTAINERS.items():
         if isinstance(thing, kind):
-            return Source(partial(copied, thing), partial(_refill, thing), name in bound)
+            return Source(partial(copied, thing), partial(_refill, thing), needed)
     return None
 
 
@@ -136,17 +137,15 @@ def _once(found: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield name, thing
 
 
-def _sources(
-    held: Iterable[tuple[str, Any]], source_of: Callable[[str, Any], Source | None]
-) -> dict[str, Source]:
-    found = ((name, source_of(name, thing)) for name, thing in held)
-    return {name: source for name, source in found if source is not None}
+def _random_sources(held: Iterable[tuple[str, Any]]) -> dict[str, Source]:
+    found = ((name, state_methods(thing)) for name, thing in held)
+    return {name: Source(*methods) for name, methods in found if methods is not None}
 
 
 def _global_sources(model: nn.Module) -> dict[str, Source]:
     generators = {"torch": torch.default_generator} | global_generators()
     devices = dict.fromkeys(w.device for w in model.parameters())
-    return _sources(generators.items(), _random_source) | {
+    return _random_sources(generators.items()) | {
         f"device {number}": _device_source(device)
         for number, device in enumerate(d for d in devices if d.type not in ("cpu", "meta"))
     }
@@ -159,8 +158,3 @@ def _device_source(device: torch.device) -> Source:
         lambda: module.get_rng_state(*which),
         lambda state: module.set_rng_state(state.cpu(), *which),
     )
-
-
-def _random_source(name: str, thing: Any) -> Source | None:
-    methods = state_methods(thing)
-    return methods and Source(*methods)

@@ -67,11 +67,11 @@ class Variables:
                 restored[variable] = saved
                 self._first[variable], self._marks[variable] = began, _mark(began)
             elif here is not MISSING:
+                name, was = ".".join(variable), repr(began) if first else "unset"
                 warnings.warn(
-                    f"{'.'.join(variable)} is {here!r} here, but was {began!r} when the saved "
-                    f"training began, and {saved!r} at the end. It is taken for a setting of "
-                    f"yours and stays {here!r}. If the training counts in it, set it to {began!r} "
-                    "before you resume.",
+                    f"{name} is {here!r}, but was {was} when the saved training began, and "
+                    f"{saved!r} at its end. It is taken for a setting of yours and stays {here!r}. "
+                    f"If the training counts in {name}, make it as it was made then.",
                     stacklevel=4,
                 )
         self._put(restored)

@@ -49,6 +49,23 @@ NormBase: TypeAlias = _NormBase
 # The compiler's package, and what loads it when it is called. It may compile our hooks.
 COMPILERS = ("torch._dynamo", "torch.nn.attention.flex_attention")
 
+
+# A tensor that autograd saved: also the class of what `torch.utils.checkpoint` keeps.
+_SavedTensor: Any = torch._C._autograd.SavedTensor
+
+
+def checkpoint_inputs(unpack_hook: Any) -> list[Any]:
+    """Return the inputs that ``torch.utils.checkpoint`` saved to recompute a tensor from.
+
+    For any other hook the list is empty.
+    """
+    if getattr(unpack_hook, "__module__", None) != "torch.utils.checkpoint":
+        return []
+    cells = dict(zip(unpack_hook.__code__.co_freevars, unpack_hook.__closure__, strict=True))
+    saved = getattr(cells["frame"].cell_contents, "saved_args", ()) if "frame" in cells else ()
+    return [one for one in saved if isinstance(one, _SavedTensor)]
+
+
 # Attributes of torch's objects, under their own names.
 ATTRIBUTES = {
     "_base": "the tensor behind a view, which owns the memory that is written to",

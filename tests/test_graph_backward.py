@@ -242,6 +242,49 @@ def a_matrix_of_another_dtype_now():
     return output
 
 
+@story(works=False)
+def a_frozen_matrix_of_another_dtype_now():
+    frozen = torch.ones(3, 2)
+    output = (leaf(4, 3) @ frozen).sum()
+    frozen.data = frozen.data.half()
+    return output
+
+
+@story(works=False)
+def a_frozen_convolution_of_more_precision_now():
+    layer = nn.Conv2d(1, 2, 2).requires_grad_(False)
+    return converted(layer, 1, 1, 3, 3)
+
+
+@story(works=None)
+def a_frozen_convolution_of_less_precision_now():
+    layer = nn.Conv2d(1, 2, 2).requires_grad_(False)
+    output = layer(leaf(1, 1, 3, 3)).sum()
+    layer.bfloat16()
+    return output
+
+
+@story(works=None)
+def a_convolution_converted_that_no_wanted_gradient_needs():
+    layer = nn.Conv2d(1, 2, 2)
+    output = layer(torch.ones(1, 1, 3, 3)).sum()
+    layer.double()
+    return output
+
+
+@story(works=False)
+def a_frozen_norm_of_another_dtype_now():
+    layer = nn.LayerNorm(3).requires_grad_(False)
+    return converted(layer, 2, 3)
+
+
+@story(works=True)
+def norms_of_half_precision_with_exact_weights():
+    x = leaf(2, 3).bfloat16()
+    frozen = nn.LayerNorm(3).requires_grad_(False), nn.BatchNorm1d(3).requires_grad_(False)
+    return sum(norm(x).sum() for norm in frozen)
+
+
 @story(works=None)
 def a_result_that_has_become_complex():
     h = inner()
@@ -1029,6 +1072,27 @@ def test_looking_at_a_graph_changes_no_answer_of_backward(build):
     autograd_graph(looked)
     if build.__name__ != "a_library_operation_again":
         assert works(looked) is works(untouched)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_an_input_of_a_checkpoint_that_changed_is_foreseen_without_recomputing(use_reentrant):
+    calls = []
+
+    def block(x):
+        calls.append(1)
+        return x.sin().exp()
+
+    h = inner()
+    output = checkpoint(block, h, use_reentrant=use_reentrant).sum()
+    assert autograd_graph(output).can_backward
+    with torch.no_grad():
+        h.mul_(2)
+    graph = autograd_graph(output)
+    assert graph.can_backward is False
+    assert "modified in place" in graph.backward_error
+    assert calls == [1]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.backward()
 
 
 def test_no_hook_runs_and_nothing_is_recomputed():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.autograd.graph import Node
 
+from blitz_helpers._torch import checkpoint_inputs
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._nodes import SavedTensor
 from blitz_helpers.graph._tensors import Form, Shape, form_of
@@ -50,7 +51,7 @@ class SavedReader:
                     found += self._read_list(name, raw, attribute)
                     continue
                 if raw.unpack_hook is not None:
-                    found.append(SavedTensor(name, None, None, "packed"))
+                    found.append(self._packed(name, raw.unpack_hook))
                     continue
                 tensor = getattr(node, attribute)  # without a hook, only torch's own checks run
                 if tensor is None:  # such as the bias of a layer without one
@@ -84,7 +85,7 @@ class SavedReader:
         found = []
         for item, raw in zip(names, raws, strict=True):
             if raw.unpack_hook is not None:
-                found.append(SavedTensor(item, None, None, "packed"))
+                found.append(self._packed(item, raw.unpack_hook))
                 continue
             try:
                 tensor = raw.unpack()
@@ -98,6 +99,17 @@ class SavedReader:
             if tensor is not None:
                 found.append(self._present(item, tensor))
         return found
+
+    def _packed(self, name: str, unpack_hook: object) -> SavedTensor:
+        """Return the record of a tensor that a hook packed, without running the hook."""
+        for saved in checkpoint_inputs(unpack_hook):
+            try:
+                if saved.unpack_hook is None:
+                    saved.unpack()
+            except RuntimeError:
+                why = "an input of its checkpoint was modified in place since"
+                self._lost.append(Lost(name, why))
+        return SavedTensor(name, None, None, "packed")
 
     def _freed(self, name: str) -> SavedTensor:
         self._lost.append(Lost(name, FREED))
@@ -127,7 +139,7 @@ class SavedReader:
         record = _kept(name, shape, dtype)
         then = None if tensor.output_nr else self.forms.get(tensor.grad_fn or id(tensor))
         if then is None:
-            then = self._form_elsewhere(tensor, sizes)
+            then = self._form_elsewhere(name, tensor, sizes)
         lost = None
         if then != (shape, dtype) and (then is not None or self._kind.is_pointwise):
             lost = self._of_another_form(record, dtype, *(then or (None, dtype)))
@@ -139,12 +151,26 @@ class SavedReader:
         self._lost.append(lost)
         return record._replace(state="changed")
 
-    def _form_elsewhere(self, tensor: Tensor, sizes: str | None) -> Form | None:
+    def _form_elsewhere(self, name: str, tensor: Tensor, sizes: str | None) -> Form | None:
         """Return the form in the forward pass of what is not in ``forms``, if it is known."""
         maker, number = tensor.grad_fn, tensor.output_nr
         if maker is not None and number < len(maker._input_metadata):
             return form_of(maker._input_metadata[number])
-        return None if sizes is None else (getattr(self._node, sizes), tensor.dtype)
+        shape = None if sizes is None else getattr(self._node, sizes)
+        dtype = self._dtype_then(name, tensor)
+        return None if shape is None and dtype == tensor.dtype else (shape, dtype)
+
+    def _dtype_then(self, name: str, tensor: Tensor) -> torch.dtype:
+        """Return the dtype in the forward pass of what needs no gradient, as far as it is known."""
+        kind, form = self._kind.name, self.forms[self._node]
+        if kind not in _OF_ONE_DTYPE or form is None or name == "bias":  # which is not read
+            return tensor.dtype
+        if not tensor.is_floating_point():  # such as the places of maxima
+            return tensor.dtype
+        _, made = form
+        # Norms of numbers in half precision have weights and statistics in float32.
+        is_exact = "Norm" in kind and tensor.dtype == torch.float32 and made.itemsize < 4
+        return tensor.dtype if is_exact else made
 
     def _of_another_form(
         self,
@@ -162,7 +188,7 @@ class SavedReader:
             promotes = made is not None and dtype.is_floating_point and dtype_then.is_floating_point
             if not promotes:
                 why = f"its dtype was {dtype_then} then and is {dtype} now"
-                return Lost(name, why, is_certain=self._kind.name in _OF_ONE_DTYPE)
+                return Lost(name, why, is_certain=self._refuses(name, dtype, dtype_then))
         if made is not None:
             if _broadcast(shape, made):
                 return None
@@ -171,6 +197,15 @@ class SavedReader:
             return None
         why = f"its shape was {shape_then} then and is {shape} now"
         return Lost(name, why, is_certain=not _broadcast(shape, shape_then))
+
+    def _refuses(self, name: str, dtype: torch.dtype, dtype_then: torch.dtype) -> bool:
+        """Return whether the node is certain to refuse a saved tensor of another dtype."""
+        if self._kind.name == "ConvolutionBackward0":
+            # oneDNN converts to a narrower type, and reads the weight only for the gradient of the
+            # input, and the input only for that of the weight.
+            source, _ = self._node.next_functions[name == "input"]
+            return dtype.itemsize > dtype_then.itemsize and source is not None
+        return _OF_ONE_DTYPE.get(self._kind.name, False)
 
 
 @lru_cache(maxsize=4096)
@@ -187,16 +222,23 @@ _WHY = {
 }
 
 
-# Nodes that always refuse a saved tensor of another dtype. Pointwise nodes promote it; whether any
-# other node refuses it is not known.
-_OF_ONE_DTYPE = frozenset(
-    (
-        *("AddbmmBackward0", "AddmmBackward0", "AvgPool2DBackward0", "BaddbmmBackward0"),
-        *("BmmBackward0", "ConvolutionBackward0", "MaxPool2DWithIndicesBackward0"),
-        *("MkldnnRnnLayerBackward0", "MmBackward0", "NativeBatchNormBackward0"),
-        "NativeLayerNormBackward0",
-    )
-)
+# Nodes that take all their saved numbers in one dtype, and whether they always refuse another.
+# Pointwise nodes promote it; whether any other node refuses it is not known.
+_OF_ONE_DTYPE = {
+    "AddbmmBackward0": True,
+    "AddmmBackward0": True,
+    "AvgPool2DBackward0": True,
+    "BaddbmmBackward0": True,
+    "BmmBackward0": True,
+    "ConvolutionBackward0": True,
+    "MaxPool2DWithIndicesBackward0": True,
+    "MkldnnRnnLayerBackward0": True,
+    "MmBackward0": True,
+    "NativeBatchNormBackward0": True,
+    "NativeGroupNormBackward0": False,
+    "NativeLayerNormBackward0": True,
+    "TrilinearBackward0": False,
+}
 
 
 def is_released(tensor: Tensor) -> bool:

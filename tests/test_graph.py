@@ -970,3 +970,17 @@ def test_a_model_that_is_not_a_module_is_refused(net, loss):
 def test_fewer_than_one_box_is_refused(loss):
     with pytest.raises(ValueError, match="limit=0; expected at least 1"):
         autograd_graph(loss).folded(0)
+
+
+@pytest.mark.parametrize("limit", [1.5, "3", None])
+def test_boxes_that_are_not_a_whole_number_are_refused(limit, loss):
+    with pytest.raises(TypeError, match="expected a whole number of boxes"):
+        autograd_graph(loss).folded(limit)
+
+
+def test_outputs_that_hold_themselves_or_lie_deep_are_found():
+    output = [torch.ones(1, requires_grad=True) * 2]
+    output.append(output)
+    for _ in range(2_000):
+        output = [output]
+    assert len(autograd_graph(output).roots) == 1

@@ -76,3 +76,31 @@ def test_a_models_own_names_come_first_and_the_rest_of_the_leaves_have_the_calle
 def test_a_tensor_outside_the_graph_is_refused_by_name(stranger, error, message, w):
     with pytest.raises(error, match=message):
         autograd_graph(w * 3, tensors={"x": stranger})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ([torch.ones(1)], "tensors is a list; expected a dict"),
+        (torch.ones(2), "tensors is a Tensor; expected a dict"),
+        ({1: torch.ones(1)}, r"The name of tensors\[1\] is a int; expected text"),
+    ],
+)
+def test_names_that_are_not_a_dict_are_refused(tensors, message, w):
+    with pytest.raises(TypeError, match=message):
+        autograd_graph(w * 2, tensors=tensors)
+
+
+def test_a_sparse_number_has_a_value_and_one_of_many_under_vmap_has_none():
+    sparse = torch.ones(1).to_sparse().requires_grad_()
+    (record,) = autograd_graph(sparse * 2, tensors={"w": sparse}).tensors
+    assert record.value == 1
+    records = []
+
+    def loss(x):
+        y = x.square().sum()
+        records.extend(autograd_graph(y, tensors={"y": y}).tensors)
+        return y
+
+    torch.func.vmap(torch.func.grad(loss))(torch.ones(2, 1))
+    assert [record.value for record in records] == [None]

@@ -323,3 +323,11 @@ def test_the_svg_needs_no_matplotlib(monkeypatch, generator):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert graph_svg(graph).startswith("<svg")
+
+
+def test_the_svg_of_a_name_with_control_characters_is_xml():
+    w = torch.ones(2, requires_grad=True)
+    graph = autograd_graph(w * 2, tensors={"a\x00b\x1b\n": w})
+    assert "a\N{REPLACEMENT CHARACTER}b" in "".join(
+        ElementTree.fromstring(graph_svg(graph)).itertext()
+    )

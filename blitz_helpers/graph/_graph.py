@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from operator import index
 
 from blitz_helpers._tables import html_table, scroll_box, text_table
 from blitz_helpers.graph._derivatives import Obstacle
@@ -97,6 +98,10 @@ class AutogradGraph:
 
         Every box comes before those that feed it, so there are no cycles.
         """
+        try:
+            limit = index(limit)
+        except TypeError as error:
+            raise TypeError(f"limit={limit!r}; expected a whole number of boxes.") from error
         if limit < 1:
             raise ValueError(f"limit={limit}; expected at least 1 box.")
         return fold(self.nodes, limit)

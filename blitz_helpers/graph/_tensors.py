@@ -28,22 +28,32 @@ def form_of(tensor: Any) -> Form:
 
 
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
-    """Yield everything inside tuples, lists, dicts and dataclasses, each with the path to it."""
-    inside: list[tuple[str, object]]
-    if isinstance(output, Tensor):
-        yield output, where
-        return
-    if isinstance(output, Mapping):
-        inside = [(f"[{key!r}]", value) for key, value in output.items()]
-    elif isinstance(output, tuple | list):
-        inside = [(f"[{place}]", value) for place, value in enumerate(output)]
-    elif is_dataclass(output) and not isinstance(output, type):
-        inside = [(f".{field.name}", getattr(output, field.name, None)) for field in fields(output)]
-    else:
-        yield output, where
-        return
-    for step, value in inside:
-        yield from items_in(value, where + step)
+    """Yield everything inside tuples, lists, dicts and dataclasses, each with the path to it.
+
+    A container that holds itself, at any depth, is looked into once.
+    """
+    todo, seen = [(output, where)], set[int]()
+    while todo:
+        value, place = todo.pop()
+        inside = _parts(value)
+        if inside is None:
+            yield value, place
+        elif id(value) not in seen:
+            seen.add(id(value))
+            todo += [(part, f"{place}{step}") for step, part in reversed(inside)]
+
+
+def _parts(value: object) -> list[tuple[str, object]] | None:
+    """Return the parts of a container, each with the step to it; ``None`` for anything else."""
+    if isinstance(value, Tensor):
+        return None
+    if isinstance(value, Mapping):
+        return [(f"[{key!r}]", part) for key, part in value.items()]
+    if isinstance(value, tuple | list):
+        return [(f"[{place}]", part) for place, part in enumerate(value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(f".{field.name}", getattr(value, field.name, None)) for field in fields(value)]
+    return None
 
 
 def maker_of(tensor: Tensor, where: str) -> Node | None:
@@ -95,6 +105,21 @@ def require_graph(output: object, where: str) -> Root:
     )
 
 
+def require_named(tensors: object) -> None:
+    """Raise a ``TypeError`` unless ``tensors`` is a dict of tensors under names."""
+    if not isinstance(tensors, Mapping):
+        raise TypeError(
+            f"tensors is a {type(tensors).__name__}; expected a dict of tensors under names of "
+            "yours, such as {'w': w}."
+        )
+    for name, tensor in tensors.items():
+        where = f"tensors[{name!r}]"
+        if not isinstance(name, str):
+            raise TypeError(f"The name of {where} is a {type(name).__name__}; expected text.")
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{where} is a {type(tensor).__name__}; expected a tensor.")
+
+
 def read_named(
     tensors: Mapping[str, Tensor], numbers: Mapping[Node, int]
 ) -> tuple[NamedTensor, ...]:
@@ -102,13 +127,11 @@ def read_named(
     records = []
     for name, tensor in tensors.items():
         where = f"tensors[{name!r}]"
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{where} is a {type(tensor).__name__}; expected a tensor.")
         if not tensor.requires_grad:
             raise ValueError(
                 f"{where} does not require grad, so it has no node in the graph. Leave it out."
             )
-        node = maker_of(tensor, where) or get_gradient_edge(tensor).node
+        node = maker_of(tensor, where) or _node_of_leaf(tensor)
         if node not in numbers:
             raise ValueError(
                 f"{where} is not in this graph: output was not computed from it. "
@@ -120,8 +143,20 @@ def read_named(
     return tuple(records)
 
 
+def _node_of_leaf(leaf: Tensor) -> Node:
+    if leaf.layout is torch.strided:
+        return get_gradient_edge(leaf).node
+    with torch.enable_grad():  # the function above takes a view, which a sparse tensor has not
+        copied = leaf.clone().grad_fn
+    assert copied is not None  # since the leaf requires grad
+    return copied.next_functions[0][0]  # type: ignore[return-value]  # never None here
+
+
 def _number(tensor: Tensor) -> float | None:
     """Return the value of ``tensor`` if it holds a single real number, otherwise ``None``."""
     if tensor.is_complex() or tensor.is_meta or tensor.is_nested or tensor.numel() != 1:
         return None
-    return float(tensor.detach())
+    try:
+        return float(tensor.detach())
+    except RuntimeError:  # it is one of many under vmap
+        return None

@@ -25,6 +25,7 @@ from blitz_helpers.graph._tensors import (
     items_in,
     read_named,
     require_graph,
+    require_named,
 )
 
 
@@ -70,11 +71,13 @@ def autograd_graph(
     roots = [require_graph(*found) for found in items_in(output, "output")]
     if not roots:
         raise ValueError(f"output is an empty {type(output).__name__}: there is no tensor in it.")
+    tensors = {} if tensors is None else tensors
+    require_named(tensors)
     # The walk makes no garbage, and collecting it would take as long as the rest.
     collects = gc.isenabled()
     gc.disable()
     try:
-        return _snapshot(roots, model, tensors or {})
+        return _snapshot(roots, model, tensors)
     finally:
         if collects:
             gc.enable()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blitz_helpers.plotting._sketch import Rectangle, Sketch
 
 _POINTS = 72  # per inch
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
@@ -113,7 +114,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}pt" height="{height:.1f}pt" '
         f'viewBox="0 0 {width:.1f} {height:.1f}" font-family="DejaVu Sans, Verdana, sans-serif">',
-        f"<title>{escape(page.description)}</title>",
+        f"<title>{_xml(page.description)}</title>",
         '<rect width="100%" height="100%" fill="white"/>',  # readable in a dark theme too
         f'<path d="{curves}" fill="none" stroke="{GREY}"/>',
         f'<path d="{heads}" fill="{GREY}"/>',
@@ -132,7 +133,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
         x, y = at((word.x, word.y)).split(",")
         lines.append(
             f'<text class="{word.role}" x="{x}" y="{y}" text-anchor="{_ANCHORS[word.align]}" '
-            f'font-size="{look.size}" fill="{look.color}">{escape(word.text)}</text>'
+            f'font-size="{look.size}" fill="{look.color}">{_xml(word.text)}</text>'
         )
     return Svg("\n".join([*lines, "</svg>"]))
 
@@ -140,6 +141,11 @@ def graph_svg(graph: AutogradGraph) -> Svg:
 def _page(graph: AutogradGraph) -> Sketch:
     require_record(graph, "graph", "AutogradGraph", "autograd_graph(loss)")
     return sketch(graph)
+
+
+def _xml(text: str) -> str:
+    """Return the text for XML, which has no control characters."""
+    return escape("".join(each if each.isprintable() else _UNPRINTABLE for each in text))
 
 
 def _collections(page: Sketch) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from blitz_helpers.graph._derivatives import IsUsed, Obstacle, fails, freed, may_fail
 from blitz_helpers.graph._kinds import Kind
 from blitz_helpers.graph._saved import FREED, Lost, is_released
-from blitz_helpers.graph._tensors import Form, Root, Shape, form_of
+from blitz_helpers.graph._tensors import Form, Root, expands_to, form_of
 
 
 def decisive(obstacles: list[Obstacle | None]) -> Obstacle | None:
@@ -55,7 +55,7 @@ def check_root(root: Root) -> Obstacle | None:
     (shape, dtype), (shape_then, dtype_then) = root.form, then
     if dtype.is_complex and not dtype_then.is_complex:
         change = f"was {dtype_then} in the forward pass and is {dtype} now"
-    elif shape is None or shape_then is None or _expands_to(shape_then, shape):
+    elif shape is None or shape_then is None or expands_to(shape_then, shape):
         return None
     else:
         change = f"had the shape {shape_then} in the forward pass and has {shape} now"
@@ -84,7 +84,7 @@ def check_leaf(where: str, leaf: Tensor, then: Form) -> Obstacle | None:
         return None
     if grad.is_nested:
         why = "is a nested tensor"
-    elif shape is not None and not _expands_to(shape, tuple(grad.shape)):
+    elif shape is not None and not expands_to(shape, tuple(grad.shape)):
         why = f"has the shape {tuple(grad.shape)}, and the gradient has {shape}"
     elif grad.is_inference() and not torch.is_inference_mode_enabled():
         why = "was made in inference_mode"
@@ -99,10 +99,3 @@ def check_leaf(where: str, leaf: Tensor, then: Form) -> Obstacle | None:
     return fails(
         f"the .grad of {where} {why}: the new gradient cannot be added to it. Set it to None."
     )
-
-
-def _expands_to(shape: Shape, target: Shape) -> bool:
-    if len(shape) > len(target):
-        return False
-    pairs = zip(reversed(shape), reversed(target), strict=False)
-    return all(size in (1, wanted) for size, wanted in pairs)

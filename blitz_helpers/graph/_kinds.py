@@ -11,8 +11,9 @@ import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
+from blitz_helpers.graph._code import Asks
 from blitz_helpers.graph._derivatives import Check, check_of, hidden
-from blitz_helpers.graph._functions import Asks, read_backward
+from blitz_helpers.graph._functions import read_backward
 
 # A parameter may reach the node that uses it through these, as through `T` under every `Addmm`.
 _VIEWS = frozenset(

@@ -27,6 +27,14 @@ def form_of(tensor: Any) -> Form:
         return None, tensor.dtype
 
 
+def expands_to(shape: Shape, target: Shape) -> bool:
+    """Return whether a tensor of this shape can be broadcast to the other."""
+    if len(shape) > len(target):
+        return False
+    pairs = zip(reversed(shape), reversed(target), strict=False)
+    return all(size in (1, wanted) for size, wanted in pairs)
+
+
 def items_in(output: object, where: str) -> Iterator[tuple[object, str]]:
     """Yield everything inside tuples, lists, dicts and dataclasses, each with the path to it.
 

@@ -507,6 +507,32 @@ def counting_in_an_array():
     return Rule()
 
 
+def clipping_by_the_last_norms():
+    class Clipping:
+        def __init__(self):
+            self.norms, self.seen = deque(maxlen=4), frozenset()
+
+        def __call__(self, params):
+            norm = torch.nn.utils.get_total_norm([w.grad for w in params]).item()
+            self.norms.append(norm)
+            self.seen |= {round(norm, 2)}
+            torch.nn.utils.clip_grads_with_norm_(params, sum(self.norms) / 4, torch.tensor(norm))
+            falling(params, len(self.seen))
+
+    return Clipping()
+
+
+def counting_words():
+    counts = {}
+
+    def step(params):
+        word = "steep" if params[0].grad.norm() > 0.2 else "flat"
+        counts[word] = counts.get(word, 0) + 1
+        falling(params, counts[word])
+
+    return step
+
+
 def one_vector():
     class Rule:
         velocity = None
@@ -567,6 +593,8 @@ RULES = {
     "a count in a global": counting_in_a_global,
     "a count in a namespace": counting_in_a_namespace,
     "a count in an array of numpy": counting_in_an_array,
+    "numbers in a deque and a set": clipping_by_the_last_norms,
+    "numbers in a dict": counting_words,
     "a vector in an attribute": one_vector,
     "on the parameters": on_the_parameters,
     "under the ids of parameters": under_ids,
@@ -672,13 +700,30 @@ class Stopping:
 def test_a_number_that_the_caller_sets_anew_stays_and_is_named(tmp_path):
     path = tmp_path / "net.pt"
     assert fit(make_model(), loader(), Stopping(12), 3, checkpoint=path).interrupted
-    message = r"step\.at is 40, but was 12 when .* began, and 2 at its end.* stays 40"
+    message = r"step\.at is 40, but was 12 when .* began, and 2 at its end.* stays"
     with pytest.warns(UserWarning, match=message):
         history = fit(make_model(), loader(), Stopping(40), 3, resume_from=path)
     assert len(history.losses) == 15
     assert not history.interrupted
     # Set to its first value, as the warning says, it goes on: after two steps it stops again.
     assert len(fit(make_model(), loader(), Stopping(12), 3, resume_from=path).losses) == 12
+
+
+def test_a_list_is_restored_in_place_and_one_that_the_caller_fills_stays(tmp_path):
+    def counting(calls):
+        def step(params):
+            calls.append(len(calls))
+            sgd_step(params, lr=0.1)
+
+        return step
+
+    path, calls, more = tmp_path / "net.pt", [], ["mine"]
+    fit(make_model(), loader(), counting([]), 2, checkpoint=path)
+    fit(make_model(), loader(), counting(calls), 3, resume_from=path)
+    assert calls == list(range(15))
+    with pytest.warns(UserWarning, match=r"calls is \['mine'\], but was \[\] when"):
+        fit(make_model(), loader(), counting(more), 3, resume_from=path)
+    assert more == ["mine", *range(1, 6)]
 
 
 def test_a_step_that_is_used_again_goes_on_from_where_it_is(tmp_path):
@@ -706,6 +751,24 @@ def test_a_refused_resume_leaves_no_variable_behind(tmp_path):
     with pytest.raises(ValueError, match="label 99 is out of range"):
         fit(make_model(), batches, rule, 2, resume_from=path)
     assert vars(rule) == {}
+
+
+def test_no_code_of_what_is_searched_runs():
+    class Answering:
+        __slots__ = ("lacking", "rng")
+
+        def __init__(self):
+            self.rng = random.Random(4)
+
+        def __getattr__(self, name):
+            raise AssertionError(name)
+
+    class Iterating(list):
+        def __iter__(self):
+            raise AssertionError
+
+    held = [name for name, _ in reachable([Iterating([Answering()])])]
+    assert {"[0]", "[0][0]", "[0][0].rng"} <= set(held)
 
 
 def test_large_data_is_not_searched_whole():

@@ -91,7 +91,8 @@ def _parts(name: str, dot: str, thing: object) -> Iterable[tuple[str, object]]:
         yield f"{dot}defaults", thing.__defaults__
         yield f"{dot}defaults", thing.__kwdefaults__
     elif isinstance(thing, nn.Module):
-        yield from ((f"{dot}{child}", module) for child, module in thing.named_children())
+        children = nn.Module.named_children(thing)
+        yield from ((f"{dot}{child}", module) for child, module in children)
         hooks = [name for name in _OF_MODULES if "hooks" in name and vars(thing).get(name)]
         yield from ((f"{dot}{name}", vars(thing)[name]) for name in hooks)
     for namespace in namespaces(thing):
@@ -113,12 +114,14 @@ def namespaces(thing: Any) -> Iterator[Namespace]:
         if is_own(thing):
             yield Namespace("", dict(vars(thing)), partial(_put_attribute, thing))
         return
-    attributes = dict(getattr(thing, "__dict__", ()))
+    attributes: dict[str, Any] = {}
+    with suppress(AttributeError):
+        attributes |= object.__getattribute__(thing, "__dict__")
     if isinstance(thing, nn.Module):
         attributes = {n: value for n, value in attributes.items() if n not in _OF_MODULES}
     for name in slots_of(type(thing)):
         with suppress(AttributeError):  # it has no value
-            attributes[name] = getattr(thing, name)
+            attributes[name] = object.__getattribute__(thing, name)
     yield Namespace("", attributes, partial(_put_attribute, thing))
     if isinstance(thing, FunctionType):
         cells = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True))

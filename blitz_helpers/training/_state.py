@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from blitz_helpers._random_states import global_generators, state_methods
 from blitz_helpers.training._reach import is_own, reachable
-from blitz_helpers.training._variables import Variables
+from blitz_helpers.training._variables import Variables, refill
 
 _CONTAINERS: dict[type, Any] = {MutableMapping: dict, list: list, deque: deque, set: set}
 
@@ -111,17 +111,12 @@ def _memory_source(thing: Any, needed: bool) -> Source | None:
         return Source(thing.state_dict, thing.load_state_dict, needed=True)
     for kind, copied in _CONTAINERS.items():
         if isinstance(thing, kind):
-            return Source(partial(copied, thing), partial(_refill, thing), needed)
+            return Source(partial(copied, thing), partial(refill, thing), needed)
     return None
 
 
 def _has_state(thing: Any) -> bool:
     return hasattr(type(thing), "state_dict") and hasattr(type(thing), "load_state_dict")
-
-
-def _refill(memory: Any, kept: Any) -> None:
-    memory.clear()
-    (memory.extend if isinstance(memory, list | deque) else memory.update)(kept)
 
 
 def _once(found: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

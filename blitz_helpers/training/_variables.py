@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from copy import copy
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,8 +23,9 @@ _Variable = tuple[str, str]  # the name of its holder, and its own
 class Variables:
     """Plain variables of the user's own objects and functions that a training reaches.
 
-    They are numbers and text, and for the update rule tensors and arrays. Only those that change
-    in the training count as state, so that settings can be changed before it resumes.
+    They are numbers and text, and for the update rule also tensors, arrays and containers of
+    numbers and text. Only those that change in the training count as state, so that settings can
+    be changed before it resumes.
 
     >>> from types import SimpleNamespace
     >>> step = SimpleNamespace(lr=0.1, steps=0)
@@ -40,10 +45,12 @@ class Variables:
         """Return the value of every variable."""
         found = {}
         for holder, thing, namespace in self._namespaces():
-            has_tensors = id(thing) in self._of_rule
+            of_rule = id(thing) in self._of_rule
             for name, value in namespace.values.items():
-                if _is_plain(value) or (has_tensors and _is_tensor(value)):
+                if _is_plain(value) or (of_rule and _is_tensor(value)):
                     found[holder, name] = value
+                elif of_rule and _holds_plain(value):
+                    found[holder, name] = copy(value)
         return found
 
     def changed(self) -> dict[_Variable, tuple[Any, ...]]:
@@ -52,7 +59,8 @@ class Variables:
         for variable, value in self.values().items():
             if self._marks.get(variable) != _mark(value):
                 first = self._first.get(variable, MISSING)
-                changed[variable] = (value, first) if _is_plain(first) else (value,)
+                is_known = _is_plain(first) or _holds_plain(first)
+                changed[variable] = (value, first) if is_known else (value,)
         return changed
 
     def restore(self, changed: dict[_Variable, tuple[Any, ...]]) -> None:
@@ -63,15 +71,15 @@ class Variables:
         now, restored = self.values(), {}
         for variable, (saved, *first) in changed.items():
             began, here = first[0] if first else MISSING, now.get(variable, MISSING)
-            if not _is_plain(saved) or _mark(here) in (_mark(began), _mark(saved)):
+            if _is_tensor(saved) or _mark(here) in (_mark(began), _mark(saved)):
                 restored[variable] = saved
                 self._first[variable], self._marks[variable] = began, _mark(began)
             elif here is not MISSING:
-                name, was = ".".join(variable), repr(began) if first else "unset"
+                name, was = ".".join(variable), reprlib.repr(began) if first else "unset"
                 warnings.warn(
-                    f"{name} is {here!r}, but was {was} when the saved training began, and "
-                    f"{saved!r} at its end. It is taken for a setting of yours and stays {here!r}. "
-                    f"If the training counts in {name}, make it as it was made then.",
+                    f"{name} is {reprlib.repr(here)}, but was {was} when the saved training "
+                    f"began, and {reprlib.repr(saved)} at its end. It is taken for a setting of "
+                    f"yours and stays. If the training counts in {name}, make it as it was then.",
                     stacklevel=4,
                 )
         self._put(restored)
@@ -81,10 +89,14 @@ class Variables:
         self._put(dict.fromkeys(self.values(), MISSING) | values)
 
     def _put(self, values: dict[_Variable, Any]) -> None:
-        put = {holder: namespace.put for holder, _, namespace in self._namespaces()}
+        found = {holder: namespace for holder, _, namespace in self._namespaces()}
         for (holder, name), value in values.items():
             with suppress(AttributeError, KeyError):  # the object or function has changed since
-                put[holder](name, value)
+                now = found[holder].values.get(name)
+                if type(now) is type(value) and isinstance(now, list | deque | set | dict):
+                    refill(now, value)  # others may hold it too
+                else:
+                    found[holder].put(name, value)
 
     def _namespaces(self) -> Iterator[tuple[str, Any, Namespace]]:
         for name, thing in self._held:
@@ -92,9 +104,21 @@ class Variables:
                 yield f"{name}{namespace.kind}", thing, namespace
 
 
+def refill(container: Any, items: Any) -> None:
+    """Give a list, a deque, a set or a mapping other items."""
+    container.clear()
+    (container.extend if isinstance(container, list | deque) else container.update)(items)
+
+
 def _is_plain(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return type(value) in _NUMBERS or (numpy is not None and isinstance(value, numpy.number))
+
+
+def _holds_plain(value: Any) -> bool:
+    if type(value) in (list, tuple, set, frozenset, deque):
+        return all(map(_is_plain, value))
+    return type(value) is dict and all(map(_is_plain, chain(value, value.values())))
 
 
 def _is_tensor(value: Any) -> bool:
@@ -111,4 +135,7 @@ def _mark(value: Any) -> object:
         return id(value), value._version
     if hasattr(value, "tobytes"):
         return type(value), value.tobytes()
+    if _holds_plain(value):
+        marks = map(_mark, value.items() if isinstance(value, dict) else value)
+        return type(value), (set if isinstance(value, set | frozenset) else list)(marks)
     return type(value), "nan" if value != value else value

@@ -1,5 +1,7 @@
 """Answers to the exercises of page 05, right and wrong, with the reply that each should get."""
 
+from functools import partial
+
 import torch
 
 from blitz_helpers import adam_step, adamw_step, momentum_step, sgd_step
@@ -8,12 +10,7 @@ from blitz_helpers import adam_step, adamw_step, momentum_step, sgd_step
 torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 
 
-def nesterov(params, velocities, lr, momentum):
-    momentum_step(params, velocities, lr, momentum, nesterov=True)
-
-
-def plain_momentum(params, velocities, lr, momentum):
-    momentum_step(params, velocities, lr, momentum)
+nesterov = partial(momentum_step, nesterov=True)
 
 
 def looking_ahead(move):
@@ -117,14 +114,6 @@ def moved_leaf(w, loss_of, lr, steps):
         w = w - lr * w.grad
 
 
-def uphill(w, loss_of, lr, steps):
-    by_autograd_grad(w, loss_of, -lr, steps)
-
-
-def one_step(w, loss_of, lr, steps):
-    by_autograd_grad(w, loss_of, lr, 1)
-
-
 def through_data(w, loss_of, lr, steps):
     for _ in range(steps):
         w.grad = None
@@ -165,34 +154,6 @@ def adamw_by_its_formulas(
             w -= lr * m_hat / (v_hat**power + eps)
 
 
-def uncorrected(params, state, lr, weight_decay):
-    adamw_by_its_formulas(params, state, lr, weight_decay, corrected=False)
-
-
-def counting_from_zero(params, state, lr, weight_decay):
-    adamw_by_its_formulas(params, state, lr, weight_decay, start=-1)
-
-
-def with_a_large_eps(params, state, lr, weight_decay):
-    adamw_by_its_formulas(params, state, lr, weight_decay, eps=0.1)
-
-
-def without_root(params, state, lr, weight_decay):
-    adamw_by_its_formulas(params, state, lr, weight_decay, power=1)
-
-
-def without_decay(params, state, lr, weight_decay):
-    adam_step(params, state, lr)
-
-
-def decay_in_the_gradient(params, state, lr, weight_decay):
-    adam_step(params, state, lr, weight_decay=weight_decay)
-
-
-def decay_without_lr(params, state, lr, weight_decay):
-    adamw_step(params, state, lr, weight_decay=weight_decay / lr)
-
-
 def adamw_stopping_at_none(params, state, lr, weight_decay):
     for w in params:
         if w.grad is None:
@@ -230,7 +191,7 @@ WRONG = {
         (-2, "velocity of each step"),
     ],
     "nesterov": [
-        (plain_momentum, "That is plain momentum"),
+        (momentum_step, "That is plain momentum"),
         (looking_ahead(lambda g, old, v, lr, m: lr * (g + m * old)), "already holds this step's"),
         (looking_ahead(lambda g, old, v, lr, m: lr * g + m * v), "used without `lr`"),
         (looking_ahead(lambda g, old, v, lr, m: -lr * (g + m * v)), "up the slope"),
@@ -250,20 +211,26 @@ WRONG = {
         (broken_at_once, "dtype=torch.float64, requires_grad=True), a function, 0.1, 2"),
         (not_cleared, "old gradients still push"),
         (moved_leaf, "`w` is where it was"),
-        (uphill, "up the slope"),
-        (one_step, "it should be"),
+        (lambda w, loss_of, lr, steps: by_autograd_grad(w, loss_of, -lr, steps), "up the slope"),
+        (lambda w, loss_of, lr, steps: by_autograd_grad(w, loss_of, lr, 1), "it should be"),
         (through_data, "not through `.data`"),
         (cleared_too_late, "Your code raised TypeError in your line `w -= lr * w.grad`"),
     ],
     "adamw": [
         (adamw_by_its_formulas, "Only roundings are left"),
-        (uncorrected, "bias correction is missing"),
-        (without_decay, "decay is missing"),
-        (decay_in_the_gradient, "as Adam does"),
-        (decay_without_lr, "taken off without `lr`"),
-        (with_a_large_eps, "In step 1 the weights"),
-        (counting_from_zero, "Does `t` count from 1?"),
-        (without_root, "Take the root of it"),
+        (partial(adamw_by_its_formulas, corrected=False), "bias correction is missing"),
+        (lambda params, state, lr, decay: adam_step(params, state, lr), "decay is missing"),
+        (
+            lambda params, state, lr, decay: adam_step(params, state, lr, weight_decay=decay),
+            "as Adam does",
+        ),
+        (
+            lambda params, state, lr, decay: packages_adamw(params, state, lr, decay / lr),
+            "taken off without `lr`",
+        ),
+        (partial(adamw_by_its_formulas, eps=0.1), "In step 1 the weights"),
+        (partial(adamw_by_its_formulas, start=-1), "Does `t` count from 1?"),
+        (partial(adamw_by_its_formulas, power=1), "Take the root of it"),
         (adamw_stopping_at_none, "`continue`, not `return`"),
         (adamw_remembering_elsewhere, "with the old averages. Keep them in `state`, and"),
         (adamw_changing_gradients, "changes `.grad`: make new tensors for the averages"),

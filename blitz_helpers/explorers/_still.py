@@ -11,7 +11,8 @@ from torch import Tensor
 
 from blitz_helpers._extras import require
 from blitz_helpers.explorers._reading import Maps, Reading
-from blitz_helpers.plotting._canvas import BLACK, BLUE, VERMILION, Picture, canvas, describe, show
+from blitz_helpers.plotting._canvas import Picture, canvas, describe, show
+from blitz_helpers.plotting._colours import BLACK, BLUE, VERMILION
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import as_written
 from blitz_helpers.plotting.digits import plot_digits, plot_scores

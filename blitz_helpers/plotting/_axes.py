@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import BLACK, CARD
+from blitz_helpers.plotting._colours import BLACK, CARD
 from blitz_helpers.plotting._words import as_written
 
 if TYPE_CHECKING:

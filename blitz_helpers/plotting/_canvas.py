@@ -1,34 +1,27 @@
-"""Shared by every picture: the colours, axes to draw on, and the alt text that a page shows."""
+"""Shared by every picture: axes to draw on, and the alt text that a page shows."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from blitz_helpers._extras import require
+from blitz_helpers.plotting._checks import require_axes
+from blitz_helpers.plotting._colours import CARD
 from blitz_helpers.plotting._settings import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Distinct with every common kind of colour blindness.
-# Source: M. Okabe and K. Ito, "Color Universal Design", 2008.
-BLACK, GREY = "#222222", "#767676"
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of curves, in their order
-
 # Maps each axes that a plot drew on to its alt text.
 _WORDS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
 
 _CSS_PIXELS_PER_INCH = 96
-CARD = "#F7F6F2"  # the background of every picture
 _PADDING = 12  # CSS pixels around a picture
 _SHARPNESS = 2  # image pixels per CSS pixel, for high-density screens
 # Matplotlib writes no larger images, and Pillow takes them for an attack.
@@ -61,40 +54,6 @@ def canvas(ax: Axes | None, width: float, height: float) -> Axes:
         figsize=(width, height), layout="constrained", FigureClass=figure_class()
     )
     return axes  # type: ignore[no-any-return]  # `require` returns Any
-
-
-def require_axes(ax: Axes) -> Axes:
-    """Return ``ax``, or raise a TypeError if it is something else."""
-    if not isinstance(ax, require("matplotlib.axes", extra="plotting").Axes):
-        raise TypeError(
-            f"ax is a {type(ax).__name__}: expected the Axes of matplotlib. "
-            "Use those of plt.subplots(): _, ax = plt.subplots()."
-        )
-    return ax  # type: ignore[no-any-return]  # `require` returns Any, which narrows `ax` to it
-
-
-def require_record(record: object, name: str, kind: str, source: str) -> None:
-    """Raise a TypeError unless ``record`` is of the class called ``kind``.
-
-    Only the name is compared, so that a plot imports nothing of what makes its records.
-
-    >>> require_record(0.5, "history", "History", "fit(...)")
-    Traceback (most recent call last):
-        ...
-    TypeError: history is a float: expected a History. Use what fit(...) returns.
-    """
-    if kind not in (cls.__name__ for cls in type(record).__mro__):
-        article = "an" if kind[0] in "AE" else "a"
-        raise TypeError(
-            f"{name} is a {type(record).__name__}: expected {article} {kind}. "
-            f"Use what {source} returns."
-        )
-
-
-def require_mapping(given: object, name: str, example: str) -> None:
-    """Raise a TypeError unless ``given`` maps names to something."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name} is a {type(given).__name__}: expected a dict, such as {example}.")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE
+from blitz_helpers.plotting._checks import require_record
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, ORANGE
 from blitz_helpers.plotting._layers import BOX_HEIGHT, Point, Route, arrange
 from blitz_helpers.plotting._words import minus
 
@@ -102,6 +103,7 @@ class Sketch:
 
 def sketch(graph: AutogradGraph) -> Sketch:
     """Return the sketch of ``graph``, folded if it is large."""
+    require_record(graph, "graph", "AutogradGraph", "autograd_graph(loss)")
     folded = graph.folded(_MOST_NODES if len(graph.nodes) <= _MOST_NODES else _MOST_BOXES)
     named = {tensor.node: tensor for tensor in graph.tensors}
     texts = [_texts(box, named) for box in folded.boxes]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from blitz_helpers.plotting._axes import MOST_NUMBERED, number_classes
-from blitz_helpers.plotting._canvas import BLACK, BLUE, SKY, canvas, describe
-from blitz_helpers.plotting._images import INK, checked, draw_image
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import checked
+from blitz_helpers.plotting._colours import BLACK, BLUE, SKY
+from blitz_helpers.plotting._images import INK, draw_image
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import as_written, counted, fixed, minus, shortened
 

@@ -6,16 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers.plotting._axes import colour_bar
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    GREY,
-    VERMILION,
-    canvas,
-    describe,
-    require_record,
-)
-from blitz_helpers.plotting._images import around_zero, as_tensor, checked, draw_image
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import as_tensor, checked, require_record
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, VERMILION
+from blitz_helpers.plotting._images import around_zero, draw_image
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import as_written, by, counted, shortened
 
@@ -137,9 +131,9 @@ def plot_image_gradient(image: Tensor, gradient: Tensor, ax: Axes | None = None)
     bar.ax.set_yticklabels(["a larger value\nlowers it", "no effect", "a larger value\nraises it"])
     known = rates.nan_to_num(0)
     steepest = []
-    for way, at in (("upwards", known.argmax()), ("downwards", known.argmin())):
-        row, column = divmod(int(at), width)
-        if known[row, column] > 0 if way == "upwards" else known[row, column] < 0:
+    for way, rising in (("upwards", known), ("downwards", -known)):
+        if rising.max() > 0:
+            row, column = divmod(int(rising.argmax()), width)
             steepest.append(f"{way} at row {row}, column {column}")
     where = f"; steepest {', '.join(steepest)}, counted from 0" if steepest else ""
     return describe(

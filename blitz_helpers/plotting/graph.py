@@ -6,13 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from blitz_helpers._extras import require
-from blitz_helpers.plotting._canvas import (
-    GREY,
-    describe,
-    figure_class,
-    require_axes,
-    require_record,
-)
+from blitz_helpers.plotting._canvas import describe, figure_class
+from blitz_helpers.plotting._checks import require_axes
+from blitz_helpers.plotting._colours import GREY
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._sketch import BOX_STYLES, WORD_STYLES, sketch
 
@@ -63,7 +59,7 @@ def plot_graph(graph: AutogradGraph, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.texts if text.get_gid() == "title"]
     ['pow', 'sub', 'mul', 'w']
     """
-    page = _page(graph)
+    page = sketch(graph)
     if ax is None:
         size = (page.right - page.left, page.top - page.bottom)
         figure = require("matplotlib.pyplot", extra="plotting").figure(
@@ -101,7 +97,7 @@ def graph_svg(graph: AutogradGraph) -> Svg:
     >>> svg.count("<rect"), svg.count("<text")
     (7, 11)
     """
-    page = _page(graph)
+    page = sketch(graph)
 
     def at(*points: Point) -> str:
         return " ".join(
@@ -136,11 +132,6 @@ def graph_svg(graph: AutogradGraph) -> Svg:
             f'font-size="{look.size}" fill="{look.color}">{_xml(word.text)}</text>'
         )
     return Svg("\n".join([*lines, "</svg>"]))
-
-
-def _page(graph: AutogradGraph) -> Sketch:
-    require_record(graph, "graph", "AutogradGraph", "autograd_graph(loss)")
-    return sketch(graph)
 
 
 def _xml(text: str) -> str:

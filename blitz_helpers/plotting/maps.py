@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import operator
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from blitz_helpers.plotting._axes import MOST_NUMBERED, add_box, colour_bar, in_legend
-from blitz_helpers.plotting._canvas import BLACK, SERIES, canvas, describe, require_mapping
-from blitz_helpers.plotting._images import INK, around_zero, as_tensor, checked, draw_image
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import as_tensor, checked, require_mapping, whole_pair
+from blitz_helpers.plotting._colours import BLACK, SERIES
+from blitz_helpers.plotting._images import INK, around_zero, draw_image
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import by, counted, fixed, minus, short
 
@@ -100,15 +101,14 @@ def plot_filters(
     """
     filters = checked("filters", filters, "(N, 1, h, w)", "Use filters[:, :1] for one channel.")
     count = len(filters)
-    if before is not None:
-        before = as_tensor("before", before)
-    if before is not None and before.shape != filters.shape:
-        raise ValueError(
-            f"before of shape {tuple(before.shape)} does not fit filters of shape "
-            f"{tuple(filters.shape)}: give the same filters, as they were before training."
-        )
     weights = {"weights": filters}
     if before is not None:
+        before = as_tensor("before", before)
+        if before.shape != filters.shape:
+            raise ValueError(
+                f"before of shape {tuple(before.shape)} does not fit filters of shape "
+                f"{tuple(filters.shape)}: give the same filters, as they were before training."
+            )
         weights = {"before": checked("before", before, "(N, 1, h, w)"), "after": filters}
     shown = torch.stack(list(weights.values()))
     look = around_zero(shown)
@@ -204,14 +204,13 @@ def plot_receptive_field(
 
 
 def _two(name: str, numbers: tuple[int, int]) -> tuple[int, int]:
-    try:
-        first, second = map(operator.index, numbers)
-    except (TypeError, ValueError) as error:
+    pair = whole_pair(numbers)
+    if pair is None:
         raise ValueError(
             f"{name}={numbers!r} must be two whole numbers, of rows and of columns. Use, say, "
             "(3, 3)."
-        ) from error
-    return first, second
+        )
+    return pair
 
 
 def _grid(name: str, numbers: ArrayLike) -> torch.Tensor:

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._axes import add_box
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    canvas,
-    describe,
-    require_record,
-)
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import require_record
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREEN, GREY, ORANGE
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import as_written
 

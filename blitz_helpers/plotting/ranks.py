@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from blitz_helpers.plotting._axes import add_arrow
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, VERMILION, canvas, describe
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, VERMILION
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import minus
 

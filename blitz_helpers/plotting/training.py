@@ -17,17 +17,9 @@ from blitz_helpers.plotting._axes import (
     in_legend,
     number_classes,
 )
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    SERIES,
-    SKY,
-    VERMILION,
-    canvas,
-    describe,
-    require_mapping,
-    require_record,
-)
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import require_mapping, require_record
+from blitz_helpers.plotting._colours import BLACK, BLUE, SERIES, SKY, VERMILION
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import as_written, counted, fixed, listed
 

@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from blitz_helpers.plotting._axes import BOXED, finish_axes, in_legend
-from blitz_helpers.plotting._canvas import (
-    BLACK,
-    BLUE,
-    SERIES,
-    VERMILION,
-    YELLOW,
-    canvas,
-    describe,
-    require_mapping,
-)
-from blitz_helpers.plotting._images import as_tensor
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import as_tensor, require_mapping
+from blitz_helpers.plotting._colours import BLACK, BLUE, SERIES, VERMILION, YELLOW
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import counted, listed, short
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blitz_helpers._extras import require
 from blitz_helpers.plotting._axes import add_arrow, add_box
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, ORANGE, VERMILION, canvas, describe
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import whole_pair
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, ORANGE, VERMILION
 from blitz_helpers.plotting._settings import default_style
 from blitz_helpers.plotting._words import by, counted, listed, minus
 
@@ -132,24 +133,15 @@ def _sides(*settings: int | tuple[int, int]) -> tuple[Side, Side]:
     """Return the settings of the rows and of the columns, or raise a ValueError."""
     pairs = []
     for name, value in zip(Side._fields, settings, strict=True):
-        given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-        pair = tuple(map(_whole, given))
+        pair = whole_pair(value if isinstance(value, (tuple, list)) else (value, value))
         least = 0 if name == "padding" else 1
-        if len(pair) != 2 or min(pair) < least:
+        if pair is None or min(pair) < least:
             raise ValueError(
                 f"{name}={value!r} cannot be drawn: use an int of {least} or more, or two of them."
             )
         pairs.append(pair)
     rows, columns = (Side(*side) for side in zip(*pairs, strict=True))
     return rows, columns
-
-
-def _whole(number: object) -> int:
-    """Return a whole number of any library as an int, and -1 for anything else."""
-    try:
-        return -1 if isinstance(number, bool) else index(number)  # type: ignore[arg-type]  # tried
-    except TypeError:
-        return -1
 
 
 def _places(columns: Side) -> str:

@@ -74,6 +74,7 @@ ATTRIBUTES = {
     "_compiled_call_impl": "the compiled call of a module that was compiled in place",
     "_flat_weights": "the weights of a recurrent layer, where a new weight must be put too",
     "_flat_weights_names": "the names of the weights in `_flat_weights`",
+    "_flat_weight_refs": "weak references to those weights, or `None` for those not watched",
     "_forward_cls": "the custom `Function` of a node",
     "_get_method": "a method of a scripted module, to run it on a copy",
     "_input_metadata": "shape and dtype of the tensor made at a node in the forward pass",

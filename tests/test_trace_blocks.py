@@ -83,6 +83,37 @@ def pyramid(s, x):
     return fine + F.interpolate(s.coarse(fine), scale_factor=2)
 
 
+def windows(s, x):
+    x = s.patch(x).permute(0, 2, 3, 1)
+    n, height, width, channels = x.shape
+    x = x.view(n, height // 7, 7, width // 7, 7, channels).transpose(2, 3)
+    return s.linear(x.reshape(n, -1, 49, channels))
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        n, channels, _, _ = x.size()
+        return x * self.linear(x.mean((2, 3))).view(n, channels, 1, 1)
+
+
+def masked(s, x, mask):
+    return s.linear(x).masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def remembered(s, x):
+    return s.rnn(x, torch.zeros(4, len(x), 6))[0]
+
+
+def picked(s, x, at):
+    return s.linear(x).gather(1, at)
+
+
 def looked_up(s, ids):
     return sum(s.table(one) for one in ids.T)
 
@@ -147,6 +178,32 @@ FAULTS = {
         Fn(lambda s, x: s.linear(x + s.rnn(x)[1].transpose(0, 1)),
            rnn=nn.GRU(8, 8), linear=nn.Linear(8, 3)), [(2, 5, 8)], "batch_first=True in rnn",
     ),
+    "windows that do not divide the sides": (
+        Fn(windows, patch=conv(3, 6, 4, stride=4), linear=nn.Linear(6, 2)), [(2, 3, 100, 100)],
+        "an input of 112 to 115 pixels a side",
+    ),
+    "sides that cannot be halved": (
+        nn.Sequential(conv(1, 4, 3), nn.PixelUnshuffle(2)), [(1, 1, 11, 11)],
+        "an input of a multiple of 2 pixels a side",
+    ),
+    "code that unpacks the shape of a batch": (
+        nn.Sequential(nn.Identity(), Gate()), [(4, 6, 6)],
+        "x.unsqueeze(0) on the input",
+    ),
+    "a mask of numbers": (
+        Fn(masked, linear=nn.Linear(4, 4)), [(2, 3, 4), torch.ones(2, 3)], "x.bool()",
+    ),
+    "a state for two directions": (
+        Fn(remembered, rnn=nn.GRU(4, 6, 3, batch_first=True, bidirectional=True)), [(2, 5, 4)],
+        "num_layers=2",
+    ),
+    "a state of fewer layers than there are": (
+        Fn(remembered, rnn=nn.GRU(4, 6, 5, batch_first=True)), [(2, 5, 4)], "num_layers=4",
+    ),
+    "an index beyond the features": (
+        Fn(picked, linear=nn.Linear(8, 4)), [(2, 8), torch.tensor([[4], [1]])],
+        "out_features=5 in linear",
+    ),
     "larger indices than the first": (
         Fn(looked_up, table=nn.Embedding(4, 3)), [torch.tensor([[1, 9], [5, 2]])],
         "Use num_embeddings=10.",
@@ -172,3 +229,27 @@ def test_einsum_counts_no_products_that_are_not_summed():
     assert trace_shapes(Fn(scan), (2, 5, 4)).num_macs == 0
     summed = Fn(lambda s, x: torch.einsum("bld,dn->bln", x, torch.zeros(4, 3)))
     assert trace_shapes(summed, (2, 5, 4)).num_macs == 2 * 5 * 4 * 3
+
+
+def test_the_message_says_which_module_unpacked_which_shape():
+    with pytest.raises(
+        ShapeError, match=r"Gate 1 got \(2, 144\), .* unpacks into 4 sizes"
+    ) as caught:
+        trace_shapes(nn.Sequential(nn.Flatten(), Gate()), (2, 4, 6, 6))
+    assert caught.value.step.module == "1"
+
+
+def test_an_error_in_unpacking_anything_else_comes_through():
+    def pair(s, x):
+        first, second = x.split(2)
+        return first + second
+
+    with pytest.raises(ValueError, match="unpack"):
+        trace_shapes(Fn(pair), (6, 3))
+
+
+def test_a_view_is_blamed_only_for_the_dimension_into_which_it_mixed_the_batch():
+    model = Fn(lambda s, x: s.linear(x.view(-1, 8)), linear=nn.Linear(6, 2))
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, (2, 5, 8))
+    assert "mixed" not in str(caught.value)

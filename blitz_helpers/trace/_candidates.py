@@ -59,7 +59,7 @@ def _calls(clues: Clues) -> Found:
         text = f"x.reshape(...) in the place of x.{op}(...)"
         # A view of a contiguous copy, as reshape makes it.
         yield Candidate(Cost.COPY, CodeChange(number, op, place, Transform("contiguous"), text))
-    elif misfit.kind == "numbers":
+    elif misfit.kind == "numbers" and op in ("view", "reshape", "unflatten"):
         for cost, sizes in _other_sizes(x, misfit.wants):
             text = (
                 f"x.{'view' if op == 'view' else 'reshape'}{sizes} in the place of {misfit.wants}"
@@ -120,13 +120,17 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
             if isinstance(module, nn.Embedding | nn.EmbeddingBag) and misfit.got >= 0:
                 longer = remade(path, module, {"num_embeddings": misfit.got + 1})
                 yield from _if_any(Cost.LONGER_TABLE, longer)
-            elif misfit.noun == "classes" and misfit.got > 0:
-                yield from _maker(clues, misfit.others[0], 1, misfit.got + 1)
+            for y in misfit.others if misfit.got >= 0 else ():
+                for d in [d for d, size in enumerate(y.shape) if size == misfit.wants]:
+                    yield from _maker(clues, y, d, misfit.got + 1)
         case "average":
             flags = tuple((name, "training", False) for name, _ in clues.model.named_modules())
             yield Candidate(Cost.MODE, ModelChange(flags, (), "model.eval()", "code"))
         case "batch" if x is not None and misfit.wants and len(misfit.wants) == x.dim():
             yield from _if_any(Cost.TAKES, takes(path, module, x.shape[-1], misfit.noun))
+            if isinstance(module, nn.RNNBase) and x.shape[0] % (1 + module.bidirectional) == 0:
+                layers = x.shape[0] // (1 + module.bidirectional)
+                yield from _if_any(Cost.TAKES, remade(path, module, {"num_layers": layers}))
             yield from _maker(clues, x, x.dim() - 1, misfit.wants[-1])
     meets = misfit.kind in ("batch", "unequal") and misfit.noun != "mask"
     for place in dict.fromkeys([path, *(step.module for step in clues.failure.steps)]):
@@ -146,11 +150,10 @@ def _viewed(clues: Clues, x: Tensor, asked: tuple[int, ...]) -> Found:
         rest = x.numel() // x.shape[dim]
         if prod(whole) % rest == 0:
             yield from _maker(clues, x, dim, prod(whole) // rest)
-    sides = asked[2 - x.dim() :] if x.dim() > 2 else ()
-    side = root(asked[-1], 1, x.dim() - 2)
-    for wants in (*sides, side):
-        if wants and 0 < wants != x.shape[-1]:
-            yield from _window_settings(clues, x, {x.shape[-1]: wants})
+    number, rest = (asked[-1], 1) if -1 in whole else (prod(whole), prod(x.shape[:2]))
+    side = root(number, rest, max(0, x.dim() - 2))
+    if side and side != x.shape[-1]:
+        yield from _window_settings(clues, x, {x.shape[-1]: side})
 
 
 def _maker(clues: Clues, x: Tensor, dim: int, wants: int) -> Found:

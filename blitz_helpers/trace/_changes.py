@@ -95,14 +95,15 @@ class ModelChange:
             flat = getattr(module, "_flat_weights_names", ())  # of a recurrent layer
             if flat:
                 vars(module)["_flat_weights"] = [getattr(module, name) for name in flat]
+                vars(module)["_flat_weight_refs"] = [None] * len(flat)
         return undo
 
 
 def _replace_tensor(
     owner: nn.Module, name: str, form: tuple[int, ...] | torch.dtype | None, data: bool
 ) -> None:
-    store: Any = owner._parameters if name in owner._parameters else owner._buffers
-    old = store[name]
+    store: Any = owner._buffers if name in owner._buffers else owner._parameters
+    old = store.get(name)
     if form is None:
         store[name] = None
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -190,6 +191,18 @@ def _read_view(found: Found, tensors: list[Tensor]) -> Misfit:
     return Misfit("numbers", words, tensors[0], None, None, None, "stride")
 
 
+def _read_numbers(found: Found, tensors: list[Tensor]) -> Misfit:
+    x, asked = tensors[0], tuple(map(int, found[1].split(", ")))
+    text = f"got {shape_text(tuple(x.shape))}, {x.numel()} numbers, which {asked} does not hold"
+    return Misfit("numbers", text, x, None, x.numel(), asked)
+
+
+def _read_unpacking(found: Found, tensors: list[Tensor]) -> Misfit:
+    x, wants = tensors[0], int(found[1])
+    text = f"got {shape_text(tuple(x.shape))}, which its code unpacks into {wants} sizes"
+    return Misfit("rank", text, x, None, x.dim(), (wants,), "dimensions")
+
+
 def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
     return unequal(tensors, "which do not match") if len(tensors) > 1 else None
 
@@ -223,6 +236,8 @@ _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...]
     (r"Halving dimension must be even, but dimension (\d+) is size (\d+)", _read_halving),
     (r"more than 1 (value|spatial)", _read_average),
     (r"view size is not compatible", _read_view),
+    (r"shape '\[(-?\d+(?:, -?\d+)*)\]' is invalid for input of size", _read_numbers),
+    (r"values to unpack \(expected (?:at least )?(\d+)", _read_unpacking),
     (r"must match|same size|same shape|equal size|broadcast|must be the same", _read_meeting),
     (r"Guard failed: (\w+)\.size\(\)\[(\d+)\] == (\d+)", _read_guard),
 )
@@ -241,19 +256,40 @@ def _read_dtype(module: nn.Module | None, tensors: list[Tensor]) -> Misfit | Non
 
 
 def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
-    """Return the layer, its arguments and its tensors if a check inside torch's layers failed."""
+    """Return the module, its arguments and its tensors if they failed before an operation.
+
+    Either a check inside torch's layers failed, or a module's own code unpacked a shape.
+    """
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not trace.tb_frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
+    if trace is None:
         return None
     frame = trace.tb_frame
+    x = _unpacked(trace) if "values to unpack" in str(error) else None
+    if x is None and not frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
+        return None
     while frame is not None and frame.f_code.co_name != "forward":
         frame = frame.f_back  # type: ignore[assignment]  # ends with None
     if frame is None or not about_shapes(error):
         return None
-    values = frame.f_locals
-    args = tuple(value for name, value in values.items() if name != "self")
-    return values["self"], args, tensors_in(args)
+    module, *args = frame.f_locals.values()
+    args = args if x is None else [x]
+    return (module, tuple(args), tensors_in(args)) if isinstance(module, nn.Module) else None
+
+
+def _unpacked(trace: TracebackType) -> Tensor | None:
+    """Return the tensor whose shape a line unpacked, as in ``b, c, h, w = x.shape``."""
+    from dis import get_instructions  # only this failure needs it
+
+    before: list[Any] = []
+    for one in get_instructions(trace.tb_frame.f_code):
+        if one.offset == trace.tb_lasti:
+            break
+        before = [*before[-4:], one]
+    asked = [place for place, one in enumerate(before) if one.argval in ("shape", "size")]
+    name = before[asked[-1] - 1].argval if asked and asked[-1] else None
+    value = trace.tb_frame.f_locals.get(name) if isinstance(name, str) else None
+    return value if isinstance(value, Tensor) else None

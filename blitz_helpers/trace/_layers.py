@@ -99,6 +99,8 @@ def remade(path: str, module: Any, arguments: dict[str, Any], text: str = "") ->
         for name, value in vars(twin).items()
         if name != "training" and isinstance(value, int | tuple) and value != getattr(module, name)
     )
+    if isinstance(module, nn.RNNBase):
+        settings += ((path, "_flat_weights_names", tuple(twin._flat_weights_names)),)
     return ModelChange(
         settings, tuple(_other_tensors(path, module, twin)), text or _named(arguments)
     )

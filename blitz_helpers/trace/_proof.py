@@ -252,7 +252,7 @@ def _grown(given: Arguments, axis: int, size: int, pairs: bool = False) -> Argum
     def more(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
         for at in axes_of(tensor.shape):
-            tensor = torch.cat([tensor, tensor.narrow(at, 0, 1)], at)
+            tensor = torch.cat([tensor, tensor.narrow(at, 0, min(1, size))], at)
         return tensor
 
     def grown(value: Any) -> Any:

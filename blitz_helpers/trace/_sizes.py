@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from math import prod
 
 from torch import Tensor
@@ -28,9 +28,8 @@ def input_sizes(clues: Clues, doubtful: bool) -> Found:
         yield from _shorter(clues)
     elif misfit.kind == "unequal":
         yield from _equal_sides(clues)
-    elif misfit.kind == "numbers" and x is not None and wants and -1 not in wants[1:]:
-        places = [(x, d) for d in range(1, x.dim())]
-        yield from _sides(clues, places, lambda sizes: prod(sizes) == prod(wants[1:]))
+    elif misfit.kind == "numbers" and x is not None and wants:
+        yield from _viewed(clues, x, wants)
     elif x is not None and dim is not None and wants is not None:
         if misfit.kind == "window":
             yield from _sides(clues, [(x, dim)], lambda sizes: sizes[0] >= wants)
@@ -73,6 +72,23 @@ def _exported(clues: Clues) -> Found:
             words = f"{wants} pixels a side" if image else f"{wants} in dimension {dim}"
             sizes = tuple((axis, wants) for axis in axes)
             yield from clues.another_input(number, sizes, Cost.EXPORTED, words)
+
+
+def _viewed(clues: Clues, x: Tensor, asked: tuple[int, ...]) -> Found:
+    """Yield input sizes that give as many numbers as a view asks for, or that its parts divide."""
+
+    def divide(window: int, sizes: list[int]) -> bool:
+        return not any(size % window for size in sizes)
+
+    for pair in pairwise(asked):
+        window = pair[1]
+        places = [(x, d) for d, n in enumerate(x.shape) if window > 1 and pair[0] == n // window]
+        if places and any(x.shape[d] % window for _, d in places):
+            yield from _sides(clues, places, partial(divide, window))
+            return
+    if -1 not in asked[1:]:
+        places = [(x, d) for d in range(1, x.dim())]
+        yield from _sides(clues, places, lambda sizes: prod(sizes) == prod(asked[1:]))
 
 
 def _shorter(clues: Clues) -> Found:

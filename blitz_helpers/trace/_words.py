@@ -72,13 +72,14 @@ def root(number: int, rest: int, count: int) -> int | None:
 
 
 def mixing_view(failure: Failure, x: Tensor) -> ShapeStep | None:
-    """Return the view that multiplied the batch with other dimensions of ``x``."""
-    for dim in dims_of(x):
-        mixed = any(size > 1 and part.input == (0, 0) for size, part in dim.parts)
-        if mixed and len(dim.parts) > 1:
-            views = ("view", "reshape", "flatten", "unflatten")
-            return next((one for one in reversed(failure.steps) if one.op in views), None)
-    return None
+    """Return the view that multiplied the batch into the dimension of ``x`` that does not fit."""
+    if failure.misfit.kind != "size" or failure.misfit.dim is None:
+        return None
+    parts = dims_of(x)[failure.misfit.dim].parts
+    if len(parts) < 2 or not any(size > 1 and part.input == (0, 0) for size, part in parts):
+        return None
+    views = ("view", "reshape", "flatten", "unflatten")
+    return next((one for one in reversed(failure.steps) if one.op in views), None)
 
 
 def _sources(failure: Failure) -> str:

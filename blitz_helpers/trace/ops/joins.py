@@ -95,6 +95,9 @@ class Stack(Op):
         return without_trail(origin, tuple(dims))
 
 
+_OF_SOME = {"max", "min", "argmax", "argmin", "amax", "amin"}
+
+
 @op("max min argmax argmin median any all")
 class Extremum(OpenOp):
     """The largest or smallest along a dimension, of all, or of two tensors."""
@@ -102,6 +105,14 @@ class Extremum(OpenOp):
     input: Tensor
     dim: Any = None
     keepdim: Any = False
+
+    def check(self) -> None:
+        """Refuse to look for the largest or smallest of no numbers."""
+        x, gone = self.input, self.reduced()
+        for dim in gone or () if self.name in _OF_SOME else ():
+            if not x.shape[dim]:
+                text = f"got {tuple(x.shape)}, which has no numbers in dimension {dim}"
+                raise Misfit("window", text, x, dim, 0, 1)
 
     def reduced(self) -> set[int] | None:
         """Return the dimensions that are reduced, or ``None`` if they are not known."""

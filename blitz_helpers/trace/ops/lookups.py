@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
-from blitz_helpers.trace._layout import compute_dtype, new, unequal, wrap, wrong_dtype
+from blitz_helpers.trace._layout import check_rank, compute_dtype, new, unequal, wrap, wrong_dtype
 from blitz_helpers.trace._op import Misfit, OpenOp, op, vmapped
 from blitz_helpers.trace._standins import extremes_of, has_values
 
@@ -32,6 +32,7 @@ class EmbeddingBag(OpenOp):
     weight: Tensor
 
     def check(self) -> None:
+        check_rank(self.weight, (2,), "dimensions of the table")
         _check_indices(self.input, self.weight.shape[0], self.weight)
 
 
@@ -68,12 +69,25 @@ class Indexed(OpenOp):
         _check_indices(index, x.shape[dim] if x.dim() else 1, x)
         if isinstance(source, Tensor) and source.dim() and source.dtype != x.dtype:
             raise wrong_dtype(source, x.dtype, (x,), "a source")
+        if isinstance(source, Tensor) and source.dim() and x.dim() and "index" in self.name:
+            check_rank(source, (x.dim(),), "dimensions of the source")
         if not isinstance(source, Tensor) or source.dim() < 2 or index.dim() > 1:
             return
         got, wants = index.numel(), source.shape[dim]
         if got != wants:
             text = f"got {got} indices for {wants} rows of {tuple(source.shape)}"
             raise Misfit("size", text, index, 0, got, wants, "indices", (source,))
+
+
+@op("bucketize")
+class Buckets(OpenOp):
+    """The places of numbers among boundaries."""
+
+    input: Tensor
+    boundaries: Tensor
+
+    def check(self) -> None:
+        check_rank(self.boundaries, (1,), "dimension of the boundaries")
 
 
 @op("one_hot")

@@ -139,6 +139,15 @@ class MaskedFill(Elementwise):
         return new(super().output().shape, self.input.dtype)  # torch fills a contiguous copy
 
 
+@op("invert bitwise_not")
+class Invert(Elementwise):
+    """Truth values turned around, or the bits of whole numbers."""
+
+    def check(self) -> None:
+        if self.input.is_floating_point() or self.input.is_complex():
+            raise wrong_dtype(self.input, torch.bool, noun="a mask")
+
+
 @op("to cpu cuda")
 class Move(Pointwise):
     """A tensor on another device or of another dtype."""

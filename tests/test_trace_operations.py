@@ -24,6 +24,7 @@ CALLS = {
     "BatchNorm": lambda x: F.batch_norm(x, None, None, training=True),
     "Bilinear": lambda x: F.bilinear(x, x, torch.ones(3, 8, 8)),
     "BinaryCrossEntropy": lambda x: F.binary_cross_entropy_with_logits(x, x),
+    "Buckets": lambda x: torch.bucketize(x.contiguous(), torch.arange(3.0)),
     "Cat": lambda x: torch.cat([x, x], 1),
     "Cell": lambda x: torch.gru_cell(x[0, 0], x[0, 1], torch.ones(24, 8), torch.ones(24, 8)),
     "Chain": lambda x: torch.linalg.multi_dot([x[0, 0], x[0, 1], x[0, 2]]),
@@ -43,6 +44,7 @@ CALLS = {
     "Indexed": lambda x: x.index_select(1, torch.zeros(2, dtype=torch.long)),
     "Interpolate": lambda x: F.interpolate(x, scale_factor=2),
     "LayerNorm": lambda x: F.layer_norm(x, (8,)),
+    "Invert": lambda x: ~(x > 0),
     "Linear": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(5, 4)),
     "MaskedFill": lambda x: x.masked_fill(torch.ones(8, dtype=torch.bool), 0.0),
     "MatMul": lambda x: x @ x.mT,
@@ -83,10 +85,10 @@ CALLS = {
 # Why classes have no written-out sums, no multiply-accumulates or no receptive field.
 WITHOUT_SUMS = {
     "each size of the output is one of an input, or is given": """
-        AddProduct Along BatchNorm Bilinear BinaryCrossEntropy Cell Chain ChannelNorm ClassLoss
-        Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul Indexed
-        LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute Pointwise
-        Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
+        AddProduct Along BatchNorm Bilinear BinaryCrossEntropy Buckets Cell Chain ChannelNorm
+        ClassLoss Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul
+        Indexed Invert LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute
+        Pointwise Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
         VecDot
     """,
     "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Split Variance",
@@ -94,9 +96,10 @@ WITHOUT_SUMS = {
 }
 WITHOUT_MACS = {
     "nothing is multiplied and added up": """
-        AdaptivePool Along BinaryCrossEntropy Cat ClassLoss Dropout Elementwise Embedding Expand
-        Extremum GetItem Indexed MaskedFill MaxPool MaxPoolWithIndices Move Moved OneHot PReLU Pad
-        Part Permute Pointwise Reshape SetItem Split Stack Transpose Unflatten Unsqueeze View
+        AdaptivePool Along BinaryCrossEntropy Buckets Cat ClassLoss Dropout Elementwise Embedding
+        Expand Extremum GetItem Indexed Invert MaskedFill MaxPool MaxPoolWithIndices Move Moved
+        OneHot PReLU Pad Part Permute Pointwise Reshape SetItem Split Stack Transpose Unflatten
+        Unsqueeze View
     """,
     "an average multiplies once, after the sum": """
         AdaptiveAveragePool AveragePool EmbeddingBag Interpolate Reduction Variance

@@ -79,17 +79,6 @@ class Indexed(OpenOp):
             raise Misfit("size", text, index, 0, got, wants, "indices", (source,))
 
 
-@op("bucketize")
-class Buckets(OpenOp):
-    """The places of numbers among boundaries."""
-
-    input: Tensor
-    boundaries: Tensor
-
-    def check(self) -> None:
-        check_rank(self.boundaries, (1,), "dimension of the boundaries")
-
-
 @op("one_hot")
 class OneHot(OpenOp):
     """A row for each class number."""

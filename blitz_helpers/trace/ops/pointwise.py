@@ -148,6 +148,17 @@ class Invert(Elementwise):
             raise wrong_dtype(self.input, torch.bool, noun="a mask")
 
 
+@op("bucketize")
+class Buckets(Pointwise):
+    """The places of numbers among boundaries."""
+
+    def check(self) -> None:
+        check_rank(self.operands[1], (1,), "dimension of the boundaries")
+
+    def origin(self, output: Tensor, step: int) -> Origin:
+        return origin_of(self.input)
+
+
 @op("to cpu cuda")
 class Move(Pointwise):
     """A tensor on another device or of another dtype."""

@@ -152,8 +152,8 @@ Known = tuple[Callable[..., Op], dict[str, Any]]
 OPS: dict[str, Known] = {}
 # The files of `ops`, the most used first. Each is loaded when none before it knows a name.
 _FAMILIES = (
-    *("windows", "pools", "pointwise", "views", "products"),
-    *("norms", "joins", "lookups", "attention", "resizing"),
+    *("windows", "pools", "pointwise", "views", "products", "norms", "dimensions", "indexing"),
+    *("joins", "lookups", "attention", "resizing", "contractions", "recurrent"),
 )
 
 

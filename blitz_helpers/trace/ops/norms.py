@@ -21,7 +21,7 @@ from blitz_helpers.trace._layout import (
     wrong_rank,
 )
 from blitz_helpers.trace._op import Misfit, Op, OpenOp, op
-from blitz_helpers.trace.ops.views import Part
+from blitz_helpers.trace.ops.indexing import Part
 
 
 class _Norm(Op):

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import os
 import pickle
 import signal
 import sys
@@ -392,6 +393,41 @@ def test_training_stops_at_the_step_where_a_parameter_went_bad_and_names_it(
     assert all(w.isfinite().all() for w in kept["model"].values())
 
 
+def test_a_checkpoint_stays_where_it_was_named_if_the_training_changes_the_folder(
+    dataset, tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def step(params):
+        os.chdir(tmp_path / "elsewhere")
+        sgd_step(params, lr=0.1)
+
+    fit(make_model(), make_loader(dataset), step, 2, checkpoint="net.pt")
+    assert (tmp_path / "net.pt").exists()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_checkpoint_may_have_the_longest_name_that_the_file_system_allows(dataset, tmp_path):
+    path = tmp_path / ("n" * 252 + ".pt")
+    fit(make_model(), make_loader(dataset), STEPS["sgd"](), 1, checkpoint=path)
+    assert path.exists()
+
+
+def test_a_validation_that_lacks_the_first_epochs_is_refused_and_its_advice_works(
+    dataset, tmp_path
+):
+    path, step, val = tmp_path / "net.pt", STEPS["sgd"](), list(make_loader(dataset))
+    fit(make_model(), make_loader(dataset), step, 2, checkpoint=path)
+    model = make_model()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"without a val_loader in some of its 2 epochs"):
+        fit(model, make_loader(dataset), step, 3, resume_from=path, val_loader=val)
+    assert torch.equal(weights(model), before)
+    assert fit(model, make_loader(dataset), step, 3, resume_from=path).epochs == 3
+    evaluate(model, val)
+
+
 def test_a_divergence_names_the_checkpoint_to_go_on_from(dataset, tmp_path):
     def step(params):
         for w in params:
@@ -580,12 +616,52 @@ def test_a_step_that_is_no_function_is_refused_and_what_the_error_advises_works(
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = weights(model)
-    for step in (optimizer, torch.optim.SGD, None):
+    for step in (optimizer, optimizer.step, torch.optim.SGD, None):
         with pytest.raises(TypeError, match=r"must be a function of the .* optimizer\.step\(\)"):
             fit(model, make_loader(dataset), step, 1)
     assert torch.equal(weights(model), before)
     fit(model, make_loader(dataset), lambda params: optimizer.step(), 1)
     assert not torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("model", [nn.Linear, lambda x: x, None], ids=["class", "function", "None"])
+def test_something_else_than_a_model_is_refused(dataset, model):
+    for train in (lambda: fit(model, [], STEPS["sgd"](), 1), lambda: evaluate(model, [])):
+        with pytest.raises(TypeError, match=r"model is a .*: expected an nn.Module"):
+            train()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("lr_schedule", 0.1, "lr_schedule is a float: expected a function of the finished"),
+        ("run", 3, "run is a int, which has no log method"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_refused_before_the_first_step(
+    dataset, argument, value, message
+):
+    model = make_model()
+    before = weights(model)
+    with pytest.raises(TypeError, match=message):
+        fit(model, make_loader(dataset), sgd_step, 1, **{argument: value})
+    assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("kind", ["complex", "bool", "meta"])
+def test_answers_that_are_not_real_numbers_are_refused(kind):
+    change = {
+        "complex": lambda x: x.to(torch.complex64),
+        "bool": torch.Tensor.bool,
+        "meta": lambda x: x.to("meta"),
+    }[kind]
+
+    class Answers(nn.Module):
+        def forward(self, x):
+            return change(x)
+
+    with pytest.raises(ValueError, match="where real numbers are expected"):
+        evaluate(Answers(), [(torch.eye(3), torch.arange(3))])
 
 
 def test_an_empty_loader_is_refused(dataset):
@@ -639,7 +715,7 @@ def test_a_batch_that_is_not_a_pair_is_refused(batch):
         evaluate(make_model(), [batch])
 
 
-@pytest.mark.parametrize("epochs", [0, -1, 1.5, "3"])
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, "3", True, None])
 def test_a_wrong_number_of_epochs_is_refused(dataset, epochs):
     with pytest.raises(ValueError, match="must be a whole number of 1 or more"):
         fit(make_model(), make_loader(dataset), STEPS["sgd"](), epochs)

@@ -155,7 +155,8 @@ def check_writable(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     # A random name, so that no existing file is overwritten.
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    # The start of a long name is enough: a file system allows 255 bytes.
+    return path.with_name(f"{path.name[:40]}.{secrets.token_hex(4)}.part")
 
 
 def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -96,14 +96,14 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     through the module inside it, so that one process can evaluate alone.
 
     Raises:
-        TypeError: the loader has no length.
-        ValueError: the loader is empty, or a label is out of range.
+        TypeError: the loader has no length, or ``model`` is not a module.
+        ValueError: the loader is empty, a label is out of range, or the model gives no logits.
 
     >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))]).predictions
     tensor([0, 1, 2])
     """
-    check_batches(loader)
     model = unwrapped(model)
+    check_batches(loader)
     total, predictions, truth, widths = 0.0, [], [], set()
     with mode(model, training=False), torch.no_grad():
         for batch in loader:
@@ -126,7 +126,14 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside a ``DistributedDataParallel``, or the model as it is."""
+    """Return the module inside a ``DistributedDataParallel``, or the model as it is.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        made = f" Use {model.__name__}(...)." if isinstance(model, type) else ""
+        raise TypeError(f"model is a {type(model).__name__}: expected an nn.Module.{made}")
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -165,6 +172,11 @@ def answer(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
         is_tensor = isinstance(logits, Tensor)
         given = f"shape {tuple(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
         raise ValueError(f"The model gives {given}, where logits (N, num_classes) are expected.")
+    if logits.is_meta or logits.is_complex() or logits.dtype == torch.bool:
+        raise ValueError(
+            f"The model gives {logits.dtype} on {logits.device}, where real numbers are expected. "
+            "Give the model weights, or its output an abs() or float()."
+        )
     is_integer = not (labels.is_floating_point() or labels.is_complex())
     if labels.shape != logits.shape[:1] or not is_integer or labels.dtype == torch.bool:
         raise ValueError(

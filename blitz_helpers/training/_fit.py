@@ -66,8 +66,8 @@ def fit(
         ValueError: a loader is empty, a label is out of range, or ``resume_from`` is damaged or
             from another training. It is raised before anything changes, except for bad labels or
             an empty loader that only show up later in the training.
-        TypeError: a loader has no length, ``step`` is not a function, or a file cannot store its
-            memory.
+        TypeError: a loader has no length, ``model`` is not a module, ``step`` or ``lr_schedule``
+            not a function, ``run`` has no ``log``, or a file cannot store the memory of ``step``.
         DivergenceError: the loss or a weight is no longer finite. ``checkpoint`` still holds the
             last good epoch.
         ImportError: tqdm is not installed.
@@ -81,19 +81,16 @@ def fit(
     >>> history.losses[1] < history.losses[0]
     True
     """
+    module = unwrapped(model)
     check_batches(loader)
     if val_loader is not None:
         check_batches(val_loader, "val_loader")
-    if not isinstance(epochs, Integral) or epochs < 1:  # numpy's whole numbers count too
+    is_whole = isinstance(epochs, Integral) and not isinstance(epochs, bool)  # numpy's count too
+    if not is_whole or epochs < 1:
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more.")
     epochs = int(epochs)
-    if not callable(step) or isinstance(step, type):
-        raise TypeError(
-            f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1), "
-            "or for an optimizer of torch, lambda params: optimizer.step()."
-        )
+    _check_functions(step, lr_schedule, run)
     _check_alike(len(loader), epochs)
-    module = unwrapped(model)
     state = State(module, step, loader=loader, val_loader=val_loader, lr_schedule=lr_schedule)
     checkpoints = Checkpoints(module, state)
     source, target = from_first(
@@ -103,8 +100,14 @@ def fit(
     if source is not None:
         found = checkpoints.load(source, steps_per_epoch=len(loader))
         record = Record(**found["record"] | {"epochs": epochs})
+        if val_loader is not None and len(record.val_losses) < len(record.steps):
+            raise ValueError(
+                f"{source} was trained without a val_loader in some of its {len(record.steps)} "
+                "epochs, whose losses would be missing. Leave out val_loader, and use evaluate()."
+            )
     if target is not None and rank() == 0:
         check_writable(target)
+    file = target and target.absolute()  # the training may change the working directory
 
     progress = Progress(epochs, record.num_steps(), len(record.losses), shown=rank() == 0)
     loop = Loop(model, step, lr_schedule, record, run, progress)
@@ -126,8 +129,8 @@ def fit(
                         record.val_accuracies.append(result.accuracy)
                         loop.values |= {"val/loss": result.loss, "val/accuracy": result.accuracy}
                     loop.log()
-                    if target is not None:
-                        checkpoints.save(target, record)
+                    if target is not None and file is not None:
+                        checkpoints.save(file, record)
                         loop.checkpoint = target, epoch + 1
                     progress.end_epoch(epoch + 1, mean(record.losses[-record.steps[-1] :]))
     except KeyboardInterrupt:
@@ -164,6 +167,26 @@ def _unchanged_if_refused(
             if resuming:
                 state.variables.reset(variables)
         raise
+
+
+def _check_functions(step: object, lr_schedule: object, run: object) -> None:
+    """Raise a ``TypeError`` now instead of after the first step."""
+    is_optimizers = isinstance(getattr(step, "__self__", None), torch.optim.Optimizer)
+    if not callable(step) or isinstance(step, type) or is_optimizers:
+        raise TypeError(
+            f"step={step!r} must be a function of the parameters. Use partial(sgd_step, lr=0.1), "
+            "or for an optimizer of torch, lambda params: optimizer.step()."
+        )
+    if lr_schedule is not None and not callable(lr_schedule):
+        raise TypeError(
+            f"lr_schedule is a {type(lr_schedule).__name__}: expected a function of the finished "
+            "fraction of the training, such as lambda done: 0.1 * (1 - done). Let step run a "
+            "scheduler of torch, after its optimizer."
+        )
+    if run is not None and not callable(getattr(run, "log", None)):
+        raise TypeError(
+            f"run is a {type(run).__name__}, which has no log method. Use the run of start_run()."
+        )
 
 
 def _check_alike(num_batches: int, epochs: int) -> None:

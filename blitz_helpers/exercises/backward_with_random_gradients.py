@@ -157,12 +157,11 @@ def by_nudging(answer: FunctionType) -> None:
         weights, w = drawn.round(decimals=1)
         wanted = torch.stack([w.prod() / entry for entry in w]) + 3 * weights * w**2
         asked: list[Tensor] = []
-        recorded: list[bool] = []
         given = w.clone()
         try:
-            got = attempt_in_place(answer, _noting(weights, asked, recorded), given)
+            got = attempt_in_place(answer, _noting(weights, asked), given)
         except Wrong as wrong:
-            if any(recorded) or "does not require grad" in str(wrong):
+            if any(each.requires_grad for each in asked) or "does not require grad" in str(wrong):
                 raise Wrong(_NO_BACKWARD) from None
             raise
         if isinstance(got, list | tuple) and len(got) == length:
@@ -170,7 +169,7 @@ def by_nudging(answer: FunctionType) -> None:
         expect_shape(got, (length,), f"For w = {w.tolist()}, `by_nudging`")
         rates = got.detach().double()
         if not torch.allclose(rates, wanted, rtol=2e-4):
-            if any(recorded):
+            if any(each.requires_grad for each in asked):
                 raise Wrong(_NO_BACKWARD)
             slip = _slip_in_nudging(asked, w) or _slip_in_rates(rates, wanted)
             rates_told = f"{shown(wanted.float())}, not {shown(rates.float())}"
@@ -183,15 +182,12 @@ def by_nudging(answer: FunctionType) -> None:
 _NO_BACKWARD = "No `backward()` here: find the rates by calling `f` on nudged copies of `w`."
 
 
-def _noting(
-    weights: Tensor, asked: list[Tensor], recorded: list[bool]
-) -> Callable[[Tensor], Tensor]:
+def _noting(weights: Tensor, asked: list[Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a function that notes its arguments, and whose result has no graph."""
 
     def f(w: Tensor) -> Tensor:
-        recorded.append(w.requires_grad)
-        w = w.detach().clone()
-        asked.append(w)
+        asked.append(w.detach().clone().requires_grad_(w.requires_grad))
+        w = w.detach()
         return w.prod() + (weights * w**3).sum()
 
     return f

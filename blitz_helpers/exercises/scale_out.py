@@ -222,10 +222,10 @@ def mended_deal(answer: FunctionType) -> None:
         ]
         steps, own = count // batch_size, batch_size // world_size
         for rank, hand in enumerate(hands):
-            if any(len(batch) == batch_size != own for batch in hand):
+            sizes = [len(batch) for batch in hand]
+            if batch_size != own and batch_size in sizes:
                 raise Wrong(f"{tried}, each takes {batch_size} a step. Together they should.")
-            if len(hand) != steps * epochs or any(len(batch) != own for batch in hand):
-                sizes = [len(batch) for batch in hand]
+            if sizes != [own] * (steps * epochs):
                 wanted = f"{steps * epochs} batches of {own}"
                 raise Wrong(
                     f"{tried}, rank {rank} should get {wanted}, but their sizes are {sizes}."

@@ -9,6 +9,8 @@ ints, the result is a single answer, otherwise a tuple of them. Settings that to
 (30, 64)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from inspect import signature
 from operator import index

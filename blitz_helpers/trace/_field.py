@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     Number = int | Fraction
+else:  # loading fractions takes as long as tracing a small network
+    Number = object
 
 SizeFormula = Callable[[int], int]
 
@@ -33,11 +35,11 @@ class Axis(NamedTuple):
     Networks", Distill, 2019.
     """
 
-    stride: "Number"
-    low: "Number"
-    high: "Number"
+    stride: Number
+    low: Number
+    high: Number
     chain: tuple[object, SizeFormula] | None
-    grid: tuple["Number", int] | None = None
+    grid: tuple[Number, int] | None = None
 
     @property
     def receptive_field(self) -> int:
@@ -145,15 +147,13 @@ def window(dim: Dim, stride: int, before: int, after: int, formula: SizeFormula)
     return Dim(axis, input, step, parts)
 
 
-def upsampling(
-    dim: Dim, factor: int, before: "Number", after: "Number", formula: SizeFormula
-) -> Dim:
+def upsampling(dim: Dim, factor: int, before: Number, after: Number, formula: SizeFormula) -> Dim:
     """Return the origin of a spatial dimension whose positions have become ``factor`` each.
 
     The new position ``o`` sees the old ones from ``(o - before) / factor`` to
     ``(o + after) / factor``.
     """
-    from fractions import Fraction  # loading it takes as long as tracing a small network
+    from fractions import Fraction
 
     old: Any = dim.axis
     axis = Axis(

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from blitz_helpers._torch import functorch
 from blitz_helpers.trace._field import Origin
 
-# fmt: off
-Kind = Literal[
-    "size", "rank", "window", "numbers", "unequal", "dtype", "table", "average", "batch", "guard",
-    "other",
-]
-# fmt: on
+if TYPE_CHECKING:
+    from typing import Literal, TypeVar
+
+    Kind = Literal[
+        "size", "rank", "window", "numbers", "unequal", "dtype", "table", "average", "batch",
+        "guard", "other",
+    ]  # fmt: skip
+    Known = tuple[Callable[..., "Op"], dict[str, Any]]
+    Family = TypeVar("Family", bound=Callable[..., "Op"])
 
 
 class Misfit(RuntimeError):  # noqa: N818  # it is caught as data, and users never see it
@@ -146,8 +149,6 @@ ALIASES = {
     **{"mat2": "other", "vec": "other", "vec2": "other", "tensor": "other", "self": "input"},
 }
 _RENAMED = {*ALIASES, "out"}
-Family = TypeVar("Family", bound=Callable[..., Op])
-Known = tuple[Callable[..., Op], dict[str, Any]]
 # By the name of a function, its class and the attributes that calls have beside their fields.
 OPS: dict[str, Known] = {}
 # The files of `ops`, the most used first. Each is loaded when none before it knows a name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache, partial
 from math import prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -32,7 +32,10 @@ from blitz_helpers.trace._layout import (
     per_dimension,
     wrong_rank,
 )
-from blitz_helpers.trace._op import Family, Misfit, Op, op
+from blitz_helpers.trace._op import Misfit, Op, op
+
+if TYPE_CHECKING:
+    from blitz_helpers.trace._op import Family
 
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 

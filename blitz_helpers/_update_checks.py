@@ -31,6 +31,15 @@ def check_settings(lr: float, weight_decay: float, eps: float = 0, **fractions: 
             raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")
 
 
+def two_betas(betas: tuple[float, float]) -> tuple[float, float]:
+    """Return both numbers of ``betas``."""
+    try:
+        beta1, beta2 = betas
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"betas={betas!r} must be two numbers, such as (0.9, 0.999).") from error
+    return beta1, beta2
+
+
 def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, Tensor]]:
     """Return each parameter that has a gradient, and that gradient, after checking them all."""
     if isinstance(params, Tensor) or not isinstance(params, Iterable):
@@ -52,6 +61,8 @@ def with_gradients(params: Iterable[Tensor], dense: bool) -> list[tuple[Tensor, 
                 f"params[{index}] is frozen (requires_grad is off) and still has a gradient. Set "
                 "its .grad to None to leave it where it is, or requires_grad to True to move it."
             )
+        if w.is_nested or g.is_nested:
+            raise ValueError(f"params[{index}] is a nested tensor. Move the tensors inside it.")
         if dense and g.layout is not torch.strided:
             raise ValueError(f"params[{index}].grad is sparse. Use sgd_step without weight_decay.")
         if not _is_writable(w):

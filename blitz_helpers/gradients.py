@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def random_backward(output: Tensor, generator: torch.Generator | None = None) ->
     Each ``.grad`` then receives the gradient of ``(v * output).sum()``.
 
     Raises:
-        TypeError: ``output`` is not a tensor.
+        TypeError: ``output`` is not a tensor, or ``generator`` is not of torch.
         ValueError: ``output`` has no graph.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -35,6 +36,10 @@ def random_backward(output: Tensor, generator: torch.Generator | None = None) ->
         raise ValueError(
             f"output, {output.dtype} of shape {tuple(output.shape)}, has no graph to go back "
             "through: it was made under torch.no_grad(), or from nothing that requires grad."
+        )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator is a {type(generator).__name__}: use torch.Generator().manual_seed(0)."
         )
     device = output.device if generator is None else generator.device
     vector = torch.randn(output.shape, generator=generator, dtype=output.dtype, device=device)
@@ -171,12 +176,21 @@ def numerical_gradient(
     Raises:
         ValueError: ``parameter`` is not float64 or is expanded, ``eps`` is not a small positive
             number, or ``loss_fn`` does not return a single float64 number.
+        TypeError: an argument is of another kind than these.
         IndexError: an index does not point at one entry.
 
     >>> w = torch.tensor([1.0, 2.0], dtype=torch.float64)
     >>> numerical_gradient(lambda: (w**2).sum(), w).round(decimals=6)
     tensor([2., 4.], dtype=torch.float64)
     """
+    if not isinstance(parameter, Tensor) or not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn is a {type(loss_fn).__name__} and parameter a {type(parameter).__name__}: "
+            "expected a function without arguments and a tensor, as in "
+            "numerical_gradient(lambda: loss(model), model.weight)."
+        )
+    if parameter.is_meta:
+        raise ValueError("parameter is on the meta device: it has no numbers to nudge.")
     if parameter.dtype != torch.float64:
         raise ValueError(
             f"parameter is {parameter.dtype}: nudges this small would drown in rounding. "
@@ -184,8 +198,10 @@ def numerical_gradient(
         )
     if any(n > 1 and not step for n, step in zip(parameter.shape, parameter.stride(), strict=True)):
         raise ValueError("parameter is expanded: its entries share memory. Use the original.")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps={eps}: expected a small positive number, such as 1e-5.")
+    if not isinstance(eps, Real) or not 0 < eps < math.inf:
+        raise ValueError(f"eps={eps!r}: expected a small positive number, such as 1e-5.")
+    if not isinstance(indices, Iterable | None):
+        raise TypeError(f"indices={indices!r}: expected a list of them, such as [{indices!r}].")
     # Through `.data`, so that graphs made before stay usable: the nudges are undone.
     values = parameter.data
     before = values.clone()
@@ -201,6 +217,8 @@ def numerical_gradient(
 def _entry(values: Tensor, index: int | Sequence[int] | Tensor) -> Tensor:
     """Return a view of one entry; ``index`` is a tuple, or a number in flattened order."""
     where = index.tolist() if hasattr(index, "tolist") else index  # of torch or numpy
+    if not isinstance(where, int | Sequence) or isinstance(where, bool | str):
+        raise TypeError(f"index {index!r}: expected an int, or a tuple of ints as in w[2, 0].")
     if isinstance(where, int):
         if not -values.numel() <= where < values.numel():
             raise IndexError(f"index {where} is out of range for {values.numel()} entries.")

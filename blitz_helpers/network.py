@@ -1,5 +1,7 @@
 """The small convolutional network used throughout the series."""
 
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,7 +67,8 @@ class Network(nn.Module):
 
 def _check(**arguments: object) -> None:
     for name, value in arguments.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        # Whole numbers of numpy count too.
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r}: use a whole number of 1 or more.")
 
 

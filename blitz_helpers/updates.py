@@ -20,6 +20,7 @@ from blitz_helpers._update_checks import (
     check_adam_state,
     check_settings,
     check_velocities,
+    two_betas,
     with_gradients,
 )
 
@@ -130,7 +131,7 @@ def adam_step(
     >>> w.detach()
     tensor([-0.5000, -0.5000])
     """
-    beta1, beta2 = betas
+    beta1, beta2 = two_betas(betas)
     check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
     for w, g in _with_state(params, state):
         if weight_decay != 0:
@@ -160,7 +161,7 @@ def adamw_step(
     >>> w.detach()
     tensor([6.])
     """
-    beta1, beta2 = betas
+    beta1, beta2 = two_betas(betas)
     check_settings(lr, weight_decay, eps, beta1=beta1, beta2=beta2)
     for w, g in _with_state(params, state):
         if weight_decay != 0:

@@ -397,6 +397,34 @@ def test_an_index_outside_the_parameter_is_an_error(index, message):
         numerical_gradient(lambda: w.sum(), w, indices=[index])
 
 
+@pytest.mark.parametrize("index", ["a", 0.5, None, True])
+def test_an_index_that_is_not_made_of_whole_numbers_is_an_error(index):
+    w = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(TypeError, match="expected an int, or a tuple of ints"):
+        numerical_gradient(lambda: w.sum(), w, indices=[index])
+    with pytest.raises(TypeError, match=r"indices=3: expected a list of them, such as \[3\]"):
+        numerical_gradient(lambda: w.sum(), w, indices=3)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "parameter"),
+    [(None, torch.ones(1)), (lambda: 0.0, nn.Linear(1, 1)), (lambda: 0.0, [1.0])],
+)
+def test_other_kinds_of_arguments_are_refused(loss_fn, parameter):
+    with pytest.raises(TypeError, match=r"expected a function without arguments and a tensor"):
+        numerical_gradient(loss_fn, parameter)
+
+
+def test_a_parameter_on_meta_has_no_numbers_to_nudge():
+    with pytest.raises(ValueError, match="on the meta device"):
+        numerical_gradient(lambda: 0.0, torch.ones(2, dtype=torch.float64, device="meta"))
+
+
+def test_a_generator_of_another_library_is_refused():
+    with pytest.raises(TypeError, match=r"generator is a int: use torch.Generator\(\)"):
+        random_backward(torch.ones(2, requires_grad=True) * 2, generator=3)
+
+
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().view(torch.int64).clone()
 
@@ -479,7 +507,7 @@ def test_an_expanded_parameter_cannot_be_nudged():
         numerical_gradient(lambda: w.sum(), w)
 
 
-@pytest.mark.parametrize("eps", [0, -1e-5, math.inf, math.nan])
+@pytest.mark.parametrize("eps", [0, -1e-5, math.inf, math.nan, "1e-5", None])
 def test_eps_must_be_small_and_positive(eps):
     with pytest.raises(ValueError, match="expected a small positive number"):
         numerical_gradient(lambda: 0.0, torch.ones(2, dtype=torch.float64), eps=eps)

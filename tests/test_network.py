@@ -1,5 +1,6 @@
 """The series' network is LeNet in shape, and takes what it says it takes."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,6 +60,7 @@ def test_images_of_another_size_fail_instead_of_mixing_the_batch():
         ({"input_size": 15, "kernel_size": 5}, "input_size=15 .* use input_size=16 or more"),
         ({"kernel_size": 40}, "input_size=32 .* kernel_size=40, .* use input_size=121 or more"),
         ({"kernel_size": 0}, "kernel_size=0: use a whole number of 1 or more"),
+        ({"in_channels": "3"}, "in_channels='3': use a whole number"),
         ({"in_channels": 0}, "in_channels=0: use a whole number of 1 or more"),
         ({"num_classes": 0}, "num_classes=0: use a whole number of 1 or more"),
         ({"num_classes": -1}, "num_classes=-1: use"),
@@ -82,3 +84,7 @@ def test_the_smallest_input_that_an_error_names_fits(kernel_size):
     assert Network(input_size=smallest, kernel_size=kernel_size).fc1.in_features == 16
     with pytest.raises(ValueError, match="leaves nothing"):
         Network(input_size=smallest - 1, kernel_size=kernel_size)
+
+
+def test_whole_numbers_of_numpy_count():
+    assert Network(num_classes=np.int64(3)).fc3.out_features == 3

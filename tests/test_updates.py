@@ -246,7 +246,7 @@ def test_uninitialised_lazy_parameters_are_left_alone():
         ("momentum", {"lr": 0.1, "momentum": 0, "nesterov": True}, "momentum.*must be above 0"),
         ("adam", {"betas": (1.0, 0.999)}, r"beta1 must be at least 0 and below 1, got 1\.0"),
         ("adamw", {"betas": (0.9, -0.1)}, r"beta2 must be at least 0 and below 1, got -0\.1"),
-        ("adamw", {"betas": (0.9, 0.9, 0.9)}, "too many values"),
+        ("adamw", {"betas": (0.9, 0.9, 0.9)}, "must be two numbers"),
     ],
 )
 def test_a_setting_out_of_range_is_an_error_that_changes_nothing(rule, settings, message):
@@ -285,6 +285,13 @@ def leaf_with_gradient():
     return w
 
 
+def nested_leaf():
+    parts = [torch.ones(2), torch.ones(3)]
+    w = torch.nested.nested_tensor(parts, requires_grad=True)
+    w.grad = torch.nested.nested_tensor(parts)
+    return w
+
+
 def sparse_leaf():
     embedding = nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1])).sum().backward()
@@ -305,6 +312,7 @@ def sparse_leaf():
         (lambda w: nn.Linear(2, 2), TypeError, r"params is a Linear: use \[w\], or model"),
         (lambda w: None, TypeError, r"params is a NoneType: use \[w\], or model"),
         (lambda w: [], ValueError, "params is empty"),
+        (lambda w: [w, nested_leaf()], ValueError, r"params\[1\] is a nested tensor"),
     ],
 )
 def test_bad_params_are_an_error_that_changes_nothing(rule, bad, error, message):
@@ -496,3 +504,14 @@ def test_a_step_that_failed_is_not_counted(rule):
     with pytest.raises(ValueError, match="begin anew, with zero_grad"):
         RULES[rule][0]([w], state)
     assert (w.tolist(), str(state)) == (before, kept)
+
+
+@pytest.mark.parametrize("rule", [adam_step, adamw_step])
+@pytest.mark.parametrize("betas", [0.9, None, (0.9,), (0.9, 0.9, 0.9)])
+def test_betas_that_are_not_two_numbers_are_an_error_that_changes_nothing(rule, betas):
+    w = leaf_with_gradient()
+    with pytest.raises(
+        (TypeError, ValueError), match=r"must be two numbers, such as \(0\.9, 0\.999\)"
+    ):
+        rule([w], {}, betas=betas)
+    assert torch.equal(w, torch.ones(3))

@@ -315,6 +315,22 @@ def a_leaf_of_another_shape_that_nothing_saved():
     return output
 
 
+@story(works=False)
+def a_mask_of_another_shape_now():
+    mask = torch.tensor([True, False, True])
+    output = leaf().masked_fill(mask, 0).sum()
+    mask.data = torch.ones(5, dtype=torch.bool)
+    return output
+
+
+@story(works=False)
+def a_condition_of_another_shape_now():
+    condition = torch.tensor([True, False, True])
+    output = torch.where(condition, leaf(), 0.0).sum()
+    condition.data = torch.ones(5, dtype=torch.bool)
+    return output
+
+
 def an_input_of_another_shape(function, input, shape):
     """Change the shape of an input that needs no gradient, after it was saved."""
     output = function(input, leaf(3, 2))

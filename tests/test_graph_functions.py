@@ -134,6 +134,11 @@ RIGHT = {
     "from a helper": (custom(lambda ctx, g: twice(g)), leaf(), leaf()),
     "from a variable": (custom(from_a_variable), leaf(), leaf()),
     "of a choice": (custom(lambda ctx, g: (g, g * 2 if g.sum() else None)), leaf(), leaf()),
+    "a copy of its own": (custom(lambda ctx, g: (g.clone(), -g.detach())), leaf(), leaf()),
+    "the sum for a scalar": (
+        custom(lambda ctx, g: g.sum(), lambda ctx, x: x.expand(3) * 1),
+        torch.tensor(1.0, requires_grad=True),
+    ),
     "once": (custom(once_differentiable(lambda ctx, g: (g, g))), leaf(), leaf()),
     "as a method": (custom(classmethod(lambda cls, ctx, g: (g, g))), leaf(), leaf()),
     "in a list, boxed": (custom(lambda ctx, gs: gs[0], boxed_grads_call=True), leaf()),
@@ -165,6 +170,8 @@ WRONG = {
     "a scalar for a vector": (custom(lambda ctx, g: g, total), leaf()),
     "minus a scalar": (custom(lambda ctx, g: -g, total), leaf()),
     "half a scalar": (custom(lambda ctx, g: g / 2, total), leaf()),
+    "the sum of a gradient": (custom(lambda ctx, g: g.sum()), leaf()),
+    "a copy, too few": (custom(lambda ctx, g: g.clone()), leaf(), leaf()),
     "the shape of the output": (custom(lambda ctx, g: g, transposed), leaf(2, 3)),
     "for no output": (custom(lambda ctx: None), leaf()),
     "for a second output": (custom(lambda ctx, g, h: g), leaf()),
@@ -180,13 +187,39 @@ WRONG = {
 UNKNOWN = {
     "a tuple of its own": (custom(lambda ctx, g: tuple(iter((g, g)))), leaf(), leaf()),
     "a sum of tuples": (custom(lambda ctx, g: (None, *(g,))), leaf(), leaf()),
-    "of another library": (custom(lambda ctx, g: g.clone()), leaf(), leaf()),
-    "perhaps one too many": (custom(lambda ctx, g: (g, g.clone())), leaf()),
+    "from elsewhere": (custom(lambda ctx, g: g.split(2)), leaf(), leaf()),
+    "perhaps one too many": (custom(lambda ctx, g: (g, g.get_device())), leaf()),
     "two or one": (custom(two_or_one), leaf(), leaf()),
     "from a loop": (custom(gathers_in_a_loop), leaf(), leaf()),
     "of an output that is a number": (custom(lambda ctx, g, h: (g, h), a_number_too), leaf()),
     "as many as it gets": (custom(lambda ctx, *g: g), leaf(), leaf()),
 }
+
+
+@pytest.mark.parametrize(
+    ("backward", "works"),
+    [
+        (lambda ctx, g: (g * 2, None), True),
+        (lambda ctx, g: g * 2, False),
+        (lambda ctx, g: (g, g), False),
+        (lambda ctx: None, False),
+        (lambda ctx, g: (g.sum(), None), False),
+    ],
+)
+def test_the_backward_of_a_library_operation_is_read(backward, works):
+    name = f"blitz_tests::scaled_{len(SCALED)}"
+    SCALED.append(name)
+
+    @torch.library.custom_op(name, mutates_args=())
+    def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+        return x * factor
+
+    scaled.register_autograd(backward)
+    graph, does_work = foretold_and_done(scaled(leaf(), 2.0))
+    assert graph.can_backward is does_work is works
+
+
+SCALED = []  # the operations made so far
 
 
 @pytest.mark.parametrize(("function", "inputs"), [(f, i) for f, *i in RIGHT.values()], ids=RIGHT)

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 Asks: TypeAlias = Literal["always", "never", "perhaps"]
 
 _SAVED = ("saved_tensors", "saved_variables")  # the second is the old name
-_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _UNKNOWN = object()
 _MOST_HELPERS = 20  # the deepest nesting of helpers that is followed
 _PADDING = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"))
@@ -55,7 +55,8 @@ class Code:
         is_bound: bool,
         known: dict[tuple[FunctionType, bool], Code],
     ) -> None:
-        self._code = function.__code__
+        self.function = function
+        self.module = str(function.__globals__.get("__name__"))
         self.depth = depth
         """0 for a backward, 1 for the helpers that it calls, 2 for those that they call."""
         self._known_codes = known
@@ -86,7 +87,7 @@ class Code:
         for place, step in enumerate(self.steps):
             if step.opname in ("LOAD_GLOBAL", "LOAD_DEREF") and step.argval in outside:
                 value, end = outside[step.argval], place + 1
-                while self.steps[end].opname in _ATTRIBUTE:
+                while self.steps[end].opname in ATTRIBUTE:
                     value, end = _attribute(value, self.steps[end].argval), end + 1
                 self.known[place] = value, end
 
@@ -107,7 +108,9 @@ class Code:
         asking = [place for place, asks in enumerate(found) if asks == "always"]
         if not (self.can_return(0, avoiding=asking) or self._swallows_errors()):
             return "always"
-        is_used_inside = contexts.intersection(self._code.co_cellvars)  # by an inner function
+        is_used_inside = contexts.intersection(
+            self.function.__code__.co_cellvars
+        )  # by an inner function
         return "perhaps" if is_used_inside or set(found) != {"never"} else "never"
 
     def attributes(self) -> frozenset[str]:
@@ -116,7 +119,7 @@ class Code:
         own: set[str] = set(_SAVED)
         for place, (step, following) in enumerate(pairwise(self.steps)):
             if self._parameters and _loaded(step) == self._parameters[0]:
-                if following.opname in _ATTRIBUTE:
+                if following.opname in ATTRIBUTE:
                     taken.setdefault(following.argval, []).append(place)
                 elif following.opname == "STORE_ATTR":
                     own.add(following.argval)
@@ -131,11 +134,11 @@ class Code:
     def _asks_at(self, place: int, contexts: set[str]) -> Asks:
         """Return whether this instruction asks for saved tensors, or may do so with ``ctx``."""
         step = self.steps[place]
-        if step.opname in _ATTRIBUTE and step.argval in _SAVED:
+        if step.opname in ATTRIBUTE and step.argval in _SAVED:
             return "always"
         if _loaded(step) not in contexts:
             return "never"
-        if self.steps[place + 1].opname in (*_ATTRIBUTE, "STORE_ATTR"):
+        if self.steps[place + 1].opname in (*ATTRIBUTE, "STORE_ATTR"):
             return "never"
         value, end = self._callee(place)
         helper = self.helper(value)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch.autograd import Function
 
-from blitz_helpers.graph._code import Asks, code_of
+from blitz_helpers.graph._code import Asks, Code, code_of
 from blitz_helpers.graph._derivatives import IsUsed, Obstacle, fails, may_fail
 from blitz_helpers.graph._returns import ANYTHING, Value, Values, values_returned
 from blitz_helpers.graph._tensors import Shape, expands_to, form_of
@@ -23,8 +23,10 @@ class BackwardCode(NamedTuple):
     attributes: frozenset[str] = frozenset()
     """The attributes that it takes from ``ctx`` on every path, and does not set itself."""
     signature: inspect.Signature | None = None
-    returned: Values = ANYTHING
-    is_of_torch: bool = False
+    returned: Values | None = None
+    """What it may return; ``None`` for the code of torch itself."""
+    is_of_library: bool = False
+    """Whether it is of ``torch.library``, whose forward has one more argument than the user's."""
 
     def check(self, node: Any, where: str, _is_used: IsUsed) -> Obstacle | None:
         """Check a node of a custom function."""
@@ -47,9 +49,12 @@ class BackwardCode(NamedTuple):
                     f"{where} calls its backward with ctx and {_count(len(gradients), 'gradient')},"
                     f" one for each output, and it does not take these: {error}."
                 )
-        if self.is_of_torch:
+        if self.returned is None:
             return None
-        found = [_obstacle_of(value, node, where) for value in sorted(self.returned, key=str)]
+        needs = node.needs_input_grad[:-1] if self.is_of_library else node.needs_input_grad
+        found = [
+            _obstacle_of(value, node, needs, where) for value in sorted(self.returned, key=str)
+        ]
         wrong = [obstacle for obstacle in found if obstacle is not None]
         if len(wrong) == len(found) and all(obstacle.is_certain for obstacle in wrong):
             return wrong[0]
@@ -59,9 +64,12 @@ class BackwardCode(NamedTuple):
         return may_fail(f"{wrong[0].reason} Not every path through its code does that")
 
 
-def _obstacle_of(value: Value, node: Any, where: str) -> Obstacle | None:
-    """Return the obstacle if backward returns this value, or ``None``."""
-    count = len(node.needs_input_grad)
+def _obstacle_of(value: Value, node: Any, needs: tuple[bool, ...], where: str) -> Obstacle | None:
+    """Return the obstacle if backward returns this value, or ``None``.
+
+    ``needs`` tells for each argument of forward whether it needs a gradient.
+    """
+    count = len(needs)
     items = value.items if value.what == "tuple" else (frozenset((value,)),)
     extra = [item for item in items[count:] if Value("None") not in item]
     may_be_none = [any(_may_be_none(each, node) for each in item) for item in extra]
@@ -73,7 +81,7 @@ def _obstacle_of(value: Value, node: Any, where: str) -> Obstacle | None:
     if extra or len(items) < count:
         mistake: str | None = _count(len(items), "value")
     else:
-        mistake = _mistake_in(items[:count], node)
+        mistake = _mistake_in(items[:count], node, needs)
     if mistake is None:
         return None
     return fails(
@@ -89,11 +97,11 @@ def _may_be_none(value: Value, node: Any) -> bool:
     return is_of_several or value.what in ("None", "anything")
 
 
-def _mistake_in(items: tuple[Values, ...], node: Any) -> str | None:
+def _mistake_in(items: tuple[Values, ...], node: Any, needs: tuple[bool, ...]) -> str | None:
     """Return what is wrong with the values returned, one for each argument of forward."""
     edges = [edge for edge in node.next_functions if edge[0] is not None]
     others = len(node.next_functions) - len(edges)  # tensors that need no gradient
-    for place, (item, needs_gradient) in enumerate(zip(items, node.needs_input_grad, strict=True)):
+    for place, (item, needs_gradient) in enumerate(zip(items, needs, strict=True)):
         if all(value.what in ("object", "tuple") for value in item):
             kinds = " or ".join(sorted(value.type_name or "tuple" for value in item))
             return f"a value of type {kinds} for argument {place}"
@@ -101,7 +109,9 @@ def _mistake_in(items: tuple[Values, ...], node: Any) -> str | None:
             edge = edges.pop(0)
             shapes = [_wrong_shape(value, node, *edge) for value in item]
             if None not in shapes:
-                return f"the gradient that it was given, of shape {shapes[0]}, for argument {place}"
+                return (
+                    f"a gradient of shape {shapes[0]} for argument {place}, which has another shape"
+                )
         elif not any(_may_be_none(value, node) for value in item):
             others -= 1
             if others < 0:
@@ -111,10 +121,11 @@ def _mistake_in(items: tuple[Values, ...], node: Any) -> str | None:
 
 def _wrong_shape(value: Value, node: Any, source: Any, number: int) -> Shape | None:
     """Return the shape of a gradient that does not fit the tensor whose gradient it should be."""
-    if value.what != "gradient":
+    if value.what not in ("gradient", "scalar"):
         return None
-    outputs = node._input_metadata
-    shape, _ = form_of(outputs[value.number])
+    shape: Shape | None = ()
+    if value.what == "gradient":
+        shape, _ = form_of(node._input_metadata[value.number])
     wanted, _ = form_of(source._input_metadata[number])
     if shape is None or wanted is None or expands_to(wanted, shape):
         return None
@@ -149,25 +160,25 @@ def read_backward(function: type[Function]) -> BackwardCode:
             return BackwardCode("never", only_raises=False, returned=returned)
     code = code_of(backward)
     if code is None:
-        return BackwardCode("perhaps", only_raises=False)
-    written = code_of(_written(backward)) or code
+        return BackwardCode("perhaps", only_raises=False, returned=ANYTHING)
+    written = _written_by_user(code)
+    if written is None:
+        return BackwardCode(code.asks(is_first=True), not code.can_return(0))
     return BackwardCode(
         code.asks(is_first=True),
         not (code.can_return(0) and written.can_return(0)),
-        code.attributes(),
+        written.attributes(),
         written.signature,
         values_returned(written),
-        _is_of_torch(_written(backward)),
+        is_of_library=code.module == "torch._library.autograd",
     )
 
 
-def _written(backward: object) -> object:
-    """Return what torch's own decorators, such as ``once_differentiable``, were put on."""
-    while _is_of_torch(backward) and hasattr(backward, "__wrapped__"):
-        backward = backward.__wrapped__
-    return backward
-
-
-def _is_of_torch(function: object) -> bool:
-    module = getattr(function, "__globals__", {}).get("__name__", "")
-    return str(module).partition(".")[0] == "torch"
+def _written_by_user(code: Code) -> Code | None:
+    """Return the user's backward, which torch's own code may call; ``None`` if that calls none."""
+    if code.module.partition(".")[0] != "torch":
+        return code
+    helpers = filter(None, (code.helper(value) for value, _ in code.known.values()))
+    called = {helper.function for helper in helpers if helper.module != code.module}
+    inner = code_of(called.pop()) if len(called) == 1 else None
+    return None if inner is None else _written_by_user(inner)

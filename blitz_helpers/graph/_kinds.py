@@ -99,11 +99,8 @@ def _custom_kind(node: Any) -> Kind:
 
 def _is_pointwise(op: str) -> bool:
     overloads = getattr(torch.ops.aten, op, None)
-    if overloads is None:
-        return False
-    names = overloads.overloads()
-    main = next((name for name in ("Tensor", "default") if name in names), names[0])
-    return torch.Tag.pointwise in getattr(overloads, main).tags
+    main = (getattr(overloads, name, None) for name in ("default", "self", "Scalar", "Tensor"))
+    return any(overload is not None and torch.Tag.pointwise in overload.tags for overload in main)
 
 
 _QUALIFIERS = re.compile(r"^(?:[\w() ]+::)+")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from blitz_helpers.graph._code import JUMPS, Code
+from blitz_helpers.graph._code import ATTRIBUTE, JUMPS, Code
 
 
 class Value(NamedTuple):
     """What is known of a value."""
 
-    what: Literal["tensor", "gradient", "None", "object", "tuple", "anything"]
+    what: Literal["tensor", "gradient", "scalar", "None", "object", "tuple", "anything"]
     number: int = 0
-    """For a gradient that backward takes, and may negate or scale: which one, from 0."""
+    """For a gradient that backward takes, and whose shape it keeps: which one, from 0."""
     type_name: str = ""
     """For an object that stands for no gradient: its type."""
     items: tuple[frozenset[Value], ...] = ()
@@ -29,6 +29,8 @@ _TYPES = {
     **{"IS_OP": "bool", "CONTAINS_OP": "bool", "UNARY_NOT": "bool", "MAKE_FUNCTION": "function"},
 }
 """The types of the objects that some instructions make."""
+_KEEP_THE_SHAPE = ("clone", "contiguous", "detach", "neg")
+_MAKE_A_SCALAR = ("amax", "amin", "max", "mean", "min", "norm", "prod", "std", "sum", "var")
 _NUMBERS = {Value("object", type_name="float"), Value("object", type_name="int")}
 
 
@@ -97,6 +99,8 @@ class _Reader:
                 return values if _are_tensors(values) else ANYTHING
             case "BINARY_OP":
                 return self._product(place)
+            case "CALL" if step.arg == 0 and self._steps[place - 1].opname in ATTRIBUTE:
+                return self._method(self._steps[place - 1].argval, self._values(place - 2))
             case "CALL" | "CALL_FUNCTION_EX" | "CALL_KW":
                 helper = self._code.helper(self._code.called_at(place)[0])
                 return ANYTHING if helper is None else values_returned(helper, self._known)
@@ -146,6 +150,14 @@ class _Reader:
                 return place
         return None
 
+    def _method(self, name: str, values: Values) -> Values:
+        """Return the possible values of a method without arguments."""
+        if not _are_tensors(values):
+            return ANYTHING
+        if name in _MAKE_A_SCALAR:
+            return frozenset((Value("scalar"),))
+        return values if name in _KEEP_THE_SHAPE else ANYTHING
+
     def _product(self, place: int) -> Values:
         """Return the possible values of an operation on two operands."""
         right = place - 1
@@ -161,4 +173,4 @@ class _Reader:
 
 
 def _are_tensors(values: Values) -> bool:
-    return {value.what for value in values} <= {"gradient", "tensor"}
+    return {value.what for value in values} <= {"gradient", "scalar", "tensor"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
+from itertools import repeat
 from operator import is_, itemgetter
 from typing import Any
 
@@ -120,8 +121,11 @@ class Names(Place):
         owner = self.owner
         if type(owner) is dict or isinstance(owner, type):
             namespace = owner if type(owner) is dict else vars(owner)
-            return [namespace.get(name, MISSING) for name in self.names]
-        return [self._value(name) for name in self.names]
+            return [*map(namespace.get, self.names, repeat(MISSING))]
+        return [*map(self._value, self.names)]
+
+    def inside(self) -> list[Any]:
+        return [value for value in self.held if value is not MISSING]
 
     def _value(self, name: str) -> Any:
         try:
@@ -174,9 +178,9 @@ class RandomState(Place):
 
 
 _OWN = vars(nn.Module())  # parameters, buffers, hooks, the training flag, ...
-_tree = itemgetter("_parameters", "_buffers", "_modules")
-# Empty in most modules: hooks, and the names of the buffers that are not saved.
-_stores = itemgetter(*[name for name in _OWN if "hooks" in name or "persistent" in name])
+_TREE = ("_parameters", "_buffers", "_modules")
+# After these, what is empty in most modules: hooks, and the names of buffers that are not saved.
+_stores = itemgetter(*_TREE, *[name for name in _OWN if "hooks" in name or "persistent" in name])
 
 
 class Module(Place):
@@ -189,11 +193,9 @@ class Module(Place):
         """Return the dictionaries that always hold something, with a copy of each."""
         attributes = self.owner.__dict__
         self.kind = type(self.owner)
-        self.empty, self.filled = _stores(attributes), []
-        if any(self.empty):
-            self.filled = [store for store in self.empty if store]
-            self.empty = [store for store in self.empty if not store]
-        parameters, buffers, modules = _tree(attributes)
+        parameters, buffers, modules, *stores = _stores(attributes)
+        self.filled = [*filter(None, stores)]
+        self.empty = [store for store in stores if not store] if self.filled else stores
         self.flags = [
             (tensor, tensor.requires_grad, tensor.grad if tensor.is_leaf else None)
             for tensor in (*parameters.values(), *buffers.values())
@@ -202,7 +204,7 @@ class Module(Place):
         return [(now, now.copy()) for now in (attributes, parameters, buffers, modules)]
 
     def inside(self) -> list[Any]:
-        attributes, _, _, modules = [before for _, before in self.held]
+        (attributes, _), *_, (modules, _) = self.held
         found = [value for name, value in attributes.items() if name not in _OWN]
         return [*found, *self.filled, *modules.values()]
 

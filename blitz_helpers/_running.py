@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,16 +31,10 @@ if TYPE_CHECKING:
             """Called when the module has ended in this thread; without output if it failed."""
 
 
-class _Running(threading.local):
-    """The modules that are running in one thread, with the innermost last."""
-
-    def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
-
-
-_here = _Running()
+# For each thread, by its number, the modules that are running in it, with the innermost last.
+_running: dict[int, list[nn.Module]] = {}
 _followers: tuple[Follower, ...] = ()  # replaced, never modified: other threads may be reading it
-_followers_lock = threading.Lock()
+_followers_lock = Lock()
 
 
 @contextmanager
@@ -52,7 +46,7 @@ def follow_modules(follower: Follower) -> Iterator[None]:
     """
     global _followers
     with _hooks:
-        modules = _here.modules
+        modules = _running.setdefault(get_ident(), [])
         outside = len(modules)
         try:
             with _followers_lock:
@@ -66,17 +60,17 @@ def follow_modules(follower: Follower) -> Iterator[None]:
 
 def running_modules() -> Sequence[nn.Module]:
     """Return the modules that are running in this thread, with the innermost last."""
-    return _here.modules
+    return _running.get(get_ident(), [])
 
 
 def _enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    _here.modules.append(module)
+    _running.setdefault(get_ident(), []).append(module)
     for follower in _followers:
         follower.entered(module, inputs)
 
 
 def _leave(module: nn.Module, _inputs: Any, output: Any) -> None:
-    modules = _here.modules
+    modules = _running.get(get_ident())
     if not modules or (modules[-1] is not module and not any(one is module for one in modules)):
         return  # it began before the hooks were set, or an earlier hook raised
     ended = None
@@ -100,8 +94,7 @@ def _uncompiled() -> Iterator[None]:
 @contextmanager
 def _hooks() -> Iterator[None]:
     """Set torch's global module hooks."""
-    global _here
-    _here = _Running()  # modules that ran when the hooks were last removed have ended
+    _running.clear()  # modules that ran when the hooks were last removed have ended
     compiles = not sys.modules.keys().isdisjoint(COMPILERS)  # not loaded if nothing is compiled
     with (
         _uncompiled() if compiles else nullcontext(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
@@ -72,8 +72,8 @@ class WarningIgnored(SharedContext):
         try:
             yield
         finally:
-            for filters in {id(one): one for one in (before, _filters())}.values():
-                with suppress(ValueError):
+            for filters in (before, _filters()):
+                if entry in filters:
                     filters.remove(entry)
 
 

@@ -127,7 +127,7 @@ class Answers:
             _on_meta(func, args, kwargs)
             return target
         if call is not None and "out" not in kwargs:
-            in_place = ends_in_place(name)
+            in_place = target is not None and ends_in_place(name)
             if len(tensors) > 1 and not in_place and name not in _ACROSS_DEVICES:
                 self.check_devices(name, tensors)
             output = call.output()

@@ -346,12 +346,13 @@ class _Tracer(TorchFunctionMode):
         parameters = self.parameters
         if self.lazy:
             parameters = [t for t in tensors_of(self.modules)[0] if not nn.parameter.is_lazy(t)]
+        sizes = [parameter.numel() for parameter in parameters]
         return ShapeTrace(
             self.steps,
             [record for inside in self.records for record in inside],
             output_shape,
-            sum([parameter.numel() for parameter in parameters]),
-            sum([parameter.numel() for parameter in parameters if parameter.requires_grad]),
+            sum(sizes),
+            sum([size for size, one in zip(sizes, parameters, strict=True) if one.requires_grad]),
             self.activation_bytes,
             self.ran_for_real,
         )

@@ -117,8 +117,8 @@ class Answers:
             return self.move(func, args, kwargs)
         if call is not None:
             call.check()
-        shortens = kwargs.get("max_norm") is not None  # an embedding then writes to its weight
-        if tensors and not tensors[0].is_meta and not shortens and all(map(has_values, tensors)):
+        known = tensors and not tensors[0].is_meta and all(map(has_values, tensors))
+        if known and kwargs.get("max_norm") is None:  # with it, an embedding writes to its weight
             return _computed(func, args, kwargs)
         if special == "factory" and not tensors:
             return self.make(func, args, kwargs)

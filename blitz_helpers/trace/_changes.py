@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from blitz_helpers.trace._guard import StateGuard
 from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped, tensors_in
-from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
+from blitz_helpers.trace._operations import QUESTIONS, name_of
 from blitz_helpers.trace._transforms import Transform, fresh
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -175,7 +175,7 @@ class Editing(TorchFunctionMode):
     ) -> Any:
         """Call the function, changed or as it is."""
         kwargs = kwargs or {}
-        if func in PLAIN_QUESTIONS or func in (DEVICE, IS_META):
+        if func in QUESTIONS:
             return func(*args, **kwargs)
         self.number += 1
         edit = self.edits.get(self.number)

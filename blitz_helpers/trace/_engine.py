@@ -23,9 +23,9 @@ from blitz_helpers.trace._inputs import Inputs, give_past, outliving
 from blitz_helpers.trace._modules import prepare, tensors_of, tracing
 from blitz_helpers.trace._nests import shape_of, tensors_in
 from blitz_helpers.trace._op import Misfit, Op, bind, vmapped
-from blitz_helpers.trace._operations import DEVICE, IS_META, PLAIN_QUESTIONS, name_of
+from blitz_helpers.trace._operations import DEVICE, PLAIN_QUESTIONS, QUESTIONS, name_of
 from blitz_helpers.trace._records import ShapeError, ShapeStep, ShapeTrace
-from blitz_helpers.trace._standins import NoValuesError, is_strided, is_view
+from blitz_helpers.trace._standins import NoValuesError, is_memory_of, is_strided
 from blitz_helpers.trace._survivors import note_made
 
 if TYPE_CHECKING:
@@ -203,12 +203,11 @@ class _Tracer(TorchFunctionMode):
     ) -> Any:
         """Answer one operation."""
         kwargs = kwargs or {}
-        if func in PLAIN_QUESTIONS:
-            return func(*args, **kwargs)
-        if func == DEVICE:  # a new wrapper each time, so not `is`
-            return self.answers.device_of(args[0])
-        if func == IS_META:
-            return self.answers.device_of(args[0]).type == "meta"
+        if func in QUESTIONS:
+            if func in PLAIN_QUESTIONS:
+                return func(*args, **kwargs)
+            device = self.answers.device_of(args[0])
+            return device if func == DEVICE else device.type == "meta"  # never the same wrapper
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         if self.lazy and tensors and nn.parameter.is_lazy(tensors[0]):
             return func(*args, **kwargs)
@@ -317,7 +316,8 @@ class _Tracer(TorchFunctionMode):
             nbytes += size
             if id(tensor) not in went_in:
                 note_made(tensor)
-                if is_step and not is_view(tensor, tensors):
+                base = tensor._base
+                if is_step and (base is None or not is_memory_of(base, tensors)):
                     self.activation_bytes += size
             elif known_origin(tensor) is None:
                 continue  # a tensor of the model or of the user

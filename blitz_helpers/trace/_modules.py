@@ -37,18 +37,16 @@ def paths_of(model: nn.Module) -> dict[nn.Module, str]:
 
 def tensors_of(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
     """Return the parameters and the buffers, each once."""
-    parameters: dict[int, Tensor] = {}
-    buffers: dict[int, Tensor] = {}
+    parameters: dict[Any, None] = {None: None}
+    buffers: dict[Any, None] = {None: None}
     for module in modules:
-        scripted = isinstance(module, torch.jit.ScriptModule)
-        for found, own in (
-            (parameters, module.parameters() if scripted else module._parameters.values()),
-            (buffers, module.buffers() if scripted else module._buffers.values()),
-        ):
-            for tensor in own:
-                if tensor is not None:
-                    found[id(tensor)] = tensor
-    return list(parameters.values()), list(buffers.values())
+        if isinstance(module, torch.jit.ScriptModule):
+            parameters.update(dict.fromkeys(module.parameters()))
+            buffers.update(dict.fromkeys(module.buffers()))
+        else:
+            parameters.update(dict.fromkeys(module._parameters.values()))
+            buffers.update(dict.fromkeys(module._buffers.values()))
+    return [*parameters][1:], [*buffers][1:]  # without the `None` that stands for no tensor
 
 
 def device_of(modules: Iterable[nn.Module]) -> torch.device:

@@ -54,7 +54,8 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
     """Return the tensors among the values, and in the lists, tuples and dicts among them."""
     found = []
     for value in values:
-        if type(value) in _PLAIN:
+        kind = type(value)
+        if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
             continue
         if isinstance(value, Tensor):
             found.append(value)

@@ -49,6 +49,7 @@ LIKE = {
 MOVES = _methods("to cpu cuda")
 (DEVICE,) = _getters("device")
 (IS_META,) = _getters("is_meta")
+QUESTIONS = PLAIN_QUESTIONS | {DEVICE, IS_META}
 SET_DATA = vars(TensorBase)["data"].__set__
 
 _PART_GETTERS = {

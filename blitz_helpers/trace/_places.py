@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
-from itertools import repeat
+from itertools import filterfalse, repeat
 from operator import is_, itemgetter
 from typing import Any
 
@@ -205,7 +205,7 @@ class Module(Place):
 
     def inside(self) -> list[Any]:
         (attributes, _), *_, (modules, _) = self.held
-        found = [value for name, value in attributes.items() if name not in _OWN]
+        found = map(attributes.__getitem__, filterfalse(_OWN.__contains__, attributes))
         return [*found, *self.filled, *modules.values()]
 
     def put_back(self) -> None:

@@ -59,13 +59,12 @@ def extremes_of(tensor: Tensor) -> tuple[int, int] | None:
     return int(tensor.min()), int(tensor.max())
 
 
-def is_view(tensor: Tensor, inputs: Sequence[Tensor]) -> bool:
-    """Return whether an output shares the memory of an input.
+def is_memory_of(base: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Return whether the base of an output, a view, is the memory of an input.
 
     Torch also calls a tensor a view if its base is one that the operation itself has made.
     """
-    base = tensor._base
-    return base is not None and any(
+    return any(
         base is one
         or base is one._base
         or (base.is_meta and not one.is_meta and base.shape == one.shape)  # `one` without data

@@ -116,7 +116,7 @@ def known_origin(tensor: Tensor) -> Origin | None:
 
 def origin_of(tensor: Tensor) -> Origin:
     """Return where the tensor came from, as far as it is known."""
-    return known_origin(tensor) or Origin(tensor.device)
+    return getattr(tensor, "_blitz_origin", None) or Origin(tensor.device)
 
 
 def set_origin(tensor: Tensor, origin: Origin) -> None:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import warnings
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from functools import partial
 from types import SimpleNamespace
 
@@ -533,6 +533,63 @@ def counting_words():
     return step
 
 
+def made_at_the_first_step():
+    class Rule:
+        velocities = None
+
+        def __call__(self, params):
+            self.velocities = self.velocities or {}
+            momentum_step(params, self.velocities, lr=0.1)
+
+    return Rule()
+
+
+def a_dict_for_each():
+    class Rule:
+        def __init__(self):
+            self.state = defaultdict(dict)
+            self.state["self"] = [self.state]  # which nothing could store
+
+        def __call__(self, params):
+            self.state.pop("self", None)
+            for place, w in enumerate(params):
+                memory = self.state[place]
+                memory["seen"] = memory.get("seen", 0) + 1
+                memory["mean"] = 0.9 * memory.get("mean", 0) + w.grad
+                with torch.no_grad():
+                    w.sub_(memory["mean"], alpha=0.1 / memory["seen"])
+
+    return Rule()
+
+
+def a_tuple_made_anew():
+    class Rule:
+        velocities = ()
+
+        def __call__(self, params):
+            before = self.velocities or [0] * len(params)
+            self.velocities = tuple(0.9 * v + w.grad for v, w in zip(before, params, strict=True))
+            with torch.no_grad():
+                for w, v in zip(params, self.velocities, strict=True):
+                    w.sub_(v, alpha=0.1)
+
+    return Rule()
+
+
+def for_matrices_alone():
+    momenta = {}
+
+    def step(params):
+        for place, w in enumerate(params):
+            g = w.grad
+            if w.ndim == 2:
+                g = momenta[f"matrix {place}"] = 0.9 * momenta.get(f"matrix {place}", 0) + g
+            with torch.no_grad():
+                w.sub_(g, alpha=0.1)
+
+    return step
+
+
 def one_vector():
     class Rule:
         velocity = None
@@ -596,6 +653,10 @@ RULES = {
     "numbers in a deque and a set": clipping_by_the_last_norms,
     "numbers in a dict": counting_words,
     "a vector in an attribute": one_vector,
+    "made at the first step": made_at_the_first_step,
+    "a dict for each parameter": a_dict_for_each,
+    "a tuple that is made anew": a_tuple_made_anew,
+    "for some parameters alone": for_matrices_alone,
     "on the parameters": on_the_parameters,
     "under the ids of parameters": under_ids,
     "in a deque": in_the_last_three,
@@ -1000,18 +1061,11 @@ def test_a_checkpoint_of_another_place_of_memory_is_refused(trained):
     refused(trained, "remembers state for it, step has nothing", step=partial(sgd_step, lr=0.1))
 
 
-def test_memory_that_the_rule_makes_too_late_to_be_restored_is_refused(tmp_path):
-    class Rule:
-        velocities = None
-
-        def __call__(self, params):
-            self.velocities = self.velocities or {}
-            momentum_step(params, self.velocities, lr=0.1)
-
+def test_a_rule_that_lacks_what_another_remembers_is_refused(tmp_path):
     path = tmp_path / "net.pt"
-    fit(make_model(), loader(), Rule(), 1, checkpoint=path)
-    with pytest.raises(ValueError, match="remembers velocities for it, step has nothing"):
-        fit(make_model(), loader(), Rule(), 2, resume_from=path)
+    fit(make_model(), loader(), in_a_closure(), 1, checkpoint=path)
+    message = r"remembers step\.closure\.state for it, step has nothing"
+    refused(path, message, step=partial(sgd_step, lr=0.1))
 
 
 def test_a_checkpoint_of_another_source_of_order_is_refused(trained):

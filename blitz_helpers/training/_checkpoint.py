@@ -41,7 +41,7 @@ class Checkpoints:
         model = self._module.state_dict()
         for name, value in model.items():  # in place, since it also holds the modules' versions
             model[name] = encode(value, f"the model's {name}", {})
-        memory = self._state.remembered()
+        memory = self._state.memory()
         _write_file(
             path,
             {
@@ -90,7 +90,7 @@ class Checkpoints:
         memory = self._state.memory()
         for name, kept in found["memory"].items():
             memory[name].set(decode(kept, parameters))
-        self._state.variables.restore(decode(found["variables"], parameters))
+        self._state.variables.restore(found["variables"])
         of_processes = decode(found["random"], {})
         random = of_processes[rank() if rank() < len(of_processes) else 0]
         for name in random.keys() & self._state.random.keys():  # not every machine has a GPU
@@ -108,12 +108,13 @@ class Checkpoints:
                         f"{path} is of another network: {name} is {other} there and {mine} here. "
                         "Build the model as it was then."
                     )
-        memory, needed = set(found["memory"]), set(self._state.remembered())
-        if not needed <= memory <= set(self._state.memory()):
+        found["variables"] = decode(found["variables"], dict(self._module.named_parameters()))
+        memory = set(found["memory"]) | self._state.variables.lacking(found["variables"])
+        if memory != set(self._state.memory()):
             raise ValueError(
-                f"{path} was written with another update rule: it remembers "
-                f"{_listed(memory)} for it, step has {_listed(needed)}. Bind what it remembers "
-                "as it was bound then."
+                f"{path} was written with another update rule: it remembers {_listed(memory)} for "
+                f"it, step has {_listed(set(self._state.memory()))}. Bind what it remembers as it "
+                "was bound then."
             )
         generators = set(found["generators"])
         if generators != set(self._state.generators):

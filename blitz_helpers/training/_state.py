@@ -10,8 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
 from blitz_helpers._random_states import global_generators, state_methods
 from blitz_helpers.training._reach import is_own, reachable
@@ -21,14 +20,10 @@ _CONTAINERS: dict[type, Any] = {MutableMapping: dict, list: list, deque: deque, 
 
 
 class Source(NamedTuple):
-    """A value that a checkpoint holds, as functions that read and restore it.
-
-    A source that is ``needed`` is saved even if it holds nothing for a parameter of the model.
-    """
+    """A value that a checkpoint holds, as functions that read and restore it."""
 
     get: Callable[[], Any]
     set: Callable[[Any], object]
-    needed: bool = False
 
 
 class State:
@@ -57,62 +52,44 @@ class State:
         ]
         self.generators = _random_sources(held)
         self.random = _global_sources(model) | self.generators
-        self.variables = Variables(held, rule=(thing for _, thing in rule))
+        modules = {id(module) for module in model.modules()}
+        of_rule = (thing for _, thing in rule if id(thing) not in modules)
+        self.variables = Variables(held, of_rule)
 
     def memory(self) -> dict[str, Source]:
-        """Return the dicts, lists and objects with a ``state_dict`` that the update rule reaches.
+        """Return the containers that are bound to the update rule, and what has a ``state_dict``.
 
-        The latter are optimizers, schedulers and averaged models, for example. Of the other parts
-        only the user's own count: libraries do not agree on what loaders restore.
+        The latter are optimizers, schedulers and averaged models, for example, that the rule
+        reaches. Of the other parts only the user's own count: libraries do not agree on what
+        loaders restore.
         """
         step = self._step
-        bound = (*step.args, *step.keywords.values()) if isinstance(step, partial) else ()
-        needed = {id(value) for value in bound}
+        values = (*step.args, *step.keywords.values()) if isinstance(step, partial) else ()
+        bound = {id(value) for value in values}
         held = [*_once(chain(reachable(step), self._stateful))]
         modules = [thing for _, thing in held if isinstance(thing, nn.Module)]
         inner = {part for module in modules for part in module.modules() if part is not module}
         saved = {id(module) for module in (*inner, *self._model.modules())}
-        return {
-            name: source
+        found = {
+            name: _container_source(thing) if id(thing) in bound else _stateful_source(thing)
             for name, thing in held
-            if id(thing) not in saved and (source := _memory_source(thing, id(thing) in needed))
+            if id(thing) not in saved
         }
-
-    def remembered(self) -> dict[str, Source]:
-        """Return the part of the memory that a checkpoint made now would hold.
-
-        Of the dicts and lists that are not bound to the rule, but reached through a closure, an
-        attribute or a global name, it holds those that hold something for a parameter.
-        """
-        chosen: dict[str, Source] = {}
-        for name, source in self.memory().items():
-            is_inside = name.startswith(tuple(outer + mark for outer in chosen for mark in "[."))
-            if source.needed or (not is_inside and self._belongs(source.get())):
-                chosen[name] = source
-        return chosen
-
-    def _belongs(self, memory: dict[Any, Any] | Iterable[Any]) -> bool:
-        """Return whether parameters are its keys, or it has a tensor like each of them."""
-        params = list(self._model.parameters())
-        if isinstance(memory, dict) and not memory.keys().isdisjoint(params):
-            return True
-        values = [*memory.values()] if isinstance(memory, dict) else [*memory]
-        return len(values) == len(params) and all(
-            isinstance(value, Tensor) and not is_lazy(w) and value.shape == w.shape
-            for value, w in zip(values, params, strict=True)
-        )
+        return {name: source for name, source in found.items() if source is not None}
 
 
-def _memory_source(thing: Any, needed: bool) -> Source | None:
-    if isinstance(thing, nn.Module):
-        # Copied, since a module restores its state into the very tensors that it gave.
-        return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict, needed=True)
-    if _has_state(thing):
-        return Source(thing.state_dict, thing.load_state_dict, needed=True)
+def _container_source(thing: Any) -> Source | None:
     for kind, copied in _CONTAINERS.items():
         if isinstance(thing, kind):
-            return Source(partial(copied, thing), partial(refill, thing), needed)
-    return None
+            return Source(partial(copied, thing), partial(refill, thing))
+    return _stateful_source(thing)
+
+
+def _stateful_source(thing: Any) -> Source | None:
+    if isinstance(thing, nn.Module):
+        # Copied, since a module restores its state into the very tensors that it gave.
+        return Source(lambda: deepcopy(thing.state_dict()), thing.load_state_dict)
+    return Source(thing.state_dict, thing.load_state_dict) if _has_state(thing) else None
 
 
 def _has_state(thing: Any) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import reprlib
 import sys
 import warnings
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -16,16 +15,18 @@ from torch import Tensor, nn
 
 from blitz_helpers.training._reach import MISSING, Namespace, is_own, namespaces
 
-_NUMBERS = (int, float, complex, bool, str, type(None))
+_NUMBERS = frozenset((int, float, complex, bool, str, type(None)))
+_SEQUENCES = (list, tuple, set, frozenset, deque)
+_DICTS = (dict, OrderedDict, Counter)
 _Variable = tuple[str, str]  # the name of its holder, and its own
 
 
 class Variables:
-    """Plain variables of the user's own objects and functions that a training reaches.
+    """Variables of the user's own objects and functions that a training reaches.
 
-    They are numbers and text, and for the update rule also tensors, arrays and containers of
-    numbers and text. Only those that change in the training count as state, so that settings can
-    be changed before it resumes.
+    They are numbers and text, and for the update rule also tensors, arrays and containers of all
+    these. Only those that change in the training count as state, so that settings can be changed
+    before it resumes.
 
     >>> from types import SimpleNamespace
     >>> step = SimpleNamespace(lr=0.1, steps=0)
@@ -37,7 +38,7 @@ class Variables:
 
     def __init__(self, held: Iterable[tuple[str, Any]], rule: Iterable[Any]) -> None:
         self._held = [(name, thing) for name, thing in held if is_own(thing)]
-        self._of_rule = {id(thing) for thing in rule if not isinstance(thing, nn.Module)}
+        self._of_rule = {id(thing) for thing in rule}
         self._first = self.values()  # keeps tensors alive, since ids are reused
         self._marks = {variable: _mark(value) for variable, value in self._first.items()}
 
@@ -47,21 +48,32 @@ class Variables:
         for holder, thing, namespace in self._namespaces():
             of_rule = id(thing) in self._of_rule
             for name, value in namespace.values.items():
-                if _is_plain(value) or (of_rule and _is_tensor(value)):
-                    found[holder, name] = value
-                elif of_rule and _holds_plain(value):
-                    found[holder, name] = copy(value)
-        return found
+                if of_rule or _is_plain(value):
+                    with suppress(RecursionError):  # it holds itself
+                        found[holder, name] = _kept(value)
+        return {variable: value for variable, value in found.items() if value is not MISSING}
 
     def changed(self) -> dict[_Variable, tuple[Any, ...]]:
-        """Return the variables that have changed: the value, and the first one if it was plain."""
+        """Return the variables that have changed: the value, and the first one if that was plain.
+
+        Of a tensor the first value is not known any more.
+        """
         changed = {}
         for variable, value in self.values().items():
             if self._marks.get(variable) != _mark(value):
                 first = self._first.get(variable, MISSING)
-                is_known = _is_plain(first) or _holds_plain(first)
+                is_known = first is not MISSING and not _has_tensors(first)
                 changed[variable] = (value, first) if is_known else (value,)
         return changed
+
+    def lacking(self, changed: dict[_Variable, tuple[Any, ...]]) -> set[str]:
+        """Return the names of those with tensors that have no place here."""
+        holders = {holder for holder, _, _ in self._namespaces()}
+        return {
+            ".".join((holder, name))
+            for (holder, name), (saved, *_) in changed.items()
+            if holder not in holders and _has_tensors(saved)
+        }
 
     def restore(self, changed: dict[_Variable, tuple[Any, ...]]) -> None:
         """Restore what ``changed`` returned in another training.
@@ -71,7 +83,7 @@ class Variables:
         now, restored = self.values(), {}
         for variable, (saved, *first) in changed.items():
             began, here = first[0] if first else MISSING, now.get(variable, MISSING)
-            if _is_tensor(saved) or _mark(here) in (_mark(began), _mark(saved)):
+            if _has_tensors(saved) or _mark(here) in (_mark(began), _mark(saved)):
                 restored[variable] = saved
                 self._first[variable], self._marks[variable] = began, _mark(began)
             elif here is not MISSING:
@@ -93,7 +105,7 @@ class Variables:
         for (holder, name), value in values.items():
             with suppress(AttributeError, KeyError):  # the object or function has changed since
                 now = found[holder].values.get(name)
-                if type(now) is type(value) and isinstance(now, list | deque | set | dict):
+                if isinstance(value, list | deque | set | dict) and isinstance(now, type(value)):
                     refill(now, value)  # others may hold it too
                 else:
                     found[holder].put(name, value)
@@ -115,27 +127,54 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _NUMBERS or (numpy is not None and isinstance(value, numpy.number))
 
 
-def _holds_plain(value: Any) -> bool:
-    if type(value) in (list, tuple, set, frozenset, deque):
-        return all(map(_is_plain, value))
-    return type(value) is dict and all(map(_is_plain, chain(value, value.values())))
+def _kept(value: Any) -> Any:
+    """Return a copy of all its containers, or ``MISSING`` if a checkpoint cannot store it."""
+    kind = type(value)
+    if _is_plain(value) or _is_tensor(value):
+        return value
+    if isinstance(value, dict):
+        items = [(part, _kept(part)) for item in value.items() for part in item]
+        if any(kept is MISSING for _, kept in items):
+            return MISSING
+        keys, values = (key for key, _ in items[::2]), (kept for _, kept in items[1::2])
+        return (kind if kind in _DICTS else dict)(zip(keys, values, strict=True))
+    if kind not in _SEQUENCES:
+        return MISSING
+    parts = []
+    for part in value:
+        parts.append(part if type(part) in _NUMBERS else _kept(part))
+        if parts[-1] is MISSING:
+            return MISSING
+    return deque(parts, value.maxlen) if kind is deque else kind(parts)
 
 
 def _is_tensor(value: Any) -> bool:
-    """Return whether it is an array of numpy, or a tensor that no graph and no model holds."""
+    """Return whether it is a parameter, an array, or a tensor that no graph holds."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and type(value) is numpy.ndarray:
         return value.dtype.kind in "biufc"  # no objects
-    return type(value) is Tensor and value.grad_fn is None and not value.is_inference()
+    if type(value) is Tensor:
+        return value.grad_fn is None and not value.is_inference()
+    return type(value) is nn.Parameter
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_tensors, chain(value, value.values())))
+    if type(value) in _SEQUENCES:
+        return not _NUMBERS.issuperset(map(type, value)) and any(map(_has_tensors, value))
+    return _is_tensor(value)
 
 
 def _mark(value: Any) -> object:
     """Return something that is equal as long as the value does not change."""
+    kind = type(value)
     if isinstance(value, Tensor):
-        return id(value), value._version
+        return id(value), kind is Tensor and value._version  # the weights change anyway
     if hasattr(value, "tobytes"):
-        return type(value), value.tobytes()
-    if _holds_plain(value):
-        marks = map(_mark, value.items() if isinstance(value, dict) else value)
-        return type(value), (set if isinstance(value, set | frozenset) else list)(marks)
-    return type(value), "nan" if value != value else value
+        return kind, value.tobytes()
+    if isinstance(value, dict):
+        return kind, [_mark(part) for item in value.items() for part in item]
+    if kind in _SEQUENCES and _has_tensors(value):
+        return kind, [_mark(part) for part in value]
+    return kind, "nan" if value != value else value

@@ -590,6 +590,21 @@ def for_matrices_alone():
     return step
 
 
+def of_two_models():
+    torch.manual_seed(8)
+    other, mine, theirs = nn.Linear(1, 1), {}, {}
+
+    def step(params):
+        adam_step(params, mine, lr=0.01)
+        other.zero_grad()
+        other(params[0].detach().norm().view(1, 1)).sum().backward()
+        adam_step(other.parameters(), theirs, lr=0.1)
+        with torch.no_grad():
+            params[0].mul_(1 + 0.01 * other.weight.item())
+
+    return step
+
+
 def one_vector():
     class Rule:
         velocity = None
@@ -653,6 +668,7 @@ RULES = {
     "numbers in a deque and a set": clipping_by_the_last_norms,
     "numbers in a dict": counting_words,
     "a vector in an attribute": one_vector,
+    "of two models": of_two_models,
     "made at the first step": made_at_the_first_step,
     "a dict for each parameter": a_dict_for_each,
     "a tuple that is made anew": a_tuple_made_anew,
@@ -1063,6 +1079,9 @@ def test_a_checkpoint_of_another_place_of_memory_is_refused(trained):
 
 def test_a_rule_that_lacks_what_another_remembers_is_refused(tmp_path):
     path = tmp_path / "net.pt"
+    fit(make_model(), loader(), of_two_models(), 1, checkpoint=path)
+    message = "remembers other for it, step has nothing"
+    refused(path, message, step=partial(sgd_step, lr=0.1))
     fit(make_model(), loader(), in_a_closure(), 1, checkpoint=path)
     message = r"remembers step\.closure\.state for it, step has nothing"
     refused(path, message, step=partial(sgd_step, lr=0.1))

@@ -37,7 +37,7 @@ class Checkpoints:
         random = from_all({name: source.get() for name, source in self._state.random.items()})
         if rank() != 0:
             return
-        names = {id(w): name for name, w in self._module.named_parameters()}
+        names = {id(w): name for name, w in self._state.parameters().items()}
         model = self._module.state_dict()
         for name, value in model.items():  # in place, since it also holds the modules' versions
             model[name] = encode(value, f"the model's {name}", {})
@@ -82,7 +82,7 @@ class Checkpoints:
         return found
 
     def restore(self, found: dict[str, Any]) -> None:
-        parameters = dict(self._module.named_parameters())
+        parameters = self._state.parameters()
         model = found["model"]
         for name, kept in model.items():
             model[name] = decode(kept, {})
@@ -97,24 +97,25 @@ class Checkpoints:
             self._state.random[name].set(random[name])
 
     def _check(self, path: Path, found: dict[str, Any], steps_per_epoch: int) -> None:
-        ours, theirs = self._module.state_dict(), found["model"]
-        for name in ours | theirs:
-            if name in ours and is_lazy(ours[name]):
+        model, saved = self._module.state_dict(), found["model"]
+        for name in model | saved:
+            if name in model and is_lazy(model[name]):
                 continue
-            here, there = _kind(ours.get(name)), _kind(theirs.get(name))
+            here, there = _kind(model.get(name)), _kind(saved.get(name))
             for mine, other in zip(here, there, strict=False):
                 if mine != other:
                     raise ValueError(
                         f"{path} is of another network: {name} is {other} there and {mine} here. "
                         "Build the model as it was then."
                     )
-        found["variables"] = decode(found["variables"], dict(self._module.named_parameters()))
-        memory = set(found["memory"]) | self._state.variables.lacking(found["variables"])
-        if memory != set(self._state.memory()):
+        theirs, ours = set(found["memory"]), set(self._state.memory())
+        if theirs == ours:
+            found["variables"] = decode(found["variables"], self._state.parameters())
+            theirs |= self._state.variables.lacking(found["variables"])
+        if theirs != ours:
             raise ValueError(
-                f"{path} was written with another update rule: it remembers {_listed(memory)} for "
-                f"it, step has {_listed(set(self._state.memory()))}. Bind what it remembers as it "
-                "was bound then."
+                f"{path} was written with another update rule: it remembers {_listed(theirs)} for "
+                f"it, step has {_listed(ours)}. Bind what it remembers as it was bound then."
             )
         generators = set(found["generators"])
         if generators != set(self._state.generators):

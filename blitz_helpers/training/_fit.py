@@ -52,10 +52,10 @@ def fit(
             of ``step``, and the random states of torch (including the model's device), Python,
             numpy and the generators that the model, the loaders and ``step`` use. Memory is what
             has a ``state_dict`` (optimizers, schedulers, averaged models), containers that are
-            bound to ``step`` or hold something for each parameter, numbers that your own classes
-            and functions count up, and those that ``step`` collects. Iterators and random states
-            inside worker processes are lost; so is what lies deep in data of many thousands of
-            Python objects.
+            bound to ``step``, and numbers, tensors and containers of these that ``step`` changes
+            in its closure, attributes or globals. Numbers that your own models and loaders count
+            up are kept too. Iterators and random states inside worker processes are lost; so is
+            what lies deep in data of many thousands of Python objects.
         resume_from: a checkpoint to continue from as if training had never stopped. Create the
             loaders and ``step`` in the same way as before. A number that was counted up, but
             begins with another value here, is yours: it stays, with a warning.

@@ -56,6 +56,14 @@ class State:
         of_rule = (thing for _, thing in rule if id(thing) not in modules)
         self.variables = Variables(held, of_rule)
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the model, and of other modules that the update rule reaches."""
+        found: dict[str, nn.Parameter] = {}
+        for place, thing in reachable(self._step):
+            if isinstance(thing, nn.Module):
+                found |= {f"{place}: {name}": w for name, w in thing.named_parameters()}
+        return found | dict(self._model.named_parameters())  # last, so that these names count
+
     def memory(self) -> dict[str, Source]:
         """Return the containers that are bound to the update rule, and what has a ``state_dict``.
 

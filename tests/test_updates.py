@@ -286,9 +286,8 @@ def leaf_with_gradient():
 
 
 def nested_leaf():
-    parts = [torch.ones(2), torch.ones(3)]
-    w = torch.nested.nested_tensor(parts, requires_grad=True)
-    w.grad = torch.nested.nested_tensor(parts)
+    w = torch.nested.nested_tensor([torch.ones(2)] * 2, layout=torch.jagged, requires_grad=True)
+    w.grad = w.detach().clone()
     return w
 
 
@@ -510,8 +509,6 @@ def test_a_step_that_failed_is_not_counted(rule):
 @pytest.mark.parametrize("betas", [0.9, None, (0.9,), (0.9, 0.9, 0.9)])
 def test_betas_that_are_not_two_numbers_are_an_error_that_changes_nothing(rule, betas):
     w = leaf_with_gradient()
-    with pytest.raises(
-        (TypeError, ValueError), match=r"must be two numbers, such as \(0\.9, 0\.999\)"
-    ):
+    with pytest.raises((TypeError, ValueError), match="must be two numbers, such as"):
         rule([w], {}, betas=betas)
     assert torch.equal(w, torch.ones(3))

@@ -67,7 +67,7 @@ class Exercise:
     @property
     def _wants(self) -> Any:
         """The type of an answer, as the check declares it."""
-        return inspect.get_annotations(self._judge)["answer"]
+        return inspect.get_annotations(self._judge, eval_str=True)["answer"]
 
     def __repr__(self) -> str:
         return self.question

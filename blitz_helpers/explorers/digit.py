@@ -54,11 +54,12 @@ class DigitState:
         ):
             raise ValueError("Each stroke needs one point or more, and finite numbers.")
         object.__setattr__(self, "strokes", strokes)
-        for name, largest in (("index", _NUM_DIGITS - 1), ("answer", None)):
+        for name, most, upto in (
+            ("index", _NUM_DIGITS - 1, f"to {_NUM_DIGITS - 1}"),
+            ("answer", math.inf, "or more"),
+        ):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            if value is not None and not (whole and (largest is None or value <= largest)):
-                upto = "or more" if largest is None else f"to {largest}"
+            if value is not None and not (type(value) is int and 0 <= value <= most):
                 raise ValueError(f"{name}={value!r}: use None or a whole number, 0 {upto}.")
 
 
@@ -130,8 +131,8 @@ def explore_digit(model: nn.Module, size: int | tuple[int, int] = 32) -> Explore
         )
         raise TypeError(f"model must be an nn.Module, not a {type(model).__name__}.{made}")
     sides = size if isinstance(size, tuple) else (size, size)
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 2 or not whole or not all(8 <= side <= _LARGEST_SIDE for side in sides):
+    fit = all(type(side) is int and 8 <= side <= _LARGEST_SIDE for side in sides)
+    if len(sides) != 2 or not fit:
         raise ValueError(
             f"size={size!r} cannot be drawn on: use 8 to {_LARGEST_SIDE}, or two of them."
         )

@@ -143,7 +143,8 @@ WRONG = {
     "rows_that_count_for_nothing": [
         (0, "does anybody read that map"),
         (1, "How far does it reach down"),
-        (4, "in the field of a number that counts"),
+        (3, "One of those 3 rows"),
+        (4, "Two of those 4 rows"),
         (6, "Follow the last row"),
     ],
     "status": [

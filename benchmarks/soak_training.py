@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -254,6 +255,8 @@ def main() -> None:
     parser.add_argument("--resumed", type=int, default=200, help="trainings stopped and resumed")
     parser.add_argument("--killed", type=int, default=20, help="runs of which processes are killed")
     options = parser.parse_args()
+    # `Stopping.at` is set anew before each resume, and stays as it is set.
+    warnings.filterwarnings("ignore", message=".*taken for a setting of yours")
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         for what, trial, count in (

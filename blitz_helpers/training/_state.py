@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from blitz_helpers._random_states import global_generators, state_methods
+from blitz_helpers.training._evaluation import unwrapped
 from blitz_helpers.training._reach import is_own, reachable
 from blitz_helpers.training._variables import Variables, refill
 
@@ -58,11 +59,9 @@ class State:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the model, and of other modules that the update rule reaches."""
-        found: dict[str, nn.Parameter] = {}
-        for place, thing in reachable(self._step):
-            if isinstance(thing, nn.Module):
-                found |= {f"{place}: {name}": w for name, w in thing.named_parameters()}
-        return found | dict(self._model.named_parameters())  # last, so that these names count
+        others = self._other_modules(_once(reachable(self._step))).items()
+        named = {f"{place}: {n}": w for place, part in others for n, w in part.named_parameters()}
+        return named | dict(self._model.named_parameters())  # last, so that these names count
 
     def memory(self) -> dict[str, Source]:
         """Return the containers that are bound to the update rule, and what has a ``state_dict``.
@@ -75,15 +74,24 @@ class State:
         values = (*step.args, *step.keywords.values()) if isinstance(step, partial) else ()
         bound = {id(value) for value in values}
         held = [*_once(chain(reachable(step), self._stateful))]
-        modules = [thing for _, thing in held if isinstance(thing, nn.Module)]
-        inner = {part for module in modules for part in module.modules() if part is not module}
-        saved = {id(module) for module in (*inner, *self._model.modules())}
+        others = self._other_modules(held)
         found = {
             name: _container_source(thing) if id(thing) in bound else _stateful_source(thing)
             for name, thing in held
-            if id(thing) not in saved
+            if name in others or not isinstance(thing, nn.Module)
         }
         return {name: source for name, source in found.items() if source is not None}
+
+    def _other_modules(self, held: Iterable[tuple[str, Any]]) -> dict[str, nn.Module]:
+        """Return the modules that are no part of the model or of each other."""
+        modules = {name: thing for name, thing in held if isinstance(thing, nn.Module)}
+        parts = {id(part) for module in modules.values() for part in module.children()}
+        parts.update(map(id, self._model.modules()))
+        return {
+            name: module
+            for name, module in modules.items()
+            if id(module) not in parts and unwrapped(module) is not self._model
+        }
 
 
 def _container_source(thing: Any) -> Source | None:

@@ -143,6 +143,7 @@ RIGHT = {
     "as a method": (custom(classmethod(lambda cls, ctx, g: (g, g))), leaf(), leaf()),
     "in a list, boxed": (custom(lambda ctx, gs: gs[0], boxed_grads_call=True), leaf()),
     "a default": (custom(lambda ctx, g, scale=2: g * scale), leaf()),
+    "a default itself": (custom(lambda ctx, g, none=None: (g, none)), leaf(), leaf()),
     "of two outputs": (custom(lambda ctx, g, h: g + h, two_outputs), leaf()),
     "of any outputs": (custom(lambda ctx, *g: g[0] + g[1], two_outputs), leaf()),
 }

@@ -108,10 +108,8 @@ class Code:
         asking = [place for place, asks in enumerate(found) if asks == "always"]
         if not (self.can_return(0, avoiding=asking) or self._swallows_errors()):
             return "always"
-        is_used_inside = contexts.intersection(
-            self.function.__code__.co_cellvars
-        )  # by an inner function
-        return "perhaps" if is_used_inside or set(found) != {"never"} else "never"
+        is_in_inner_function = not contexts.isdisjoint(self.function.__code__.co_cellvars)
+        return "perhaps" if is_in_inner_function or set(found) != {"never"} else "never"
 
     def attributes(self) -> frozenset[str]:
         """Return the attributes that it takes from its first argument in any case."""

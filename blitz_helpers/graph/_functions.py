@@ -52,16 +52,13 @@ class BackwardCode(NamedTuple):
         if self.returned is None:
             return None
         needs = node.needs_input_grad[:-1] if self.is_of_library else node.needs_input_grad
-        found = [
-            _obstacle_of(value, node, needs, where) for value in sorted(self.returned, key=str)
-        ]
+        values = sorted(self.returned, key=str)
+        found = [_obstacle_of(value, node, needs, where) for value in values]
         wrong = [obstacle for obstacle in found if obstacle is not None]
-        if len(wrong) == len(found) and all(obstacle.is_certain for obstacle in wrong):
-            return wrong[0]
-        doubts = [obstacle for obstacle in wrong if not obstacle.is_certain]
-        if doubts or not wrong:
-            return next(iter(doubts), None)
-        return may_fail(f"{wrong[0].reason} Not every path through its code does that")
+        worst = min(wrong, key=lambda obstacle: obstacle.is_certain, default=None)  # in doubt first
+        if worst is None or not worst.is_certain or len(wrong) == len(found):
+            return worst
+        return may_fail(f"{worst.reason} Not every path through its code does that")
 
 
 def _obstacle_of(value: Value, node: Any, needs: tuple[bool, ...], where: str) -> Obstacle | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter
 from typing import Literal, NamedTuple, TypeAlias
 
 from blitz_helpers.graph._code import ATTRIBUTE, JUMPS, Code
@@ -61,7 +62,7 @@ class _Reader:
         self._steps = code.steps
         self._variables: dict[str, Values] = {}
         parameters = code.signature.parameters
-        names = [name for name in parameters if "POSITIONAL_" in parameters[name].kind.name]
+        names = [name for name, one in parameters.items() if _is_always_given(one)]
         if code.depth:  # a helper, which may be given anything
             names = []
         self._gradients = {name: place for place, name in enumerate(names[1:])}
@@ -170,6 +171,10 @@ class _Reader:
                 is_scaled = other <= _NUMBERS and self._steps[place].argrepr in ("*", "/")
                 return one if is_scaled else _TENSOR
         return ANYTHING
+
+
+def _is_always_given(parameter: Parameter) -> bool:
+    return "POSITIONAL_" in parameter.kind.name and parameter.default is Parameter.empty
 
 
 def _are_tensors(values: Values) -> bool:

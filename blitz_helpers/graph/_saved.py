@@ -122,12 +122,8 @@ class SavedReader:
         words = str(error).partition("\n")[0]
         why = next((why for part, why in _WHY.items() if part in words), f"torch says: {words}")
         self._lost.append(Lost(name, why))
-        try:
-            storage = raw.data.untyped_storage()
-        except RuntimeError:  # as in `_present`
-            return SavedTensor(name, form_of(raw.data)[0], None, "changed")
-        self.storages.add(storage)
-        return SavedTensor(name, tuple(raw.data.shape), raw.data.nbytes, "changed")
+        # `raw.data` may be a view that has lost its graph; its `.data` is not.
+        return self._present(name, raw.data.data)._replace(state="changed")
 
     def _present(self, name: str, tensor: Tensor, sizes: str | None = None) -> SavedTensor:
         """Return the record of a tensor that torch hands out, in any layout."""

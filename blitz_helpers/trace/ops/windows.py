@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -87,6 +87,7 @@ class Window(Op):
     sum_of: ClassVar[Any] = staticmethod(conv_arithmetic)
     fitting_sizes: ClassVar[Any] = staticmethod(conv_fitting_sizes)
     moved: ClassVar[Any] = staticmethod(window)
+    _slide: ClassVar[Slide | None] = None
     input: Tensor
 
     def settings(self) -> tuple[tuple[Any, ...], ...]:
@@ -101,13 +102,18 @@ class Window(Op):
         before = {"same": span // 2, "valid": 0}.get(padding, padding)
         return stride, before, span - before
 
-    @cached_property
+    @property
     def slide(self) -> Slide:
         """The sides of the output.
 
         Raises:
             Misfit: a side is too small, or torch refuses the settings.
         """
+        if self._slide is None:  # `cached_property` would make the other attributes slower
+            self._slide = self._slid()  # type: ignore[misc]  # `ClassVar`: not a field
+        return self._slide
+
+    def _slid(self) -> Slide:
         x, settings = self.input, self.settings()
         kind: Any = type(self)
         sides = tuple(x.shape[-self.ndim :])

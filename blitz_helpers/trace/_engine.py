@@ -120,9 +120,9 @@ class _Tracer(TorchFunctionMode):
         )
         self.inputs = Inputs(self.answers)
         self.steps: list[ShapeStep] = []
-        # For each running module, the steps and the finished calls inside it so far, in order.
-        self.records: list[list[Any]] = [[]]
-        self.running: list[tuple[str, int, nn.Module | None]] = [("", 0, None)]
+        # Each running module with its path, the number of its call, and the steps and finished
+        # calls inside it so far, in order.
+        self.running: list[tuple[str, int, nn.Module | None, list[Any]]] = [("", 0, None, [])]
         self.calls_of: dict[nn.Module, int] = {}
         self.thread = get_ident()
         self.activation_bytes = 0
@@ -178,19 +178,17 @@ class _Tracer(TorchFunctionMode):
             return
         call = self.calls_of.get(module, 0)
         self.calls_of[module] = call + 1
-        self.running.append((path, call, module))
-        self.records.append([])
+        self.running.append((path, call, module, []))
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Complete the record of a module's call."""
         if module not in self.modules or get_ident() != self.thread:
             return
-        path, call, _ = self.running.pop()
-        inside = self.records.pop()
+        path, call, _, inside = self.running.pop()
         with no_torch_function():  # it is we who ask for shapes, not the model
             shape = shape_of(output)
         depth = len(self.running) - 1
-        self.records[-1].append((path, call, type(module).__name__, depth, shape, inside))
+        self.running[-1][3].append((path, call, type(module).__name__, depth, shape, inside))
 
     # Operations
 
@@ -276,8 +274,8 @@ class _Tracer(TorchFunctionMode):
         failed = layer_error(error)
         if failed:
             layer, args, tensors = failed
-            call = (self.modules.get(layer, ""), max(self.calls_of.get(layer, 1) - 1, 0), layer)
-            self.running.append(call)  # it ended with the error
+            call = max(self.calls_of.get(layer, 1) - 1, 0)
+            self.running.append((self.modules.get(layer, ""), call, layer, []))  # it had ended
             name = type(layer).__name__
             raise self.shape_error(name, args, {}, tensors, error) from error
 
@@ -332,14 +330,14 @@ class _Tracer(TorchFunctionMode):
         sums, macs = ((), macs) if call is None else (call.sums(first), call.macs(first))
         if macs and (samples := vmapped()):
             macs *= samples
-        path, turn, _ = self.running[-1]
+        path, turn, _, inside = self.running[-1]
         step = ShapeStep(
             path, turn, name, tuple(shapes), shape_of(output), sums, params, macs,
             origin_of(first).receptive_field, tuple(sources), first.dtype, nbytes, calling_line(),
         )  # fmt: skip
         self.steps.append(step)
         self.numbers.append(self.number)
-        self.records[-1].append(step)
+        inside.append(step)
 
     def trace(self, output_shape: Any) -> ShapeTrace:
         """Return the trace recorded so far."""
@@ -349,7 +347,7 @@ class _Tracer(TorchFunctionMode):
         sizes = [parameter.numel() for parameter in parameters]
         return ShapeTrace(
             self.steps,
-            [record for inside in self.records for record in inside],
+            [record for *_, inside in self.running for record in inside],
             output_shape,
             sum(sizes),
             sum([size for size, one in zip(sizes, parameters, strict=True) if one.requires_grad]),
@@ -372,7 +370,7 @@ class _Tracer(TorchFunctionMode):
         """
         from blitz_helpers.trace._failures import Failure, Given, misfit_of
 
-        path, call, module = self.running[-1]
+        path, call, module, _ = self.running[-1]
         ours = [t for t in tensors if known_origin(t) is not None and id(t) not in self.own]
         shapes = tuple([tuple(tensor.shape) for tensor in ours])
         sources = tuple([getattr(tensor, "_blitz_step", -1) for tensor in ours])

@@ -51,7 +51,7 @@ class StateGuard:
         return self
 
     def _keep(self, kind: type[Place], owner: Any, *names: tuple[str, ...]) -> Place:
-        key = (kind, id(owner), *names)
+        key = (kind, id(owner), names)
         for guard in _guards:
             if key in guard._places:
                 place = guard._places[key]

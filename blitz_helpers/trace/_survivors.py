@@ -67,9 +67,11 @@ class SurvivorsDisarmed:
             made = _made.copy()
             _made.clear()
             _raised = False
-        if not raised and _alive(made):
-            gc.collect()  # the model may have made cycles
         left = _alive(made)
+        if left and not raised:
+            left.clear()
+            gc.collect()  # the model may have made cycles
+            left = _alive(made)
         for tensor in left:
             from blitz_helpers.trace._holders import holder_of  # seldom needed
 

@@ -61,6 +61,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time, `__getattr__` l
         graph_svg as graph_svg,
         plot_graph as plot_graph,
     )
+    from blitz_helpers.plotting.histograms import (
+        plot_histograms as plot_histograms,
+    )
     from blitz_helpers.plotting.maps import (
         plot_feature_map as plot_feature_map,
         plot_filters as plot_filters,
@@ -163,6 +166,7 @@ _MODULE_OF = {
         "plotting.digits": ["plot_digits", "plot_scores"],
         "plotting.gradients": ["plot_gradient_report", "plot_image_gradient"],
         "plotting.graph": ["graph_svg", "plot_graph"],
+        "plotting.histograms": ["plot_histograms"],
         "plotting.maps": ["plot_feature_map", "plot_filters", "plot_receptive_field"],
         "plotting.network": ["plot_network"],
         "plotting.ranks": ["plot_ranks"],

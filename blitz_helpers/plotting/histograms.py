@@ -80,11 +80,11 @@ def plot_histograms(
 
 
 def _checked(
-    name: str, counts: torch.Tensor | ArrayLike, edges: torch.Tensor | ArrayLike
+    name: str, given_counts: torch.Tensor | ArrayLike, given_edges: torch.Tensor | ArrayLike
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the counts ``(bins,)`` and the edges ``(bins + 1,)``, or raise a ValueError."""
-    counts = checked(f"counts of {name!r}", counts, "(bins,)")
-    edges = checked(f"edges of {name!r}", edges, f"({len(counts) + 1},)")
+    counts = checked(f"counts of {name!r}", given_counts, "(bins,)")
+    edges = checked(f"edges of {name!r}", given_edges, f"({len(counts) + 1},)")
     if not (counts.isfinite().all() and counts.min() >= 0 and counts.max() > 0):
         raise ValueError(
             f"The counts of {name!r} must be 0 or more, and not all of them 0; got "

@@ -23,7 +23,8 @@ def rows(ax):
 
 def lines(ax):
     """Return the place and the base of each row that is drawn as a line."""
-    return [path.vertices[0].tolist() for each in ax.collections for path in each.get_paths()]
+    found = [path.vertices for each in ax.collections for path in each.get_paths()]
+    return [(low[0], low[1]) for low, high in found if low[0] == high[0]]
 
 
 def test_rows_stand_in_order_from_the_top_over_their_own_edges_and_equally_high():
@@ -49,7 +50,7 @@ def test_areas_stand_for_counts_where_bins_differ_in_width():
 def test_equal_values_are_a_line_with_its_value_written_beside_it():
     ax = plot_histograms({"a": ([1, 1], [-1, 0, 1]), "dead": ([54], [0.0, 0.0])})
     assert len(rows(ax)) == 1
-    assert lines(ax) == [[0, 0]]
+    assert lines(ax) == [(0, 0)]
     assert [text.get_text() for text in ax.texts] == ["all 0"]
     assert show(ax).alt.endswith("dead: 54 values, all 0.")
 
@@ -121,8 +122,40 @@ def test_a_single_histogram_and_many_are_drawn_with_room_for_their_names():
         ({"w": ([1, 1], [0, 0, 1])}, "each above the one before"),
         ({"w": ([1, 1], [0, 1, math.inf])}, "edges of 'w' must be finite"),
         ({"w": ([1], [math.nan, math.nan])}, "edges of 'w' must be finite"),
+        ({"w": ([1], [-1.5e308, 1.5e308])}, "edges of 'w' must be finite"),
     ],
 )
 def test_what_cannot_be_drawn_is_an_error(histograms, message):
     with pytest.raises(ValueError, match=message):
         plot_histograms(histograms)
+
+
+@pytest.mark.parametrize(
+    ("histograms", "message"),
+    [
+        (([1], [0, 1]), "histograms is a tuple: expected a dict, such as {'fc1': "),
+        (
+            {"w": torch.ones(2)},
+            r"histograms\['w'\] is a Tensor: expected a pair of counts and edges",
+        ),
+        ({"w": ([1], [0, 1], "w")}, r"histograms\['w'\] is a tuple: expected a pair"),
+        ({"w": {"values": [1], "bins": [0, 1]}}, r'use \(each\["values"\], each\["bins"\]\)'),
+        ({"w": ("a", "b")}, "counts of 'w' is a str that cannot be drawn"),
+    ],
+)
+def test_what_is_no_histogram_is_an_error(histograms, message):
+    with pytest.raises(TypeError, match=message):
+        plot_histograms(histograms)
+
+
+def test_names_with_dollars_are_drawn_as_written():
+    (label,) = plot_histograms({"from $5 to $6": ([1], [0, 1])}).get_yticklabels()
+    assert label.get_text() == r"from \$5 to \$6"
+
+
+def test_a_model_of_many_layers_fits_into_a_picture():
+    ax = plot_histograms({str(number): ([1], [0, 1]) for number in range(1500)})
+    assert ax.figure.get_figheight() < 201
+    names = ax.get_yticklabels()
+    assert [name.get_text() for name in names[:3]] == ["0", "2", "4"]
+    assert len(names) == len(ax.get_yticks()) == 750

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from blitz_helpers.plotting._canvas import BLACK, BLUE, GREY, SKY, canvas, describe
-from blitz_helpers.plotting._images import checked
-from blitz_helpers.plotting._settings import same_for_all
-from blitz_helpers.plotting._words import counted, minus, short, shortened
+from blitz_helpers.plotting._canvas import canvas, describe
+from blitz_helpers.plotting._checks import checked, require_mapping
+from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, SKY
+from blitz_helpers.plotting._settings import default_style
+from blitz_helpers.plotting._words import as_written, counted, minus, short, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
+_EXAMPLE = "{'fc1': weight.detach().histogram(64)}"
 _HIGHEST = 0.8  # height of a row's highest bin, with rows 1 apart
-_INCHES_A_ROW = 0.55
+_INCHES_A_ROW, _LINE_HEIGHT, _TALLEST = 0.55, 0.17, 200.0  # inches; the last of all rows
 
 
-@same_for_all
+@default_style()
 def plot_histograms(
     histograms: Mapping[str, tuple[torch.Tensor | ArrayLike, torch.Tensor | ArrayLike]],
     ax: Axes | None = None,
@@ -42,21 +45,26 @@ def plot_histograms(
         ValueError: there is no histogram, or one has another shape, an edge that is not above the
             one before, a negative count, none above 0, or a number that is not finite. (A single
             bin may have equal edges: all values are equal.)
+        TypeError: ``histograms`` is not a dict of pairs of numbers.
 
     >>> weight = torch.linspace(-1, 1, 100)
     >>> ax = plot_histograms({"before": weight.histogram(10), "after": (2 * weight).histogram(10)})
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['before', 'after']
     """
+    require_mapping(histograms, "histograms", _EXAMPLE)
     if not histograms:
-        raise ValueError("There is no histogram. Use, say, {'fc1': weight.detach().histogram(64)}.")
-    rows = {str(name): _checked(str(name), *each) for name, each in histograms.items()}
-    ax = canvas(ax, 6.5, 0.7 + _INCHES_A_ROW * len(rows))
+        raise ValueError(f"There is no histogram. Give one or more, such as {_EXAMPLE}.")
+    rows = {str(name): _checked(str(name), each) for name, each in histograms.items()}
+    pitch = min(_INCHES_A_ROW, _TALLEST / len(rows))
+    every = math.ceil(_LINE_HEIGHT / pitch)  # only every so many rows of many have a name
+    ax = canvas(ax, 6.5, 0.7 + pitch * len(rows))
     bases = range(len(rows) - 1, -1, -1)
     if min(edges[0] for _, edges in rows.values()) <= 0 <= max(e[-1] for _, e in rows.values()):
         ax.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
+    across = ax.get_yaxis_transform()  # x is a fraction of the axes' width
+    ax.hlines(bases, 0, 1, transform=across, color=GREY, linewidth=0.8)
     for base, (counts, edges) in zip(bases, rows.values(), strict=True):
-        ax.axhline(base, color=GREY, linewidth=0.8)
         if edges[0] == edges[-1]:
             value, middle = edges[0].item(), base + _HIGHEST / 2
             ax.vlines(value, base, base + _HIGHEST, color=BLUE, linewidth=2.5)
@@ -69,7 +77,8 @@ def plot_histograms(
         heights *= _HIGHEST / heights.max()
         look: dict[str, Any] = {"facecolor": SKY, "edgecolor": BLUE, "linewidth": 1.0}
         ax.stairs((base + heights).numpy(), edges.numpy(), baseline=base, fill=True, **look)
-    ax.set_yticks([base + _HIGHEST / 2 for base in bases], list(rows))
+    middles = [base + _HIGHEST / 2 for base in bases]
+    ax.set_yticks(middles[::every], [as_written(name) for name in rows][::every])
     ax.set_ylim(-0.1, len(rows))
     ax.margins(x=0.04)
     ax.set_xlabel("value")
@@ -79,19 +88,23 @@ def plot_histograms(
     return describe(ax, f"{counted(len(rows), 'histogram')} on one scale. {'. '.join(told)}.")
 
 
-def _checked(
-    name: str, given_counts: torch.Tensor | ArrayLike, given_edges: torch.Tensor | ArrayLike
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the counts ``(bins,)`` and the edges ``(bins + 1,)``, or raise a ValueError."""
-    counts = checked(f"counts of {name!r}", given_counts, "(bins,)")
-    edges = checked(f"edges of {name!r}", given_edges, f"({len(counts) + 1},)")
+def _checked(name: str, histogram: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the counts ``(bins,)`` and the edges ``(bins + 1,)``, or raise an error."""
+    if not isinstance(histogram, Sequence) or len(histogram) != 2:
+        raise TypeError(
+            f"histograms[{name!r}] is a {type(histogram).__name__}: expected a pair of counts and "
+            f"edges, as in {_EXAMPLE}. Of a histogram in a run of wandb, use "
+            '(each["values"], each["bins"]).'
+        )
+    counts = checked(f"counts of {name!r}", histogram[0], "(bins,)")
+    edges = checked(f"edges of {name!r}", histogram[1], f"({len(counts) + 1},)")
     if not (counts.isfinite().all() and counts.min() >= 0 and counts.max() > 0):
         raise ValueError(
             f"The counts of {name!r} must be 0 or more, and not all of them 0; got "
             f"{counts.min().item():g} to {counts.max().item():g}. Use those of torch.histogram."
         )
     ascend = bool((edges.diff() > 0).all()) or (len(counts) == 1 and edges[0] == edges[1])
-    if not (edges.isfinite().all() and ascend):
+    if not ((edges[-1] - edges[0]).isfinite() and ascend):
         raise ValueError(
             f"The edges of {name!r} must be finite, and each above the one before; got "
             f"{edges[0].item():g} to {edges[-1].item():g}. Use those of torch.histogram."

@@ -830,6 +830,19 @@ def test_a_refused_resume_leaves_no_variable_behind(tmp_path):
     assert vars(rule) == {}
 
 
+def test_a_first_step_that_fails_leaves_what_the_rule_holds_as_it_was():
+    velocities, counts = {}, []
+
+    def step(params):
+        counts.append(1)
+        momentum_step(params, velocities, lr=0.1)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fit(make_model(), loader(), step, 1)
+    assert (velocities, counts) == ({}, [])
+
+
 def test_no_code_of_what_is_searched_runs():
     class Answering:
         __slots__ = ("lacking", "rng")

@@ -151,7 +151,7 @@ def _unchanged_if_refused(
     gradients = [(w, w.grad) for w in module.parameters()]
     sources = [*state.memory().values(), *state.random.values()]
     values = [source.get() for source in sources]
-    variables = state.variables.values() if resuming else {}
+    variables = state.variables.values()
     num_steps = len(record.losses)
     try:
         yield
@@ -164,8 +164,7 @@ def _unchanged_if_refused(
                 w.grad = gradient
             for source, value in zip(sources, values, strict=True):
                 source.set(value)
-            if resuming:
-                state.variables.reset(variables)
+            state.variables.reset(variables)
         raise
 
 

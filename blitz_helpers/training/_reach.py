@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -104,15 +104,30 @@ class Namespace(NamedTuple):
 
     kind: str
     values: dict[str, Any]
-    put: Callable[[str, Any], object]
-    """Set a variable, or delete it if the value is ``MISSING``."""
+    owner: Any
+    """The object, the cells of the closure by name, or the globals."""
+
+    def put(self, name: str, value: Any) -> None:
+        """Set a variable, or delete it if the value is ``MISSING``."""
+        if self.kind == ".globals":
+            self.owner[name] = value
+            if value is MISSING:
+                del self.owner[name]
+            return
+        is_cell = self.kind == ".closure"
+        owner, attribute = (self.owner[name], "cell_contents") if is_cell else (self.owner, name)
+        base: Any = type if isinstance(owner, type) else object
+        if value is MISSING:
+            base.__delattr__(owner, attribute)
+        else:
+            base.__setattr__(owner, attribute, value)
 
 
 def namespaces(thing: Any) -> Iterator[Namespace]:
     """Yield the variables of an object. Globals, and attributes of classes, only if the user's."""
     if isinstance(thing, type):
         if is_own(thing):
-            yield Namespace("", dict(vars(thing)), partial(_put_attribute, thing))
+            yield Namespace("", dict(vars(thing)), thing)
         return
     attributes: dict[str, Any] = {}
     with suppress(AttributeError):
@@ -122,38 +137,19 @@ def namespaces(thing: Any) -> Iterator[Namespace]:
     for name in slots_of(type(thing)):
         with suppress(AttributeError):  # it has no value
             attributes[name] = object.__getattribute__(thing, name)
-    yield Namespace("", attributes, partial(_put_attribute, thing))
+    yield Namespace("", attributes, thing)
     if isinstance(thing, FunctionType):
         cells = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True))
         closure = {}
         for name, cell in cells.items():
             with suppress(ValueError):  # it has no value yet
                 closure[name] = cell.cell_contents
-        yield Namespace(".closure", closure, partial(_fill, cells))
+        yield Namespace(".closure", closure, cells)
         if is_own(thing):
             variables = thing.__globals__
             names = {name for code in codes_in(thing.__code__) for name in code.co_names}
             used = {name: variables[name] for name in sorted(names) if name in variables}
-            yield Namespace(".globals", used, partial(_put_global, variables))
-
-
-def _put_attribute(thing: Any, name: str, value: Any) -> None:
-    base: Any = type if isinstance(thing, type) else object
-    if value is MISSING:
-        base.__delattr__(thing, name)
-    else:
-        base.__setattr__(thing, name, value)
-
-
-def _fill(cells: dict[str, CellType], name: str, value: Any) -> None:
-    _put_attribute(cells[name], "cell_contents", value)
-
-
-def _put_global(variables: dict[str, Any], name: str, value: Any) -> None:
-    if value is MISSING:
-        variables.pop(name, None)
-    else:
-        variables[name] = value
+            yield Namespace(".globals", used, variables)
 
 
 def is_own(thing: Any) -> bool:

@@ -123,7 +123,7 @@ FAULTS = {
     "a depthwise convolution beside a shortcut": (
         Fn(shortcut, norm=nn.BatchNorm2d(16), dw=conv(32, 32, 3, padding=1, groups=32)),
         [(2, 16, 8, 8)],
-        "in_channels=16, groups=16 and out_channels=16 in dw",
+        "in_channels=16, groups=16 in dw and out_channels=16 in dw",
     ),
     "the growth of a dense block": (
         Fn(dense_block, first=conv(8, 5, 3, padding=1), norm=nn.BatchNorm2d(12),

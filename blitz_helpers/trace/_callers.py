@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 import traceback
 from functools import lru_cache
+from types import FrameType
 
 import torch
 
 TORCH = torch.__path__[0]
 _OURS = __file__.removesuffix("_callers.py")
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Return whether a frame belongs to the trace, not to what is traced."""
+    return frame.f_code.co_filename.startswith(_OURS)
 
 
 def called_by_torch() -> bool:

@@ -178,7 +178,7 @@ def _making(clues: Clues, own: Dim, got: int, wants: int) -> Found:
         if number <= 0 or number % among:
             continue
         yield from _making(clues, part, size, number // among)
-        if part.input is not None and part.input[1] == 1:
+        if part.input is not None and part.input[1] == 1 and own.parts:
             at, channels = part.input[0], number // among
             if clues.shape_of(at)[1] == size != channels:
                 words = f"{channels} channel{'s' * (channels > 1)}"
@@ -294,8 +294,9 @@ def _sides_of(step: ShapeStep) -> tuple[int, ...]:
 
 
 def _slips(clues: Clues) -> Found:
-    """Yield views of the first input for a missing batch, or for channels that stand last."""
-    shape, kind = clues.shape_of(0), clues.misfit.kind
+    """Yield views of an input for a missing batch, or for channels that stand last."""
+    number = clues.number
+    shape, kind = clues.shape_of(number), clues.misfit.kind
     if not shape or kind == "table":
         return
     alone = any(
@@ -304,21 +305,22 @@ def _slips(clues: Clues) -> Found:
     )
     flat = any(step.op == "flatten" and step.inputs == (-1,) for step in clues.failure.steps)
     if flat and len(shape) == 2 and clues.misfit.wants == prod(shape):  # it flattened nothing
-        yield from clues.changed_input(0, Transform("unsqueeze", (0,)), Cost.WIDEN)
+        yield from clues.changed_input(number, Transform("unsqueeze", (0,)), Cost.WIDEN)
     if len(shape) in (1, 3) or alone:
         cost = Cost.UNBATCHED if kind == "rank" else Cost.SLIP
-        yield from clues.changed_input(0, Transform("unsqueeze", (0,)), cost)
+        yield from clues.changed_input(number, Transform("unsqueeze", (0,)), cost)
     if alone and len(shape) == 2 and shape[1] % shape[0] == 0:
         # As many flat rows as there are channels, which a convolution took for one sequence.
         rows = Transform("reshape", (-1, shape[0], shape[1] // shape[0]))
-        yield from clues.changed_input(0, rows, Cost.SLIP)
+        yield from clues.changed_input(number, rows, Cost.SLIP)
     if len(shape) == 4 and shape[3] not in shape[1:3]:
-        yield from clues.changed_input(0, Transform("permute", (0, 3, 1, 2)), Cost.OTHER_SLIP)
+        yield from clues.changed_input(number, Transform("permute", (0, 3, 1, 2)), Cost.OTHER_SLIP)
     if len(shape) == 3 and clues.misfit.noun != "inner":
-        yield from clues.changed_input(0, Transform("transpose", (1, 2)), Cost.OTHER_SLIP)
+        yield from clues.changed_input(number, Transform("transpose", (1, 2)), Cost.OTHER_SLIP)
     if shape[0] == 1 and kind == "average":
         two = Transform("sized", ((0, 2),))
-        yield from clues.of_input(0, two, Cost.LARGER_BATCH, "a batch of 2 or more")
-    for number in range(1, len(clues.failure.given)):
-        if clues.shape_of(number)[:1] not in ((), shape[:1]):
-            yield from clues.another_input(number, ((0, shape[0]),), Cost.OTHER_SLIP)
+        yield from clues.of_input(number, two, Cost.LARGER_BATCH, "a batch of 2 or more")
+    first = clues.shape_of(0)
+    for other in range(1, len(clues.failure.given)):
+        if clues.shape_of(other)[:1] not in ((), first[:1]):
+            yield from clues.another_input(other, ((0, first[0]),), Cost.OTHER_SLIP)

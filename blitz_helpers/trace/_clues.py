@@ -249,6 +249,16 @@ class Clues:
         same = self.misfit.noun == "mask" and self.shape_of(number) == tuple(x.shape)
         return number if same else None
 
+    @property
+    def number(self) -> int:
+        """The number of the input behind the tensor that does not fit, 0 if it is not known."""
+        todo = [] if self.misfit.tensor is None else [*dims_of(self.misfit.tensor)]
+        for dim in todo:
+            if dim.input is not None:
+                return dim.input[0]
+            todo += [part for _, part in dim.parts]
+        return 0
+
     def is_batch(self, x: Tensor, dim: int) -> bool:
         """Return whether a dimension holds the batch."""
         own = dims_of(x)[dim]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blitz_helpers.trace._callers import TORCH
+from blitz_helpers.trace._callers import TORCH, is_ours
 from blitz_helpers.trace._field import Dim, known_origin
 from blitz_helpers.trace._layout import unequal, wrong_dtype
 from blitz_helpers.trace._nests import shape_text, tensors_in
@@ -203,6 +203,14 @@ def _read_unpacking(found: Found, tensors: list[Tensor]) -> Misfit:
     return Misfit("rank", text, x, None, x.dim(), (wants,), "dimensions")
 
 
+def _read_dimension(found: Found, tensors: list[Tensor]) -> Misfit:
+    x = tensors[0]
+    at = int(found[1] or x.dim())
+    text = f"got {shape_text(tuple(x.shape))}, of which its code asks for dimension {at}"
+    wants = at + 1 if at >= 0 else -at
+    return Misfit("rank", text, x, None, x.dim(), (wants,), "dimensions")
+
+
 def _read_meeting(found: Found, tensors: list[Tensor]) -> Misfit | None:
     return unequal(tensors, "which do not match") if len(tensors) > 1 else None
 
@@ -238,6 +246,7 @@ _READERS: tuple[tuple[str, Callable[[Found, list[Tensor]], Misfit | None]], ...]
     (r"view size is not compatible", _read_view),
     (r"shape '\[(-?\d+(?:, -?\d+)*)\]' is invalid for input of size", _read_numbers),
     (r"values to unpack \(expected (?:at least )?(\d+)", _read_unpacking),
+    (r"Dimension out of range .*but got (-?\d+)|tuple index out of range", _read_dimension),
     (r"must match|same size|same shape|equal size|broadcast|must be the same", _read_meeting),
     (r"Guard failed: (\w+)\.size\(\)\[(\d+)\] == (\d+)", _read_guard),
 )
@@ -258,17 +267,18 @@ def _read_dtype(module: nn.Module | None, tensors: list[Tensor]) -> Misfit | Non
 def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
     """Return the module, its arguments and its tensors if they failed before an operation.
 
-    Either a check inside torch's layers failed, or a module's own code unpacked a shape.
+    Either a check inside torch's layers failed, or a module's own code asked for sizes that a
+    tensor does not have.
     """
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None and trace.tb_next is not None and not is_ours(trace.tb_next.tb_frame):
         trace = trace.tb_next
     if trace is None:
         return None
     frame = trace.tb_frame
-    x = _unpacked(trace) if "values to unpack" in str(error) else None
+    x = _asked_for_sizes(trace) if _SIZES_ASKED.search(str(error)) else None
     if x is None and not frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
         return None
     while frame is not None and frame.f_code.co_name != "forward":
@@ -280,8 +290,11 @@ def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
     return (module, tuple(args), tensors_in(args)) if isinstance(module, nn.Module) else None
 
 
-def _unpacked(trace: TracebackType) -> Tensor | None:
-    """Return the tensor whose shape a line unpacked, as in ``b, c, h, w = x.shape``."""
+_SIZES_ASKED = re.compile("values to unpack|tuple index out of range|Dimension out of range")
+
+
+def _asked_for_sizes(trace: TracebackType) -> Tensor | None:
+    """Return the tensor of ``b, c, h, w = x.shape`` or ``x.size(2)``, where that failed."""
     from dis import get_instructions  # only this failure needs it
 
     before: list[Any] = []

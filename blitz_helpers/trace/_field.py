@@ -29,7 +29,8 @@ class Axis(NamedTuple):
 
     ``stride`` is the effective stride, a fraction after upsampling. ``chain`` holds the size
     formulas from the input to here, the last one first. After upsampling, ``grid`` holds the stride
-    and the receptive field before it; windows start only at its multiples.
+    and the receptive field before it; windows start only at its multiples. ``high`` is infinite
+    where the receptive field differs from one position to the next.
 
     Source: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural
     Networks", Distill, 2019.
@@ -42,8 +43,10 @@ class Axis(NamedTuple):
     grid: tuple[Number, int] | None = None
 
     @property
-    def receptive_field(self) -> int:
+    def receptive_field(self) -> int | None:
         """The number of neighbouring input elements that one position sees, borders aside."""
+        if self.high == math.inf:
+            return None
         if self.grid is None:
             return math.floor(self.high - self.low) + 1
         step, seen = self.grid
@@ -106,7 +109,8 @@ class Origin(NamedTuple):
         """The receptive field along each spatial dimension, ``None`` if it is not known."""
         if not self.traced or self.untouched:
             return None
-        return tuple([d.axis.receptive_field for d in self.dims if d.axis is not None]) or None
+        fields = tuple([d.axis.receptive_field for d in self.dims if d.axis is not None])
+        return fields if fields and None not in fields else None  # type: ignore[return-value]  # all known
 
 
 def known_origin(tensor: Tensor) -> Origin | None:
@@ -164,6 +168,14 @@ def upsampling(dim: Dim, factor: int, before: Number, after: Number, formula: Si
         old.grid or (old.stride, old.receptive_field),
     )
     return Dim(axis, dim.input, dim.step, dim.parts)
+
+
+def blurred(dim: Dim, formula: SizeFormula) -> Dim:
+    """Return the origin of a spatial dimension that is resampled with a varying reach."""
+    old: Any = dim.axis
+    return Dim(
+        old._replace(high=math.inf, chain=(old.chain, formula)), dim.input, dim.step, dim.parts
+    )
 
 
 def fixed(output_size: int, _: int) -> int:

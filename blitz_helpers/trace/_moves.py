@@ -56,6 +56,9 @@ def _conversions(clues: Clues) -> Found:
     if x.is_complex() and not wants.is_complex:
         yield from clues.changed(x, Transform("abs"), Cost.CONVERT)
     elif known_origin(x) is not None:
+        for number, given in enumerate(clues.failure.given):
+            if given.dtype == x.dtype and clues.input_number(x) is None:
+                yield from clues.changed_input(number, Transform("to", (wants,)), Cost.CONVERT)
         yield from clues.changed(x, Transform("to", (wants,)), Cost.CONVERT)
     for other in clues.misfit.others:
         if known_origin(other) is not None and other.dtype != x.dtype:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blitz_helpers.trace._candidates import candidates
 from blitz_helpers.trace._changes import Arguments, Change, InputChange, ModelChange
 from blitz_helpers.trace._clues import Candidate, Sides
-from blitz_helpers.trace._failures import Failure
+from blitz_helpers.trace._failures import Failure, place_name
 from blitz_helpers.trace._inputs import is_shape
 from blitz_helpers.trace._nests import mapped
 from blitz_helpers.trace._records import ShapeTrace
@@ -96,7 +96,17 @@ class Proof:
             return None
         if result is None or not (batch or self.keeps_batch(changes, result)):
             return None
-        return Remedy(changes, " and ".join(one.text for one in changes))
+        words = [one.text for one in changes]
+        if len(changes) > 1:
+            words = [f"{one.text}{self.place(one)}" for one in changes]
+        return Remedy(changes, " and ".join(words))
+
+    def place(self, change: Change) -> str:
+        """Return which layer a change is to, unless its text says so."""
+        if not isinstance(change, ModelChange) or not change.settings or " in " in change.text:
+            return ""
+        path = change.settings[0][0]
+        return f" in {place_name(path, self.failure.model.get_submodule(path), path)}"
 
     # Sizes of the input
 

@@ -106,7 +106,9 @@ def _equal_sides(clues: Clues) -> Found:
     places = [place for pair in pairs for place in pair]
     axes = {(id(t), d): _input_axes(clues, t.shape[d], dims_of(t)[d]) for t, d in places}
     if all(not _is_computed(dims_of(t)[d]) and origin_of(t).depends for t, d in places):
-        return  # two inputs differ, and either may be wrong
+        for pair in pairs:
+            yield from _like_other_input(clues, pair, axes)
+        return
     for number in sorted({number for used in axes.values() for number, _ in used}):
         # A side that follows from another input, or from the number of samples, is kept.
         moving = [
@@ -116,6 +118,19 @@ def _equal_sides(clues: Clues) -> Found:
         ]
         if moving:
             yield from _sides(clues, moving, partial(_agree, pairs, moving))
+
+
+def _like_other_input(
+    clues: Clues, pair: tuple[Place, Place], axes: dict[tuple[int, int], set[tuple[int, int]]]
+) -> Found:
+    """Yield an input with the size that another input has, the later input first."""
+    found = []
+    for (t, d), (u, e) in (pair, pair[::-1]):
+        if len(axes[id(t), d]) == len(axes[id(u), e]) == 1:
+            (number, axis), (other, _) = *axes[id(t), d], *axes[id(u), e]
+            found += [(number, axis, u.shape[e])] if number != other else []
+    for number, axis, size in sorted(found, reverse=True):
+        yield from clues.another_input(number, ((axis, size),), Cost.MEETING)
 
 
 def _differing(clues: Clues) -> list[tuple[Place, Place]]:

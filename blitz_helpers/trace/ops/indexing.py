@@ -73,6 +73,8 @@ class GetItem(Op):
         for item in self.items:
             if hasattr(item, "__array__") or isinstance(item, list):
                 item = torch.as_tensor(item)
+            if isinstance(item, Tensor) and item.dtype not in _INDICES:
+                raise wrong_dtype(item, torch.int64, (self.input,), "indices")
             if isinstance(item, Tensor) and _spans(item) == 1 and dim < self.input.dim():
                 _check_positions(item, self.input, dim)
             dim += _spans(item)
@@ -138,6 +140,7 @@ class SetItem(GetItem):
 
 
 _MASKS = (torch.bool, torch.uint8)
+_INDICES = (*_MASKS, torch.int64, torch.int32)
 
 
 def _spans(item: Any) -> int:

@@ -78,6 +78,8 @@ class Stack(Op):
     dim: int = 0
 
     def output(self) -> Any:
+        if not self.tensors:
+            return NotImplemented
         first = self.tensors[0]
         for tensor in self.tensors:
             if tensor.shape != first.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from operator import add, mul
+from operator import add
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from blitz_helpers.trace._field import (
     Dim,
     Dims,
     Origin,
+    blurred,
     dims_of,
     fixed,
     origin_of,
@@ -109,15 +110,23 @@ class Interpolate(Op):
 
     def origin(self, output: Tensor, step: int) -> Origin:
         factors, reach = self._factors(output), _REACH.get(self.mode)
-        if reach is None or 0 in factors or self.align_corners:
-            return slid(self.input, len(factors), None)
+        scales = self.scale_factor
+        scales = scales if isinstance(scales, Sequence) else (scales,) * len(factors)
 
         def move(dims: Dims) -> Iterator[Dim]:
-            for dim, factor, out in zip(dims, factors, output.shape[2:], strict=True):
-                formula = partial(mul, factor) if self.size is None else partial(fixed, out)
-                yield dim if factor == 1 else upsampling(dim, factor, *reach(factor), formula)
+            sides = zip(dims, factors, scales, output.shape[2:], strict=True)
+            for dim, factor, scale, out in sides:
+                formula = partial(fixed, out) if scale is None else partial(_scaled, float(scale))
+                if reach is None or not factor or self.align_corners:
+                    yield blurred(dim, formula)
+                else:
+                    yield dim if factor == 1 else upsampling(dim, factor, *reach(factor), formula)
 
         return slid(self.input, len(factors), move)
+
+
+def _scaled(scale: float, side: int) -> int:
+    return int(side * scale)
 
 
 def _nearest_reach(factor: int) -> tuple[int, int]:

@@ -114,6 +114,40 @@ def picked(s, x, at):
     return s.linear(x).gather(1, at)
 
 
+def nested_unet(s, x):
+    down = s.first(x)
+    deep = s.second(F.max_pool2d(down, 2))
+    up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    deep = torch.cat([deep, up(s.third(F.max_pool2d(deep, 2)))], 1)
+    return torch.cat([down, up(deep)], 1)
+
+
+def in_time(s, x):
+    time = torch.zeros(1).expand(len(x), 1)
+    return s.linear(torch.cat([x, time], 1))
+
+
+def edges_summed(s, x, edges):
+    return torch.zeros(len(x), 4).index_add(0, edges[1], s.linear(x)[edges[0]])
+
+
+def neighbours(s, x):
+    summed = torch.zeros(x.shape).index_add(0, torch.tensor([1, 0]), x)
+    return s.a(summed) + s.b(summed)
+
+
+def pooled(s, x, mask):
+    return (s.linear(x) * mask.unsqueeze(-1)).sum(1)
+
+
+def compared(s, a, b):
+    return s.net(a) - s.net(b)
+
+
+def last_frame(s, x):
+    return s.linear(x[:, :, x.size(2) - 1])
+
+
 def looked_up(s, ids):
     return sum(s.table(one) for one in ids.T)
 
@@ -203,6 +237,33 @@ FAULTS = {
     "an index beyond the features": (
         Fn(picked, linear=nn.Linear(8, 4)), [(2, 8), torch.tensor([[4], [1]])],
         "out_features=5 in linear",
+    ),
+    "a side that a nested U-Net halves twice": (
+        Fn(nested_unet, first=conv(3, 4, 1), second=conv(4, 4, 1), third=conv(4, 4, 1)),
+        [(2, 3, 31, 31)], "an input of a multiple of 4 pixels a side",
+    ),
+    "numbers of another kind behind a join": (
+        Fn(in_time, linear=nn.Linear(5, 2)), [torch.zeros(3, 4, dtype=torch.float64)],
+        "x.to(torch.float32) on the input",
+    ),
+    "edges that are no whole numbers": (
+        Fn(edges_summed, linear=nn.Linear(3, 4)), [(5, 3), torch.zeros(2, 6)],
+        "x.long() on the input number 1",
+    ),
+    "a mask of another length": (
+        Fn(pooled, linear=nn.Linear(5, 4)), [(3, 7, 5), torch.ones(3, 6)],
+        "input number 1 of (3, 7), or input number 0 of (3, 6, 5)",
+    ),
+    "a second image without a batch": (
+        Fn(compared, net=nn.Sequential(conv(1, 4, 5), nn.Flatten(), nn.Linear(64, 8))),
+        [(1, 1, 8, 8), (1, 8, 8)], "x.unsqueeze(0) on the input number 1",
+    ),
+    "a size of a dimension that is not there": (
+        Fn(last_frame, linear=nn.Linear(5, 2)), [(5, 6)], "x.unsqueeze(0) on the input",
+    ),
+    "features that two layers take": (
+        Fn(neighbours, a=nn.Linear(4, 3), b=nn.Linear(4, 3)), [(2, 5)],
+        "in_features=5 in a and in_features=5 in b",
     ),
     "larger indices than the first": (
         Fn(looked_up, table=nn.Embedding(4, 3)), [torch.tensor([[1, 9], [5, 2]])],

@@ -103,10 +103,11 @@ class Proof:
 
     def place(self, change: Change) -> str:
         """Return which layer a change is to, unless its text says so."""
-        if not isinstance(change, ModelChange) or not change.settings or " in " in change.text:
+        if not isinstance(change, ModelChange) or change.kind == "code" or " in " in change.text:
             return ""
-        path = change.settings[0][0]
-        return f" in {place_name(path, self.failure.model.get_submodule(path), path)}"
+        for path in [path for path, _, _ in change.settings][:1]:
+            return f" in {place_name(path, self.failure.model.get_submodule(path), path)}"
+        return ""
 
     # Sizes of the input
 

@@ -131,9 +131,9 @@ def edges_summed(s, x, edges):
     return torch.zeros(len(x), 4).index_add(0, edges[1], s.linear(x)[edges[0]])
 
 
-def neighbours(s, x):
-    pairs = torch.tensor([0, 1])
-    return s.a(torch.zeros(len(x), x.size(1)).index_add(0, pairs, x[pairs])) + s.b(x)
+def neighbours(s, x, edges):
+    source, target = edges
+    return s.linear(torch.zeros(len(x), x.size(1)).index_add_(0, target, x[source]))
 
 
 def pooled(s, x, mask):
@@ -261,9 +261,9 @@ FAULTS = {
     "a size of a dimension that is not there": (
         Fn(last_frame, linear=nn.Linear(5, 2)), [(5, 6)], "x.unsqueeze(0) on the input",
     ),
-    "features that two layers take": (
-        Fn(neighbours, a=nn.Linear(4, 3), b=nn.Linear(4, 3)), [(2, 5)],
-        "in_features=5 in a and in_features=5 in b",
+    "features that are added up along edges": (
+        Fn(neighbours, linear=nn.Linear(4, 3)), [(6, 5), torch.tensor([[0, 1, 5], [3, 4, 2]])],
+        "input number 0 of 4 features",
     ),
     "larger indices than the first": (
         Fn(looked_up, table=nn.Embedding(4, 3)), [torch.tensor([[1, 9], [5, 2]])],

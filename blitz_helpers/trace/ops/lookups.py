@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blitz_helpers.trace._field import Dim, Origin, last_made, origin_of, without_trail
+from blitz_helpers.trace._field import Dim, Origin, dims_of, last_made, origin_of, without_trail
 from blitz_helpers.trace._layout import check_rank, compute_dtype, new, unequal, wrap, wrong_dtype
 from blitz_helpers.trace._op import Misfit, OpenOp, op, vmapped
 from blitz_helpers.trace._standins import extremes_of, has_values
@@ -77,6 +77,14 @@ class Indexed(OpenOp):
         if got != wants:
             text = f"got {got} indices for {wants} rows of {tuple(source.shape)}"
             raise Misfit("size", text, index, 0, got, wants, "indices", (source,))
+
+    def origin(self, output: Tensor, step: int) -> Origin | None:
+        for x in (self.input, self.source):
+            if isinstance(x, Tensor) and x.dim() == output.dim() and origin_of(x).depends:
+                sizes = zip(dims_of(x), x.shape, output.shape, strict=True)
+                dims = [dim if old == now else Dim(step=step) for dim, old, now in sizes]
+                return without_trail(origin_of(x), tuple(dims))
+        return None
 
 
 @op("one_hot")

@@ -273,12 +273,14 @@ def layer_error(error: Exception) -> tuple[nn.Module, Any, list[Tensor]] | None:
     if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
         return None
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and not is_ours(trace.tb_next.tb_frame):
+    theirs = trace
+    while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None:
+        theirs = theirs if is_ours(trace.tb_frame) else trace
+    if trace is None or theirs is None:
         return None
     frame = trace.tb_frame
-    x = _asked_for_sizes(trace) if _SIZES_ASKED.search(str(error)) else None
+    x = _asked_for_sizes(theirs) if _SIZES_ASKED.search(str(error)) else None
     if x is None and not frame.f_code.co_filename.startswith(f"{TORCH}/nn/modules"):
         return None
     while frame is not None and frame.f_code.co_name != "forward":

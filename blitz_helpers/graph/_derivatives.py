@@ -38,8 +38,8 @@ def check_of(name: str) -> Check | None:
     """Return the check of nodes of this name; ``None`` if torch always goes back through them."""
     if name in _REFUSES:
         return partial(_refusal, _REFUSES[name])
-    if name in NO_DERIVATIVE or name in NO_DERIVATIVE_FOR:
-        return partial(_missing_derivative, NO_DERIVATIVE_FOR.get(name), _CHECKS.get(name))
+    if name in NO_DERIVATIVE:
+        return partial(_missing_derivative, NO_DERIVATIVE[name], _CHECKS.get(name))
     return _CHECKS.get(name)
 
 
@@ -50,17 +50,20 @@ def freed(where: str, names: str) -> Obstacle:
     )
 
 
-# Nodes without any derivative. Source of both tables: torch's derivatives.yaml; a test compares.
-NO_DERIVATIVE = (
-    *("AcoshBackward1", "AsinhBackward1", "AtanhBackward1", "CdistBackwardBackward0"),
-    *("ChunkBackward0", "CudnnRnnBackwardBackward0", "EmbeddingBagBackwardBackward0"),
-    *("EmbeddingBagDenseBackwardBackward0", "EmbeddingRenormBackward0", "GeqrfBackward0"),
-    *("PdistBackwardBackward0", "SpecialZetaBackward2", "StandardGammaGradBackward0"),
-    *("Unique2Backward0", "UniqueBackward0", "UniqueConsecutiveBackward0"),
-    *("UniqueDimBackward0", "UniqueDimConsecutiveBackward0"),
-)
-# Nodes that have no derivative for these of their slots.
-NO_DERIVATIVE_FOR = {
+# The slots for which nodes have no derivative, or none if that is all of them. Source: torch's
+# derivatives.yaml; a test compares.
+NO_DERIVATIVE: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(
+        (
+            *("AcoshBackward1", "AsinhBackward1", "AtanhBackward1", "CdistBackwardBackward0"),
+            *("ChunkBackward0", "CudnnRnnBackwardBackward0", "EmbeddingBagBackwardBackward0"),
+            *("EmbeddingBagDenseBackwardBackward0", "EmbeddingRenormBackward0", "GeqrfBackward0"),
+            *("PdistBackwardBackward0", "SpecialZetaBackward2", "StandardGammaGradBackward0"),
+            *("Unique2Backward0", "UniqueBackward0", "UniqueConsecutiveBackward0"),
+            *("UniqueDimBackward0", "UniqueDimConsecutiveBackward0"),
+        ),
+        (),
+    ),
     "BatchNormBackwardBackward0": (3, 4, 5),
     "CudnnBatchNormBackwardBackward0": (3, 4, 5),
     "IgammaBackward0": (0,),
@@ -84,10 +87,10 @@ def _refusal(why: str, _node: Any, where: str, _is_used: IsUsed) -> Obstacle:
 
 
 def _missing_derivative(
-    slots: tuple[int, ...] | None, other: Check | None, node: Any, where: str, is_used: IsUsed
+    slots: tuple[int, ...], other: Check | None, node: Any, where: str, is_used: IsUsed
 ) -> Obstacle | None:
     for slot, (source, _) in enumerate(node.next_functions):
-        if source is not None and (slots is None or slot in slots):
+        if source is not None and (not slots or slot in slots):
             return _without_derivative(where, f"its input {slot}. Detach that input")
     return None if other is None else other(node, where, is_used)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any, NamedTuple
 
 from torch.autograd import Function
@@ -22,9 +23,11 @@ class BackwardCode(NamedTuple):
     """Whether every path through it ends in an error."""
     attributes: frozenset[str] = frozenset()
     """The attributes that it takes from ``ctx`` on every path, and does not set itself."""
-    signature: inspect.Signature | None = None
-    returned: Values | None = None
-    """What it may return; ``None`` for the code of torch itself."""
+    arguments: str = ""
+    takes: range | None = None
+    """How many gradients it takes; ``None`` if that cannot be read."""
+    returned: tuple[Value, ...] = ()
+    """What it may return; empty for the code of torch itself."""
     is_of_library: bool = False
     """Whether it is of ``torch.library``, whose forward has one more argument than the user's."""
 
@@ -39,24 +42,19 @@ class BackwardCode(NamedTuple):
                 "no longer has it: an earlier backward deleted it, or the forward pass never set "
                 "it. Run the forward pass again."
             )
-        if self.signature is not None:  # that of code that can be read
-            is_boxed = getattr(node._forward_cls, "boxed_grads_call", False)
-            gradients = [None] if is_boxed else [None] * len(node._input_metadata)
-            try:
-                self.signature.bind(node, *gradients)
-            except TypeError as error:
-                return fails(
-                    f"{where} calls its backward with ctx and {_count(len(gradients), 'gradient')},"
-                    f" one for each output, and it does not take these: {error}."
-                )
-        if self.returned is None:
-            return None
+        count = len(node._input_metadata)
+        if self.takes is not None and count not in self.takes:
+            return fails(
+                f"{where} calls its backward with ctx and {_count(count, 'gradient')}, one for "
+                f"each output, but its arguments are {self.arguments}."
+            )
         needs = node.needs_input_grad[:-1] if self.is_of_library else node.needs_input_grad
-        values = sorted(self.returned, key=str)
-        found = [_obstacle_of(value, node, needs, where) for value in values]
+        found = [_obstacle_of(value, node, needs, where) for value in self.returned]
         wrong = [obstacle for obstacle in found if obstacle is not None]
-        worst = min(wrong, key=lambda obstacle: obstacle.is_certain, default=None)  # in doubt first
-        if worst is None or not worst.is_certain or len(wrong) == len(found):
+        if not wrong:
+            return None
+        worst = min(wrong, key=lambda obstacle: obstacle.is_certain)  # in doubt first
+        if not worst.is_certain or len(wrong) == len(found):
             return worst
         return may_fail(f"{worst.reason} Not every path through its code does that")
 
@@ -99,13 +97,14 @@ def _mistake_in(items: tuple[Values, ...], node: Any, needs: tuple[bool, ...]) -
     edges = [edge for edge in node.next_functions if edge[0] is not None]
     others = len(node.next_functions) - len(edges)  # tensors that need no gradient
     for place, (item, needs_gradient) in enumerate(zip(items, needs, strict=True)):
-        if all(value.what in ("object", "tuple") for value in item):
+        found = {value.what for value in item}
+        if found <= {"object", "tuple"}:
             kinds = " or ".join(sorted(value.type_name or "tuple" for value in item))
             return f"a value of type {kinds} for argument {place}"
         if needs_gradient:
             edge = edges.pop(0)
-            shapes = [_wrong_shape(value, node, *edge) for value in item]
-            if None not in shapes:
+            shapes = [_wrong_shape(value, node, *edge) for value in item if found <= _OF_A_SHAPE]
+            if shapes and None not in shapes:
                 return (
                     f"a gradient of shape {shapes[0]} for argument {place}, which has another shape"
                 )
@@ -116,10 +115,11 @@ def _mistake_in(items: tuple[Values, ...], node: Any, needs: tuple[bool, ...]) -
     return None
 
 
+_OF_A_SHAPE = {"gradient", "scalar"}
+
+
 def _wrong_shape(value: Value, node: Any, source: Any, number: int) -> Shape | None:
     """Return the shape of a gradient that does not fit the tensor whose gradient it should be."""
-    if value.what not in ("gradient", "scalar"):
-        return None
     shape: Shape | None = ()
     if value.what == "gradient":
         shape, _ = form_of(node._input_metadata[value.number])
@@ -153,11 +153,12 @@ def read_backward(function: type[Function]) -> BackwardCode:
     backward = function.backward if defined else function.vjp
     for is_such, kind in _RETURN_THEMSELVES:
         if is_such(backward):
-            returned = frozenset((Value("object", type_name=kind),))
-            return BackwardCode("never", only_raises=False, returned=returned)
+            returned = Value("object", type_name=kind)
+            return BackwardCode("never", only_raises=False, returned=(returned,))
     code = code_of(backward)
     if code is None:
-        return BackwardCode("perhaps", only_raises=False, returned=ANYTHING)
+        return BackwardCode("perhaps", only_raises=False, returned=tuple(ANYTHING))
+    is_boxed = getattr(function, "boxed_grads_call", False)  # all gradients come in one list
     written = _written_by_user(code)
     if written is None:
         return BackwardCode(code.asks(is_first=True), not code.can_return(0))
@@ -165,10 +166,25 @@ def read_backward(function: type[Function]) -> BackwardCode:
         code.asks(is_first=True),
         not (code.can_return(0) and written.can_return(0)),
         written.attributes(),
-        written.signature,
-        values_returned(written),
+        str(written.signature),
+        _gradients_taken(written.signature) if not is_boxed else None,
+        tuple(sorted(values_returned(written), key=str)),
         is_of_library=code.module == "torch._library.autograd",
     )
+
+
+def _gradients_taken(signature: inspect.Signature) -> range:
+    """Return how many gradients fit the arguments of a backward, behind ``ctx``."""
+    parameters = signature.parameters.values()
+    needed = [one for one in parameters if one.default is one.empty]
+    if any(one.kind is one.KEYWORD_ONLY for one in needed):
+        return range(0)
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        most = sys.maxsize
+    else:
+        most = sum(one.kind.name.startswith("POSITIONAL") for one in parameters)
+    fewest = sum(one.kind.name.startswith("POSITIONAL") for one in needed)
+    return range(fewest - 1, most)  # one of them is ctx
 
 
 def _written_by_user(code: Code) -> Code | None:

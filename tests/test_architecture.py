@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import blitz_helpers
+from blitz_helpers.trace._op import FAMILIES
 
 PACKAGE = Path(blitz_helpers.__file__).parent
 ROOM_IN_THE_MAP = re.compile(r"^### `(.*?)`, about ([\d,]+) lines\n(.*?)(?=^### |\Z)", re.M | re.S)
@@ -136,6 +137,26 @@ def test_import_loads_torch_and_nothing_else_heavy():
     assert "torch" in loaded
     heavy = {"matplotlib", "wandb", "sklearn", "mlxtend", "ipywidgets", "anywidget", "igraph"}
     assert loaded & heavy == set()
+
+
+def test_a_trace_that_passes_loads_neither_remedies_nor_tables_nor_families_it_does_not_use():
+    program = (
+        "import sys; from blitz_helpers import Network, trace_shapes; "
+        "trace_shapes(Network(), (1, 1, 32, 32)); print(*sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    trace = {name.removeprefix("blitz_helpers.trace.") for name in run.stdout.split()}
+    assert {"_engine", "ops.windows"} <= trace
+    seldom = {"_failures", "_holders", "_scripts", "_unstrided", "calls", "remedies"}
+    others = set(FAMILIES) - {"windows", "pools", "pointwise", "views", "products"}
+    assert trace & {*seldom, *[f"ops.{family}" for family in others]} == set()
+
+
+def test_every_file_of_operations_is_among_the_families():
+    files = (PACKAGE / "trace" / "ops").glob("[!_]*.py")
+    assert sorted(FAMILIES) == sorted(path.stem for path in files)
 
 
 def test_public_names_resolve_after_a_bare_import():

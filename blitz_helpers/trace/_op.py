@@ -173,9 +173,10 @@ _RENAMED = {*ALIASES, "out"}
 # By the name of a function, its class and the attributes that calls have beside their fields.
 OPS: dict[str, Known] = {}
 # The files of `ops`, the most used first. Each is loaded when none before it knows a name.
-_FAMILIES = (
+FAMILIES = (
     *("windows", "pools", "pointwise", "views", "products", "norms", "dimensions", "indexing"),
     *("joins", "lookups", "attention", "resizing", "contractions", "recurrent"),
+    *("adaptive_pools", "transposed"),
 )
 
 
@@ -221,7 +222,7 @@ def _known_as(name: str) -> Known | None:
     Operations in place, in an exported program and in another namespace have such names.
     """
     base = name.partition(".")[0].removeprefix("linalg_").removeprefix("special_")
-    for family in _FAMILIES:
+    for family in FAMILIES:
         import_module(f"{__package__}.ops.{family}")
         for known in (name, base, base.removesuffix("_")):
             if known in OPS:

@@ -656,7 +656,37 @@ def in_a_set():
     return partial(rule, seen=set())
 
 
+def counting_in_a_counter():
+    counts = Counter()
+
+    def step(params):
+        counts["steps"] += 1
+        falling(params, counts["steps"])
+
+    return step
+
+
+def counting_in_a_default():
+    def step(params, *, counts=[0]):  # noqa: B006, as users write it
+        counts[0] += 1
+        falling(params, counts[0])
+
+    step.__kwdefaults__["counts"] = [0]
+    return step
+
+
+def with_memory_in_a_default():
+    def step(params, state={}):  # noqa: B006, as users write it
+        adam_step(params, state, lr=0.01)
+
+    step.__defaults__ = ({},)
+    return step
+
+
 RULES = {
+    "a count in a counter": counting_in_a_counter,
+    "a count in a default": counting_in_a_default,
+    "memory in a default": with_memory_in_a_default,
     "a count in an attribute": counting_in_an_attribute,
     "a count in a slot": counting_in_a_slot,
     "a count on the class": counting_on_the_class,
@@ -729,6 +759,72 @@ def test_a_sampler_with_a_state_dict_goes_on(tmp_path):
             self.epochs[0] = state["epochs"]
 
     assert_resumes(tmp_path, loader=lambda: DataLoader(data(), 8, sampler=Stateful()))
+
+
+class Log:
+    """Counts in a list, in a dict and in a tuple."""
+
+    def __init__(self):
+        self.calls, self.counts, self.last = [], {"calls": 0}, ()
+
+    def count(self):
+        self.calls.append("call")
+        self.counts["calls"] += 1
+        self.last = (self.counts["calls"], *self.last[:1])
+        return len(self.calls) + self.counts["calls"] + sum(self.last)
+
+
+class LoggingSampler(Shuffled):
+    def __init__(self):
+        self.log = Log()
+
+    def __iter__(self):
+        draw = random.Random(self.log.count())
+        return iter(draw.sample(range(len(self)), len(self)))
+
+
+class LoggingModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.log = Log()
+
+    def forward(self, x):
+        return x * (1 + 1 / self.log.count())
+
+
+def logging_schedule():
+    log = Log()
+    return lambda done: 0.5 / log.count()
+
+
+LOGGING = {
+    "sampler": {"loader": lambda: DataLoader(data(), 8, sampler=LoggingSampler())},
+    "model": {"make": lambda: nn.Sequential(LoggingModel(), *make_model())},
+    "schedule": {"step": lambda: sgd_step, "lr_schedule": logging_schedule},
+}
+
+
+@pytest.mark.parametrize("parts", LOGGING.values(), ids=LOGGING)
+def test_any_part_may_count_in_containers(tmp_path, parts):
+    assert_resumes(tmp_path, **parts)
+
+
+def test_a_layer_that_is_unfrozen_on_the_way_stays_unfrozen(tmp_path):
+    class Unfreezing:
+        calls = 0
+
+        def __call__(self, params):
+            self.calls += 1
+            if self.calls == 3:
+                params[0].requires_grad_(True)
+            sgd_step([w for w in params if w.requires_grad], lr=0.5)
+
+    def frozen():
+        model = make_model()
+        next(model.parameters()).requires_grad_(False)
+        return model
+
+    assert_resumes(tmp_path, make=frozen, step=Unfreezing)
 
 
 def test_a_model_that_counts_its_calls_goes_on(tmp_path):

@@ -53,9 +53,10 @@ def fit(
             numpy and the generators that the model, the loaders and ``step`` use. Memory is what
             has a ``state_dict`` (optimizers, schedulers, averaged models), containers that are
             bound to ``step``, and numbers, tensors and containers of these that ``step`` changes
-            in its closure, attributes or globals. Numbers that your own models and loaders count
-            up are kept too. Iterators and random states inside worker processes are lost; so is
-            what lies deep in data of many thousands of Python objects.
+            in its closure, defaults, attributes or globals. Numbers, and lists and dicts of them,
+            that your own models, loaders and schedules change are kept too, and so is which
+            parameters are frozen. Iterators and random states inside worker processes are lost,
+            and so is what lies deep in data of many thousands of Python objects.
         resume_from: a checkpoint to continue from as if training had never stopped. Create the
             loaders and ``step`` in the same way as before. A number that was counted up, but
             begins with another value here, is yours: it stays, with a warning.

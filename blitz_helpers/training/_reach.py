@@ -87,9 +87,6 @@ def _parts(name: str, dot: str, thing: object) -> Iterable[tuple[str, object]]:
     elif isinstance(thing, _PASSAGES):
         for way in ("__self__", "__func__", "fget"):
             yield name, getattr(thing, way, None)
-    elif isinstance(thing, FunctionType):
-        yield f"{dot}defaults", thing.__defaults__
-        yield f"{dot}defaults", thing.__kwdefaults__
     elif isinstance(thing, nn.Module):
         children = nn.Module.named_children(thing)
         yield from ((f"{dot}{child}", module) for child, module in children)
@@ -109,6 +106,8 @@ class Namespace(NamedTuple):
 
     def put(self, name: str, value: Any) -> None:
         """Set a variable, or delete it if the value is ``MISSING``."""
+        if self.kind == ".defaults":
+            return  # what a function was defined with is only changed in place
         if self.kind == ".globals":
             self.owner[name] = value
             if value is MISSING:
@@ -137,8 +136,11 @@ def namespaces(thing: Any) -> Iterator[Namespace]:
     for name in slots_of(type(thing)):
         with suppress(AttributeError):  # it has no value
             attributes[name] = object.__getattribute__(thing, name)
+    if isinstance(thing, nn.Parameter):
+        attributes["requires_grad"] = thing.requires_grad  # of layers that are unfrozen on the way
     yield Namespace("", attributes, thing)
     if isinstance(thing, FunctionType):
+        yield Namespace(".defaults", _defaults(thing), thing)
         cells = dict(zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True))
         closure = {}
         for name, cell in cells.items():
@@ -150,6 +152,12 @@ def namespaces(thing: Any) -> Iterator[Namespace]:
             names = {name for code in codes_in(thing.__code__) for name in code.co_names}
             used = {name: variables[name] for name in sorted(names) if name in variables}
             yield Namespace(".globals", used, variables)
+
+
+def _defaults(function: FunctionType) -> dict[str, Any]:
+    code, defaults = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    return dict(zip(names, defaults, strict=True)) | (function.__kwdefaults__ or {})
 
 
 def is_own(thing: Any) -> bool:

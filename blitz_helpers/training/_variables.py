@@ -24,9 +24,9 @@ _Variable = tuple[str, str]  # the name of its holder, and its own
 class Variables:
     """Variables of the user's own objects and functions that a training reaches.
 
-    They are numbers and text, and for the update rule also tensors, arrays and containers of all
-    these. Only those that change in the training count as state, so that settings can be changed
-    before it resumes.
+    They are numbers, text and containers of these, and for the update rule also tensors and arrays.
+    Only those that change in the training count as state, so that settings can be changed before
+    it resumes.
 
     >>> from types import SimpleNamespace
     >>> step = SimpleNamespace(lr=0.1, steps=0)
@@ -48,7 +48,7 @@ class Variables:
         for holder, thing, namespace in self._namespaces():
             of_rule = id(thing) in self._of_rule
             for name, value in namespace.values.items():
-                if of_rule or _is_plain(value):
+                if of_rule or _is_plain(value) or _holds_plain(value):
                     with suppress(RecursionError):  # it holds itself
                         found[holder, name] = _kept(value)
         return {variable: value for variable, value in found.items() if value is not MISSING}
@@ -127,6 +127,13 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _NUMBERS or (numpy is not None and isinstance(value, numpy.number))
 
 
+def _holds_plain(value: Any) -> bool:
+    """Return whether it is a container of numbers and text, quickly."""
+    if isinstance(value, dict):
+        return _NUMBERS.issuperset(map(type, chain(value, value.values())))
+    return type(value) in _SEQUENCES and _NUMBERS.issuperset(map(type, value))
+
+
 def _kept(value: Any) -> Any:
     """Return a copy of all its containers, or ``MISSING`` if a checkpoint cannot store it."""
     kind = type(value)
@@ -137,12 +144,14 @@ def _kept(value: Any) -> Any:
         if any(kept is MISSING for _, kept in items):
             return MISSING
         keys, values = (key for key, _ in items[::2]), (kept for _, kept in items[1::2])
-        return (kind if kind in _DICTS else dict)(zip(keys, values, strict=True))
+        return (kind if kind in _DICTS else dict)(dict(zip(keys, values, strict=True)))
     if kind not in _SEQUENCES:
         return MISSING
+    if _holds_plain(value):
+        return deque(value, value.maxlen) if kind is deque else kind(value)
     parts = []
     for part in value:
-        parts.append(part if type(part) in _NUMBERS else _kept(part))
+        parts.append(_kept(part))
         if parts[-1] is MISSING:
             return MISSING
     return deque(parts, value.maxlen) if kind is deque else kind(parts)

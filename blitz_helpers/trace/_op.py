@@ -174,9 +174,9 @@ _RENAMED = {*ALIASES, "out"}
 OPS: dict[str, Known] = {}
 # The files of `ops`, the most used first. Each is loaded when none before it knows a name.
 FAMILIES = (
-    *("windows", "pools", "pointwise", "views", "products", "norms", "dimensions", "indexing"),
-    *("joins", "lookups", "attention", "resizing", "contractions", "recurrent"),
-    *("adaptive_pools", "transposed"),
+    *("windows", "pools", "pointwise", "views", "products", "norms", "masks", "adaptive_pools"),
+    *("dimensions", "indexing", "joins", "lookups", "attention", "resizing", "contractions"),
+    *("recurrent", "transposed"),
 )
 
 

@@ -11,6 +11,7 @@ from blitz_helpers.trace._field import Dim, Origin, dims_of, last_made, origin_o
 from blitz_helpers.trace._layout import check_rank, compute_dtype, new, unequal, wrap, wrong_dtype
 from blitz_helpers.trace._op import Misfit, OpenOp, op, vmapped
 from blitz_helpers.trace._standins import extremes_of, has_values
+from blitz_helpers.trace.ops.pointwise import Pointwise
 
 
 def _check_indices(ids: Tensor, rows: int, table: Tensor, noun: str = "rows") -> None:
@@ -146,3 +147,14 @@ class BinaryCrossEntropy(OpenOp):
             raise wrong_dtype(self.target, self.input.dtype, (self.input,), "a target")
         if self.name == "binary_cross_entropy":  # the other one converts its target
             compute_dtype(self.target, self.input)
+
+
+@op("bucketize")
+class Buckets(Pointwise):
+    """The places of numbers among boundaries."""
+
+    def check(self) -> None:
+        check_rank(self.operands[1], (1,), "dimension of the boundaries")
+
+    def origin(self, output: Tensor, step: int) -> Origin:
+        return origin_of(self.input)

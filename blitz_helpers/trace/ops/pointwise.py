@@ -14,9 +14,7 @@ from blitz_helpers.trace._layout import (
     check_size,
     compute_dtype,
     elementwise,
-    new,
     unequal,
-    wrong_dtype,
 )
 from blitz_helpers.trace._op import Op, OpenOp, op
 
@@ -107,56 +105,6 @@ def _single(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return torch.ones((1,) if value.dim() else (), dtype=value.dtype, device="cpu")
-
-
-@op("dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
-class Dropout(Op):
-    """Random zeros."""
-
-    input: Tensor
-    p: float = 0.5
-    training: bool = True
-    inplace: bool = False
-
-    def output(self) -> Tensor:
-        same = self.inplace or not self.training
-        return self.input if same else elementwise((self.input,), self.input.dtype)
-
-    def origin(self, output: Tensor, step: int) -> Origin:
-        return origin_of(self.input)
-
-
-@op("masked_fill")
-class MaskedFill(Elementwise):
-    """One value wherever a mask is set."""
-
-    def check(self) -> None:
-        mask = self.operands[1]
-        if mask.dtype != torch.bool:
-            raise wrong_dtype(mask, torch.bool, noun="a mask")
-
-    def output(self) -> Any:
-        return new(super().output().shape, self.input.dtype)  # torch fills a contiguous copy
-
-
-@op("invert bitwise_not")
-class Invert(Elementwise):
-    """Truth values turned around, or the bits of whole numbers."""
-
-    def check(self) -> None:
-        if self.input.is_floating_point() or self.input.is_complex():
-            raise wrong_dtype(self.input, torch.bool, noun="a mask")
-
-
-@op("bucketize")
-class Buckets(Pointwise):
-    """The places of numbers among boundaries."""
-
-    def check(self) -> None:
-        check_rank(self.operands[1], (1,), "dimension of the boundaries")
-
-    def origin(self, output: Tensor, step: int) -> Origin:
-        return origin_of(self.input)
 
 
 @op("to cpu cuda")

@@ -605,6 +605,21 @@ def of_two_models():
     return step
 
 
+def in_values_of_many_kinds():
+    state = {"key": b"a", "n": np.int64(0), "dtype": torch.float32, "sizes": {}}
+
+    def step(params):
+        state["n"] += 1
+        state["key"] += b"a"
+        for w in params:
+            state["sizes"].setdefault(w.shape, []).append(w.grad.norm(dtype=state["dtype"]).item())
+        falling(
+            params, len(state["key"]) + float(state["n"]) + sum(state["sizes"][params[0].shape])
+        )
+
+    return step
+
+
 def one_vector():
     class Rule:
         velocity = None
@@ -698,6 +713,7 @@ RULES = {
     "numbers in a deque and a set": clipping_by_the_last_norms,
     "numbers in a dict": counting_words,
     "a vector in an attribute": one_vector,
+    "values of many kinds": in_values_of_many_kinds,
     "of two models": of_two_models,
     "made at the first step": made_at_the_first_step,
     "a dict for each parameter": a_dict_for_each,

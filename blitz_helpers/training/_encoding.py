@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NUMPY_KINDS = "biufcmMSU"  # no objects, whose bytes are addresses
 _SIMPLE = (
     *(int, float, complex, bool, str, type(None)),
     *(Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device),
@@ -41,7 +42,7 @@ def encode(value: Any, where: str, names: dict[int, str]) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy and (type(value) is numpy.ndarray or isinstance(value, numpy.generic)):
         kind = "array" if type(value) is numpy.ndarray else "scalar"
-        if value.dtype.kind in "biufcmMSU":  # no objects, whose bytes are addresses
+        if value.dtype.kind in NUMPY_KINDS:
             return {kind: [value.dtype.str, list(value.shape), _text(value.tobytes())]}
     kind = type(value).__name__
     if type(value) is not _CONTAINERS.get(kind):

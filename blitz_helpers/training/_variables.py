@@ -11,11 +11,15 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from blitz_helpers.training._encoding import NUMPY_KINDS
 from blitz_helpers.training._reach import MISSING, Namespace, is_own, namespaces
 
-_NUMBERS = frozenset((int, float, complex, bool, str, type(None)))
+_PLAIN = frozenset(
+    {int, float, complex, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device}
+)
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _DICTS = (dict, OrderedDict, Counter)
 _Variable = tuple[str, str]  # the name of its holder, and its own
@@ -124,14 +128,15 @@ def refill(container: Any, items: Any) -> None:
 
 def _is_plain(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
-    return type(value) in _NUMBERS or (numpy is not None and isinstance(value, numpy.number))
+    is_numpys = numpy is not None and isinstance(value, numpy.generic)
+    return type(value) in _PLAIN or (is_numpys and value.dtype.kind in NUMPY_KINDS)
 
 
 def _holds_plain(value: Any) -> bool:
     """Return whether it is a container of numbers and text, quickly."""
     if isinstance(value, dict):
-        return _NUMBERS.issuperset(map(type, chain(value, value.values())))
-    return type(value) in _SEQUENCES and _NUMBERS.issuperset(map(type, value))
+        return _PLAIN.issuperset(map(type, chain(value, value.values())))
+    return type(value) in _SEQUENCES and _PLAIN.issuperset(map(type, value))
 
 
 def _kept(value: Any) -> Any:
@@ -161,7 +166,7 @@ def _is_tensor(value: Any) -> bool:
     """Return whether it is a parameter, an array, or a tensor that no graph holds."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and type(value) is numpy.ndarray:
-        return value.dtype.kind in "biufc"  # no objects
+        return value.dtype.kind in NUMPY_KINDS
     if type(value) is Tensor:
         return value.grad_fn is None and not value.is_inference()
     return type(value) is nn.Parameter
@@ -171,7 +176,7 @@ def _has_tensors(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_has_tensors, chain(value, value.values())))
     if type(value) in _SEQUENCES:
-        return not _NUMBERS.issuperset(map(type, value)) and any(map(_has_tensors, value))
+        return not _PLAIN.issuperset(map(type, value)) and any(map(_has_tensors, value))
     return _is_tensor(value)
 
 

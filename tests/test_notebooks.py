@@ -287,6 +287,8 @@ def test_it_closes_with_three_questions_and_a_link_onward(path):
     _, questions = "\n".join(markdown(path)).split("\n## Three questions\n")
     questions, _, after = questions.partition("\n## ")
     assert re.findall(r"^(\d)\. .+", questions, re.MULTILINE) == ["1", "2", "3"]
+    answers = re.findall(r"^( *)<details><summary>Answer</summary>$", questions, re.MULTILINE)
+    assert answers == 3 * ["   "], "each answer stands under its question, as part of the list"
     pages = [path.name for path in NOTEBOOKS if path.parent.name == "notebooks"]
     following = pages[(pages.index(path.name) + 1) % len(pages)]
     assert f"]({following})" in questions + after

@@ -278,3 +278,19 @@ def test_helpers_that_call_themselves_are_read_once():
         again(ctx)
 
     assert autograd_graph(custom(backward)(leaf(), leaf())).can_backward is True
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [*(f"g{step + 1} = g{step} * 2" for step in range(3000)), "return g3000, g3000"],
+        ["return " + " * ".join(["g0"] * 500) + ", None"],
+    ],
+    ids=["many variables", "many factors"],
+)
+def test_long_code_is_read(body):
+    names = {}
+    exec("\n    ".join(["def backward(ctx, g0):", *body]), names)
+    function = custom(names["backward"])
+    assert autograd_graph(function(leaf(), leaf())).can_backward is True
+    assert autograd_graph(function(leaf(), leaf(), leaf())).can_backward is False

@@ -30,17 +30,21 @@ _TYPES = {
     **{"IS_OP": "bool", "CONTAINS_OP": "bool", "UNARY_NOT": "bool", "MAKE_FUNCTION": "function"},
 }
 """The types of the objects that some instructions make."""
+_DEEPEST = 50  # the deepest nesting of expressions, variables and helpers that is followed
 _KEEP_THE_SHAPE = ("clone", "contiguous", "detach", "neg")
 _MAKE_A_SCALAR = ("amax", "amin", "max", "mean", "min", "norm", "prod", "std", "sum", "var")
 _NUMBERS = {Value("object", type_name="float"), Value("object", type_name="int")}
 
 
-def values_returned(code: Code, known: dict[Code, Values] | None = None) -> Values:
-    """Return the possible values of a call; those of its helpers may be ``known``."""
-    known = {} if known is None else known
+def values_returned(code: Code) -> Values:
+    """Return the possible values of a call."""
+    return _values_returned(code, {}, 0)
+
+
+def _values_returned(code: Code, known: dict[Code, Values], nesting: int) -> Values:
     if code not in known:
         known[code] = ANYTHING  # meanwhile: a helper may call itself
-        reader = _Reader(code, known)
+        reader = _Reader(code, known, nesting)
         known[code] = frozenset[Value]().union(*map(reader.returned_at, code.returns()))
     return known[code]
 
@@ -56,9 +60,10 @@ def _constant(value: object) -> Value:
 class _Reader:
     """Works out what the instructions of a function leave on the stack."""
 
-    def __init__(self, code: Code, known: dict[Code, Values]) -> None:
+    def __init__(self, code: Code, known: dict[Code, Values], nesting: int) -> None:
         self._code = code
         self._known = known
+        self._nesting = nesting
         self._steps = code.steps
         self._variables: dict[str, Values] = {}
         parameters = code.signature.parameters
@@ -83,8 +88,15 @@ class _Reader:
 
     def _values(self, place: int) -> Values:
         """Return the possible values that this instruction leaves on top of the stack."""
-        if place < 0 or place + 1 in self._code.targets:
+        if place < 0 or place + 1 in self._code.targets or self._nesting == _DEEPEST:
             return ANYTHING
+        self._nesting += 1
+        try:
+            return self._values_by_operation(place)
+        finally:
+            self._nesting -= 1
+
+    def _values_by_operation(self, place: int) -> Values:
         step = self._steps[place]
         match step.opname:
             case "LOAD_CONST" | "LOAD_SMALL_INT":
@@ -104,7 +116,9 @@ class _Reader:
                 return self._method(self._steps[place - 1].argval, self._values(place - 2))
             case "CALL" | "CALL_FUNCTION_EX" | "CALL_KW":
                 helper = self._code.helper(self._code.called_at(place)[0])
-                return ANYTHING if helper is None else values_returned(helper, self._known)
+                if helper is None:
+                    return ANYTHING
+                return _values_returned(helper, self._known, self._nesting)
         if step.opname in _TYPES:
             return frozenset((Value("object", type_name=_TYPES[step.opname]),))
         return ANYTHING

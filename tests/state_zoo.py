@@ -7,6 +7,7 @@ from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, d
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -69,6 +70,39 @@ class InSet(InList):
 
     def keep(self, y):
         self.features.add(y)
+
+
+class InNumpyArray(Keeper):
+    """Counts its calls in numbers and in bytes that are written in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.trail = np.zeros(3), bytearray(b"x")
+
+    def kept(self):
+        return [float(self.calls.sum()), len(self.trail)]
+
+    def keep(self, y):
+        self.calls += 1
+        self.trail.append(7)
+
+
+class InDataOfWeights(Keeper):
+    """Moves a copy of its weights after them, as a teacher follows its student."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Linear(80, 80)
+        self.mean = nn.Buffer(torch.zeros(8))
+
+    def kept(self):
+        return [self.teacher.weight[0, :8], self.mean]
+
+    def keep(self, y):
+        self.teacher.weight.data = self.teacher.weight.data * 0.9 + 0.1
+        self.mean.data = y.mean(0)
+        self.teacher.double()
+        self.teacher.float()
 
 
 class InNestedDicts(Keeper):

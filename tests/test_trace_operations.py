@@ -62,6 +62,7 @@ CALLS = {
     "Part": lambda x: x.narrow(1, 0, 2),
     "Permute": lambda x: x.permute(0, 2, 3, 1),
     "Pointwise": torch.clone,
+    "Power": lambda x: torch.linalg.matrix_power(x, 3),
     "Product": lambda x: torch.inner(x[0, 0], x[0, 1]),
     "Recurrent": lambda x: torch.gru(
         *(x[0], torch.ones(1, 8, 8), [torch.ones(24, 8), torch.ones(24, 8)]),
@@ -88,8 +89,8 @@ WITHOUT_SUMS = {
         AddProduct Along BatchNorm Bilinear BinaryCrossEntropy Buckets Cell Chain ChannelNorm
         ClassLoss Dropout Einsum Elementwise Embedding EmbeddingBag Expand GroupNorm GroupedMatMul
         Indexed Invert LayerNorm Linear MaskedFill MatMul Move Moved MultiHead OneHot PReLU Permute
-        Pointwise Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose Unsqueeze
-        VecDot
+        Pointwise Power Product Recurrent ScaledDotProduct SetItem Stack TensorDot Transpose
+        Unsqueeze VecDot
     """,
     "a size is cut or left out, not computed": "Extremum GetItem Part Reduction Split Variance",
     "a size is split as it was typed; only a size of -1 is computed": "Reshape Unflatten",
@@ -110,8 +111,8 @@ WITHOUT_MACS = {
 }
 WITHOUT_FIELD = {
     "sides are summed over or mixed": """
-        AddProduct Bilinear Cell Chain Einsum GroupedMatMul MatMul MultiHead Product Recurrent
-        ScaledDotProduct TensorDot VecDot
+        AddProduct Bilinear Cell Chain Einsum GroupedMatMul MatMul MultiHead Power Product
+        Recurrent ScaledDotProduct TensorDot VecDot
     """,
     "numbers are picked by values": "Embedding EmbeddingBag Indexed OneHot SetItem",
     "the output has no sides": "BinaryCrossEntropy ClassLoss",

@@ -472,6 +472,8 @@ W, KERNEL = torch.zeros(16, 3), torch.zeros(4, 3, 3, 3)
         (lambda s, x: torch.linalg.multi_dot([x, W, W.T]), [(2, 16)]),
         (lambda s, x: torch.linalg.matmul(x, W), [(2, 16)]),
         (lambda s, x: torch.chain_matmul(x, W, W.T), [(2, 16)]),
+        (lambda s, x: torch.linalg.matrix_power(x, 3), [(2, 4, 4)]),
+        (lambda s, x: torch.linalg.matrix_power(x, 11), [(4, 4)]),
         (lambda s, x: torch.convolution(x, KERNEL, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
          [(2, 3, 8, 8)]),
         (lambda s, x: torch.func.vmap(s.l)(x), [(2, 3, 8)]),

@@ -105,8 +105,7 @@ class Answers:
         target = written_to(name, kwargs, tensors)
         if target is not None and (theirs := not_ours(target)) is not None:
             if special == "set data":
-                self.state.protect(target)
-                return func(*args, **kwargs)
+                return self.set_data(target, args[1])
             if not has_values(target):  # a parameter or buffer whose values are not computed
                 if not vmapped():
                     with suppress(NoValuesError):
@@ -143,6 +142,19 @@ class Answers:
             # Stand-ins have the sizes of one sample, so batched tensors of `vmap` must too.
             args = mapped(lambda one: one if one is target else without_data(one), args)
         return _on_meta(func, args, kwargs)
+
+    def set_data(self, target: Tensor, data: Tensor) -> None:
+        """Give a tensor of the model other data, whose values may not be known."""
+        known = not data.is_meta or target.is_meta
+        if not known and not has_values(target) and _alike(target, data):
+            return
+        self.state.protect(target)
+        if not known:  # memory that is never touched
+            target._blitz_stale = True  # type: ignore[attr-defined]  # its values are lost now
+            data = torch.empty_strided(
+                data.size(), data.stride(), dtype=data.dtype, device=target.device
+            )
+        target.data = data
 
     def device_of(self, tensor: Tensor) -> torch.device:
         """Return the device of the tensor, or of the tensor that it stands for."""

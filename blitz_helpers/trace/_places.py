@@ -50,7 +50,7 @@ def _same(now: Collection[Any], before: Collection[Any]) -> bool:
 
 
 class Contents(Place):
-    """The items of a list, a deque or a set."""
+    """The items of a list, a deque, a set or a bytearray."""
 
     def read(self) -> list[Any]:
         return list(base_of(self.owner).__iter__(self.owner))
@@ -59,6 +59,16 @@ class Contents(Place):
         base: Any = base_of(self.owner)
         base.clear(self.owner)
         (base.update if base is set else base.extend)(self.owner, self.held)
+
+
+class Numbers(Place):
+    """The numbers of a numpy array."""
+
+    def read(self) -> Any:
+        return self.owner.copy()
+
+    def put_back(self) -> None:
+        self.owner[...] = self.held
 
 
 class Mapping(Place):
@@ -76,7 +86,7 @@ class Mapping(Place):
 
 CONTAINERS: dict[type, type[Place]] = {
     **{OrderedDict: Mapping, dict: Mapping},
-    **{list: Contents, deque: Contents, set: Contents},
+    **{list: Contents, deque: Contents, set: Contents, bytearray: Contents},
 }
 
 

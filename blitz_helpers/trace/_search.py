@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from blitz_helpers._insides import codes_in, slots_of
 from blitz_helpers._random_states import state_methods
-from blitz_helpers.trace._places import CONTAINERS, Module, Names, Place, RandomState
+from blitz_helpers.trace._places import CONTAINERS, Module, Names, Numbers, Place, RandomState
 
 _LIMIT = 10_000  # objects, and items of one container; a larger container is taken for data
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy"}
@@ -120,6 +120,10 @@ class _Search:
         if state_methods(thing):
             self.keep(RandomState, thing)
 
+    def array(self, thing: Any) -> None:
+        if thing.size <= _LIMIT and thing.flags.writeable:
+            self.keep(Numbers, thing)
+
     def module(self, module: nn.Module) -> None:
         self.seen.add(id(module))
         kind = type(module)
@@ -211,6 +215,8 @@ def _way_into(kind: type) -> Way:
         return _Search.named
     if issubclass(kind, (tuple, frozenset)):
         return _Search.add
+    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):  # which need not be installed
+        return _Search.array
     container = next((CONTAINERS[base] for base in kind.__mro__ if base in CONTAINERS), None)
     if container or _is_open(kind):
         return partial(_Search.object, container=container, slots=slots_of(kind))

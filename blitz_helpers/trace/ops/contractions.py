@@ -213,6 +213,19 @@ class TensorDot(Op):
         return output.numel() * prod([self.b.shape[d] for d in of_b])
 
 
+@op("matrix_power")
+class Power(Op):
+    """A square matrix times itself, by repeated squaring."""
+
+    input: Tensor
+    n: int
+
+    def macs(self, output: Tensor) -> int:
+        exponent = abs(self.n)
+        products = max(0, exponent.bit_length() - 1 + exponent.bit_count() - 1)
+        return products * output.numel() * int(output.shape[-1])
+
+
 @op("multi_dot chain_matmul")
 class Chain(OpenOp):
     """A chain of matrix products, in the cheapest order."""

@@ -942,6 +942,24 @@ def test_a_refused_resume_leaves_no_variable_behind(tmp_path):
     assert vars(rule) == {}
 
 
+def test_a_refused_resume_leaves_no_global_behind(tmp_path):
+    def step(params):
+        global LATE
+        LATE = globals().get("LATE", 0) + 1
+        sgd_step(params, lr=0.1)
+
+    path, samples = tmp_path / "net.pt", data()
+    fit(make_model(), loader(), step, 1, checkpoint=path)
+    assert globals().pop("LATE") == 5
+    samples.tensors[1].fill_(99)
+    batches = DataLoader(samples, 8, shuffle=True, generator=seeded())
+    with pytest.raises(ValueError, match="label 99 is out of range"):
+        fit(make_model(), batches, step, 2, resume_from=path)
+    assert "LATE" not in globals()
+    fit(make_model(), loader(), step, 2, resume_from=path)
+    assert globals().pop("LATE") == 10
+
+
 def test_a_first_step_that_fails_leaves_what_the_rule_holds_as_it_was():
     velocities, counts = {}, []
 

@@ -141,6 +141,10 @@ class Answers:
         if target is not None and vmapped() and not _is_one_for_all(target):
             # Stand-ins have the sizes of one sample, so batched tensors of `vmap` must too.
             args = mapped(lambda one: one if one is target else without_data(one), args)
+        plain = [tensor.is_meta and not tensor.requires_grad for tensor in tensors]
+        if plain and all(plain) and "device" not in kwargs:
+            with suppress(NotImplementedError):
+                return func(*args, **kwargs)
         return _on_meta(func, args, kwargs)
 
     def set_data(self, target: Tensor, data: Tensor) -> None:

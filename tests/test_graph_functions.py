@@ -268,6 +268,19 @@ def test_the_message_says_what_is_returned_and_what_must_be(backward, message):
     assert message in autograd_graph(custom(backward)(leaf(), leaf())).backward_error
 
 
+def test_code_without_positions_is_left_open():
+    def backward(ctx, g):
+        negative(g)
+        return twice(g)
+
+    def negative(g):
+        return -1.0
+
+    function = custom(backward)
+    backward.__code__ = backward.__code__.replace(co_linetable=b"")
+    assert autograd_graph(function(leaf(), leaf())).can_backward is None
+
+
 def test_helpers_that_call_themselves_are_read_once():
     def backward(ctx, g):
         again(ctx)

@@ -158,7 +158,9 @@ class Code:
 
         A call and its callee begin at the same position in the source.
         """
-        begin, _ = _span(self.steps[place])
+        begin, end = _span(self.steps[place])
+        if begin >= end:  # the code came without positions
+            return None, place
         callees = (at for at in self.known if _span(self.steps[at])[0] == begin)
         return self.known.get(next(callees, -1), (None, place))
 

@@ -178,15 +178,17 @@ def _accepted(answer: Any, wants: Any) -> Any:
 def _whole(answer: Any) -> int:
     if isinstance(answer, bool):
         raise TypeError
-    if isinstance(answer, float) and answer.is_integer():
-        return int(answer)
-    return operator.index(answer)
+    number = answer.item() if hasattr(answer, "item") else answer  # of torch or numpy
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    return operator.index(number)
 
 
 def _sizes(answer: Any) -> tuple[int, ...]:
-    if not isinstance(answer, tuple | list):
+    numbers = answer.tolist() if hasattr(answer, "tolist") else answer  # of torch or numpy
+    if not isinstance(numbers, tuple | list | range):
         raise TypeError
-    return tuple(map(_whole, answer))
+    return tuple(map(_whole, numbers))
 
 
 def _numbers(answer: Any) -> Tensor:

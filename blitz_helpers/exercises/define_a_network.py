@@ -106,7 +106,7 @@ def feature_map(answer: FunctionType) -> None:
     generator = torch.Generator().manual_seed(0)
     for rows, columns in ((5, 4), (3, 3), (6, 9)):
         image = torch.randn(rows, columns, generator=generator)
-        weights, bias = torch.randn(3, 3, generator=generator), 0.5 + rows
+        weights, bias = torch.randn(3, 3, generator=generator), rows - 5.5
         got = attempt(answer, image, weights, bias)
         plain = F.conv2d(image[None, None], weights[None, None])[0, 0]
         tried = f"An image of {rows}x{columns}"
@@ -119,6 +119,7 @@ def feature_map(answer: FunctionType) -> None:
         slips = [
             (plain, "the bias is missing."),
             (plain + 9 * bias, "the bias counts nine times. Add it to the sum, once."),
+            ((plain + bias).relu(), "a map may hold numbers below zero. ReLU comes after it."),
             (flipped + bias, "the weights lie upside down: the first is that of the first pixel."),
         ]
         expect_tensor(got, plain + bias, tried, slips)
@@ -176,6 +177,8 @@ def unlisted(answer: nn.Module) -> None:
     }
     otherwise = f"`parameters()` finds {count:,} numbers, and should find 16,571."
     expect_value(count, 16_571, slips, otherwise)
+    if not all(parameter.requires_grad for parameter in parameters):
+        raise Wrong("`parameters()` finds all, but one of them is frozen: `requires_grad` is off.")
     contrast = min(parameters, key=Tensor.numel)
     digits = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -188,6 +191,13 @@ def unlisted(answer: nn.Module) -> None:
             raise Wrong("A higher contrast should do the same as a brighter image. `forward`?")
     if torch.allclose(scores - nothing, nothing - negative, atol=1e-5):
         raise Wrong("With no ReLU between them, the two layers do no more than one.")
+    scores = attempt(answer, digits)
+    if scores.requires_grad:
+        scores.square().sum().backward()
+    if any(parameter.grad is None for parameter in answer.parameters()):
+        raise Wrong(
+            "No gradient comes from the scores to some parameter. Does `forward` cut it off?"
+        )
 
 
 page(__name__)

@@ -194,17 +194,26 @@ class _Config(dict[str, float]):
 
 
 class Run:
-    """A run that writes no file: it keeps a row for each call of ``log``."""
+    """A run that writes no file: it keeps the rows that ``log`` makes."""
 
     def __init__(self, lr: float, steps: int) -> None:
         self.config = _Config(lr=lr, steps=steps)
         self.rows: list[dict[str, Any]] = []
+        self._step: int | None = None
+        self._is_open = False
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Add a row."""
+    def log(
+        self, values: dict[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> None:
+        """Add a row, or add to the last one as wandb does while it is open."""
         if not isinstance(values, dict):
             raise TypeError(f"log takes a dict, but gets {shown(values)}")
-        self.rows.append(dict(values))
+        if self._is_open and step in (None, self._step):
+            self.rows[-1] |= values
+        else:
+            self.rows.append(dict(values))
+        self._step = step
+        self._is_open = step is not None if commit is None else not commit
 
     def __repr__(self) -> str:
         return f"a run with {dict(self.config)}"

@@ -1,5 +1,6 @@
 """Answers to the exercises of page 03, right and wrong, with the reply that each should get."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -120,7 +121,7 @@ def parts_by_linear(layer, images, v, size):
 
 
 RIGHT = {
-    "weighed_rows": [[7, 4.0]],
+    "weighed_rows": [[7, 4.0], torch.tensor([7.0, 4.0]), np.array([7, 4])],
     "rows_that_count_for_nothing": [torch.tensor(2)],
     "status": [status_by_count],
     "by_nudging": [nudge_one_side, nudges(1e-4, 2e-4), nudges_taken_back],

@@ -30,11 +30,17 @@ class NoContrast(Reader):
         return self.layers[1](self.relu(self.layers[0](x.flatten(1))))
 
 
+class Detached(Reader):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
 def layers():
     return nn.Linear(1024, 16), nn.Linear(16, 10)
 
 
 LEARNED = nn.Parameter(torch.ones(1))
+FROZEN = nn.Parameter(torch.ones(1), requires_grad=False)
 
 RIGHT = {
     "larger_squares": [61_706.0],
@@ -66,12 +72,15 @@ WRONG = {
         (lambda image, weights, bias: map_by_torch(F.pad(image, (1,) * 4), weights, bias), "large"),
         (lambda *given: map_by_torch(*given).T, "rows and columns are exchanged"),
         (lambda *given: map_by_torch(*given).tolist(), "should give a tensor"),
+        (lambda *given: map_by_torch(*given).relu(), "numbers below zero"),
         (lambda image, weights, bias: image @ weights, "Your code raised RuntimeError"),
     ],
     "unlisted": [
         (Reader(torch.ones(1), layers()), "still finds nothing"),
         (Reader(LEARNED, layers()), "finds the contrast alone"),
         (Reader(torch.ones(1), nn.ModuleList(layers())), "not the contrast"),
+        (Reader(FROZEN, nn.ModuleList(layers())), "one of them is frozen"),
+        (Detached(LEARNED, nn.ModuleList(layers())), "No gradient comes from the scores"),
         (NoContrast(LEARNED, nn.ModuleList(layers())), "same as a brighter image"),
         (Reader(LEARNED, nn.ModuleList(layers()), relu=lambda x: x), "no more than one"),
         (Reader, "Pass what it makes: Reader(...)"),

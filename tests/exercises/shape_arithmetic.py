@@ -71,7 +71,7 @@ def field_of(change=lambda layer: layer, order=list, give=lambda first, last: (f
 
 RIGHT = {
     "pooled_size": [9, torch.tensor(9), 9.0],
-    "fitting_sides": [[35, 34, 33, 32]],
+    "fitting_sides": [range(32, 36), [35, 34, 33, 32]],
     "same_padding": [lambda k, d: [d * (k - 1) // 2, (d * (k - 1) + 1) // 2]],
     "mended_reader": [Padded()],
     "receptive_field": [field_forward, field_by_recursion],

@@ -35,6 +35,20 @@ def none_forgotten(rows):
     return best_row(rows)["_step"]
 
 
+def in_two_calls_of_a_row(run, train_step):
+    for step in range(run.config.steps):
+        lr = run.config.lr * (1 - step / run.config.steps)
+        run.log({"train/loss": train_step(lr)}, commit=False)
+        run.log({"train/lr": lr})
+
+
+def with_the_number_of_the_step(run, train_step):
+    for step in range(run.config.steps):
+        lr = run.config.lr * (1 - step / run.config.steps)
+        run.log({"train/loss": train_step(lr)}, step=step)
+        run.log({"train/lr": lr}, step=step)
+
+
 def trained(run, train_step, lr=None, falls=True, two_calls=False, kept=1, says=None):
     steps = run.config["steps"]
     for step in range(steps):
@@ -68,7 +82,7 @@ def without_braces(run, train_step):
 RIGHT = {
     "rows_of_a_run": [12.0],
     "best_step": [by_sorting],
-    "mended_record": [trained],
+    "mended_record": [trained, in_two_calls_of_a_row, with_the_number_of_the_step],
 }
 WRONG = {
     "rows_of_a_run": [

@@ -145,21 +145,25 @@ def _kept(value: Any) -> Any:
     if _is_plain(value) or _is_tensor(value):
         return value
     if isinstance(value, dict):
-        items = [(part, _kept(part)) for item in value.items() for part in item]
-        if any(kept is MISSING for _, kept in items):
+        keys, values = _all_kept(value), _all_kept(value.values())
+        if keys is None or values is None:
             return MISSING
-        keys, values = (key for key, _ in items[::2]), (kept for _, kept in items[1::2])
-        return (kind if kind in _DICTS else dict)(dict(zip(keys, values, strict=True)))
+        return (kind if kind in _DICTS else dict)(dict(zip(value, values, strict=True)))
     if kind not in _SEQUENCES:
         return MISSING
-    if _holds_plain(value):
-        return deque(value, value.maxlen) if kind is deque else kind(value)
-    parts = []
-    for part in value:
-        parts.append(_kept(part))
-        if parts[-1] is MISSING:
-            return MISSING
+    parts = [*value] if _holds_plain(value) else _all_kept(value)
+    if parts is None:
+        return MISSING
     return deque(parts, value.maxlen) if kind is deque else kind(parts)
+
+
+def _all_kept(parts: Iterable[Any]) -> list[Any] | None:
+    found = []
+    for part in parts:
+        found.append(_kept(part))
+        if found[-1] is MISSING:
+            return None  # without a look at the rest, which may be large
+    return found
 
 
 def _is_tensor(value: Any) -> bool:

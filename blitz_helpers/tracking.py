@@ -52,6 +52,7 @@ def start_run(
     Raises:
         ValueError: the mode does not exist, or wandb refuses an argument, such as a project with
             "/" in its name.
+        TypeError: ``project`` or ``name`` is not text, or ``config`` is not a dict under text.
         ImportError: wandb is not installed.
 
     >>> with start_run("doctest", config={"lr": 0.1}, dir=tempfile.mkdtemp()) as run:
@@ -60,6 +61,12 @@ def start_run(
     >>> [row["train/loss"] for row in read_run(run.dir)]
     [0.25]
     """
+    for argument, value in (("project", project), ("name", name)):
+        if not isinstance(value, str | None):
+            raise TypeError(f"{argument}={value!r} must be text, such as 'digits'.")
+    is_dict = config is None or hasattr(config, "keys")  # as a `wandb.Config` has too
+    if not is_dict or not all(isinstance(each, str) for each in dict(config or {})):
+        raise TypeError(f"config={config!r} must be a dict of settings, such as {{'lr': 0.05}}.")
     chosen = mode if mode is not None else os.environ.get("WANDB_MODE", "offline")
     if chosen not in _MODES:
         source = "WANDB_MODE" if mode is None else "mode"

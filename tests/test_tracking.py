@@ -411,3 +411,23 @@ def test_online_without_a_good_key_says_so_in_one_line_and_goes_on_offline(
     line = f"Tracked offline, in wandb: nothing is uploaded; online does not work ({reason})."
     assert run.stdout.splitlines() == [line, "0.5 True", line, "0.25 True"]
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"project": 3}, "project=3 must be text"),
+        ({"name": 3}, "name=3 must be text"),
+        ({"config": 3}, "config=3 must be a dict of settings"),
+        ({"config": "lr"}, "config='lr' must be a dict of settings"),
+        ({"config": [("lr", 1)]}, "must be a dict of settings"),
+        ({"config": {1: 2}}, "must be a dict of settings"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_before_a_run_begins(tmp_path, arguments, message):
+    with (
+        pytest.raises(TypeError, match=message),
+        start_run(**{"project": "tests", "dir": tmp_path} | arguments),
+    ):
+        pass
+    assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Exercises of page 07: rows, the best of them, and a record of what ran."""
+"""Exercises of page 07: rows, the best of them, a gradient that died, and a record of what ran."""
 
 import math
 from types import FunctionType
@@ -8,6 +8,7 @@ from blitz_helpers.exercises._exercise import exercise, page
 from blitz_helpers.exercises._judging import Wrong, attempt, attempt_in_place, expect_value, shown
 
 Row = dict[str, float]
+Histogram = tuple[list[int], list[float]]
 
 
 @exercise(
@@ -110,6 +111,72 @@ def _rows(losses: tuple[float, ...], steps: int, first: int) -> list[Row]:
     for epoch, loss in enumerate(losses):
         rows[steps * epoch + steps - 1]["val/loss"] = loss
     return rows
+
+
+@exercise(
+    question="""\
+**Write** a function `died_at(histograms)`: in which step did a gradient become zero for good?
+`histograms` maps steps to histograms, in their order: counts, and the edges of the bins. Where all
+numbers are equal there is one bin, and its two edges are that number. A gradient may be zero and
+come back: what counts is that it is zero in this step and all later ones. Return the first such
+step, or `None`. For these it is 39:
+
+```python
+{19: ([54], [0.0, 0.0]), 29: ([9, 45], [-0.1, 0.0, 0.1]), 39: ([54], [0.0, 0.0])}
+```""",
+    hints=(
+        "All numbers are zero where the first and the last edge are: `edges[0] == edges[-1] == 0`.",
+        "Go through the steps, and keep the first one that is zero; forget it where one is not.",
+        "`died = None`; then in each step `None` if it is alive, or the step if `died` is `None`.",
+    ),
+    solution="""\
+def answer(histograms):
+    died = None
+    for step, (counts, edges) in histograms.items():
+        if not edges[0] == edges[-1] == 0:
+            died = None
+        elif died is None:
+            died = step
+    return died""",
+    why="A step in which nothing gets back may be chance, the digits of one batch. Only a gradient "
+    "that is zero to the end of the record is a sign that units are dead.",
+)
+def died_at(answer: FunctionType) -> None:
+    """Ask about gradients that die, come back, never die, and are dead from step 0 on."""
+    for histograms, wanted in _GRADIENTS:
+        got = attempt(answer, histograms)
+        if (got is None) == (wanted is None) and got == wanted and not isinstance(got, bool):
+            continue
+        steps = list(histograms)
+        zero = [step for step in steps if histograms[step][1][0] == histograms[step][1][-1] == 0]
+        tried = f"With {histograms}"
+        if wanted is None:
+            raise Wrong(f"{tried}, `None` is wanted, not {shown(got)}: it is alive in the end.")
+        slips = [
+            (None, "It is zero in the last step."),
+            (zero[0], "There it was zero, but it came back."),
+            (steps[-1], "That is the last step. It was zero before."),
+            (steps.index(wanted), "That is the place of the histogram, and not its step."),
+            (histograms[wanted], "That is the histogram. Return its step."),
+        ]
+        for slip, reply in slips:
+            if type(got) is type(slip) and got == slip:
+                raise Wrong(f"{tried}: {reply}")
+        raise Wrong(f"{tried}, it is zero for good from step {wanted} on, not {shown(got)}.")
+
+
+_ALIVE: Histogram = [9, 45], [-0.1, 0.0, 0.1]
+_ABOVE: Histogram = [50, 4], [0.0, 0.1, 0.2]
+_ZERO: Histogram = [54], [0.0, 0.0]
+_EQUAL: Histogram = [54], [0.1, 0.1]
+# In the first one, each slip leads to another step.
+_GRADIENTS: tuple[tuple[dict[int, Histogram], int | None], ...] = (
+    ({9: _ALIVE, 19: _ZERO, 29: _ALIVE, 39: _ZERO, 49: _ZERO, 59: _ZERO}, 39),
+    ({0: _ZERO, 5: _ZERO, 10: _ZERO}, 0),
+    ({9: _ALIVE, 19: _EQUAL, 29: _ZERO, 39: _ZERO}, 29),
+    ({9: _ZERO, 19: _ZERO, 29: _ALIVE}, None),
+    ({9: _ALIVE, 19: _ABOVE}, None),
+)
 
 
 @exercise(

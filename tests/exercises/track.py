@@ -35,6 +35,33 @@ def none_forgotten(rows):
     return best_row(rows)["_step"]
 
 
+def from_the_end(histograms):
+    died = None
+    for step in reversed(histograms):
+        _, edges = histograms[step]
+        if any(edges):
+            break
+        died = step
+    return died
+
+
+def zeros(histograms):
+    return [step for step, (_, edges) in histograms.items() if not any(edges)]
+
+
+def without_equal_numbers(histograms):
+    died = None
+    for step, (counts, _) in histograms.items():
+        died = None if len(counts) > 1 else step if died is None else died
+    return died
+
+
+def by_the_lowest(histograms):
+    dead = [step for step, (_, edges) in histograms.items() if edges[0] == 0]
+    alive = [step for step, (_, edges) in histograms.items() if edges[0] != 0]
+    return min((step for step in dead if step > max(alive, default=-1)), default=None)
+
+
 def in_two_calls_of_a_row(run, train_step):
     for step in range(run.config.steps):
         lr = run.config.lr * (1 - step / run.config.steps)
@@ -82,6 +109,7 @@ def without_braces(run, train_step):
 RIGHT = {
     "rows_of_a_run": [12.0],
     "best_step": [by_sorting],
+    "died_at": [from_the_end],
     "mended_record": [trained, in_two_calls_of_a_row, with_the_number_of_the_step],
 }
 WRONG = {
@@ -106,6 +134,18 @@ WRONG = {
         (none_forgotten, "Your code raised TypeError"),
         (lambda rows: best_row(rows)["_step"] if best_row(rows) else 0, "`None` is wanted, not 0"),
         (lambda rows: "step 3", "the lowest `val/loss` is in step"),
+    ],
+    "died_at": [
+        (lambda histograms: zeros(histograms)[0], "but it came back"),
+        (lambda histograms: zeros(histograms)[-1], "It was zero before"),
+        (lambda histograms: list(histograms).index(from_the_end(histograms)), "not its step"),
+        (lambda histograms: histograms[from_the_end(histograms)], "Return its step"),
+        (lambda histograms: from_the_end(histograms) or None, "It is zero in the last step"),
+        (lambda histograms: from_the_end(histograms) or 0, "`None` is wanted, not 0"),
+        (by_the_lowest, "`None` is wanted, not 19: it is alive in the end"),
+        (without_equal_numbers, "it is zero for good from step 29 on, not 19"),
+        (lambda histograms: len(zeros(histograms)), "it is zero for good from step 39 on, not 4"),
+        (lambda histograms: histograms["step"], "Your code raised KeyError"),
     ],
     "mended_record": [
         (with_slip(lr=0.2, two_calls=True), "it is not read from the run"),

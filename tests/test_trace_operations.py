@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from blitz_helpers import ShapeError, trace_shapes
-from blitz_helpers.trace._op import OPS, Op, bind
+from blitz_helpers.trace._op import OPS, Op, OpenOp, bind
 
 bind(None, "a name without a class", (), {})  # loads every family
 
@@ -410,6 +410,28 @@ def test_a_class_may_name_its_fields_as_other_functions_name_theirs(monkeypatch)
     x = torch.empty(2, 3, device="meta")
     call = bind(F.cosine_similarity, "cosine_similarity", (), {"x1": x, "x2": x})
     assert isinstance(call, Distance)
+
+
+def test_the_hundredth_call_of_a_class_is_bound_as_the_first_is():
+    class Window(Op):
+        input: "torch.Tensor"
+        size: "int"
+        stride: "int" = 1
+
+    class Open(OpenOp):
+        input: "torch.Tensor"
+        dim: "int" = 0
+
+    for turn in range(100):
+        call = Window(turn, size=2)
+        assert (call.input, call.size, call.stride) == (turn, 2, 1)
+        assert Window(turn, 2, 3).stride == 3
+        for args, kwargs in [((turn,), {}), ((1, 2, 3, 4), {}), ((1,), {"size": 2, "other": 3})]:
+            with pytest.raises(TypeError):
+                Window(*args, **kwargs)
+        call = Open(turn, 1, 2, keep=True)
+        assert (call.input, call.dim, call.args, call.kwargs) == (turn, 1, (2,), {"keep": True})
+        assert (Open(turn).dim, Open(turn).args, Open(turn).kwargs) == (0, (), {})
 
 
 DOUBLE = torch.ones(3, 4, dtype=torch.float64)

@@ -272,6 +272,14 @@ def a_convolution_converted_that_no_wanted_gradient_needs():
     return output
 
 
+@story(works=None)
+def biases_of_a_recurrent_layer_of_less_precision_now():
+    layer = nn.LSTM(2, 3)
+    output = layer(leaf(2, 1, 2))[0].sum()
+    layer.bias_ih_l0.data = layer.bias_ih_l0.data.half()
+    return output
+
+
 @story(works=False)
 def a_frozen_norm_of_another_dtype_now():
     layer = nn.LayerNorm(3).requires_grad_(False)

@@ -1293,6 +1293,15 @@ def test_a_link_is_followed(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_a_link_to_itself_is_refused_and_stays(tmp_path):
+    path = tmp_path / "net.pt"
+    path.symlink_to(tmp_path / "other.pt")
+    (tmp_path / "other.pt").symlink_to(path)
+    with pytest.raises(FileExistsError, match="is a link to itself"):
+        fit(make_model(), loader(), partial(sgd_step, lr=0.1), 1, checkpoint=path)
+    assert path.is_symlink()
+
+
 def test_permissions_stay(trained):
     trained.chmod(0o640)
     fit(make_model(), loader(), adam(), 1, checkpoint=trained)

@@ -196,11 +196,13 @@ class SavedReader:
 
     def _refuses(self, name: str, dtype: torch.dtype, dtype_then: torch.dtype) -> bool:
         """Return whether the node is certain to refuse a saved tensor of another dtype."""
+        is_wider = dtype.itemsize > dtype_then.itemsize  # oneDNN converts to a narrower type
         if self._kind.name == "ConvolutionBackward0":
-            # oneDNN converts to a narrower type, and reads the weight only for the gradient of the
-            # input, and the input only for that of the weight.
+            # The weight is read for the gradient of the input, the input for that of the weight.
             source, _ = self._node.next_functions[name == "input"]
-            return dtype.itemsize > dtype_then.itemsize and source is not None
+            return is_wider and source is not None
+        if self._kind.name == "MkldnnRnnLayerBackward0" and name in ("weight2", "weight3"):
+            return is_wider  # these are the biases
         return _OF_ONE_DTYPE.get(self._kind.name, False)
 
 

@@ -147,6 +147,8 @@ def check_writable(path: Path) -> None:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder. Name a file in it.")
+    if target.is_symlink():  # which was followed, so it leads back to itself
+        raise FileExistsError(f"checkpoint={str(path)!r} is a link to itself. Name a file.")
     if target.exists() and not target.is_file():
         raise FileExistsError(f"checkpoint={str(path)!r} is not a file. Name a file.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -148,6 +148,22 @@ def last_frame(s, x):
     return s.linear(x[:, :, x.size(2) - 1])
 
 
+def rebuilt(s, x):
+    return F.mse_loss(s.up(s.down(x)), x)
+
+
+def chosen(s, x, action):
+    return s.values(x).gather(1, action)
+
+
+def begun(s, x):
+    return s.rnn(x, torch.zeros(len(x), 8))[0]
+
+
+def scored(s, x, target):
+    return F.cross_entropy(s.layer(x), target)
+
+
 def looked_up(s, ids):
     return sum(s.table(one) for one in ids.T)
 
@@ -265,6 +281,34 @@ FAULTS = {
         Fn(neighbours, linear=nn.Linear(4, 3)), [(6, 5), torch.tensor([[0, 1, 5], [3, 4, 2]])],
         "input number 0 of 4 features",
     ),
+    "an autoencoder whose sides were odd": (
+        Fn(rebuilt, down=nn.Sequential(conv(1, 4, 3, 2, 1), conv(4, 8, 3, 2, 1)),
+           up=nn.Sequential(nn.ConvTranspose2d(8, 4, 3, 2, 1), nn.ConvTranspose2d(4, 1, 3, 2, 1))),
+        [(2, 1, 28, 28)], "Use output_padding=1 in up.0 and up.1",
+    ),
+    "actions that are not a column": (
+        Fn(chosen, values=nn.Linear(4, 2)), [(8, 4), torch.zeros(8, dtype=torch.long)],
+        "Use x.unsqueeze(1) on the input number 1.",
+    ),
+    "a state without layers": (
+        Fn(begun, rnn=nn.GRU(4, 8, batch_first=True)), [(2, 5, 4)],
+        "x.unsqueeze(0) on the one of (2, 8)",
+    ),
+    "labels as large as the image": (
+        Fn(scored, layer=conv(3, 5, 3)), [(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)],
+        "padding=1 in layer",
+    ),
+    "classes as rows of whole numbers": (
+        Fn(scored, layer=nn.Linear(4, 3)), [(3, 4), torch.eye(3, dtype=torch.long)],
+        "x.to(torch.float32) on the input number 1",
+    ),
+    "a weight the wrong way around": (
+        Fn(lambda s, x: x @ s.weight, weight=nn.Parameter(torch.zeros(6, 8))), [(2, 8)],
+        "Use x.transpose(-2, -1) on the one of (6, 8)",
+    ),
+    "a single sample of numbers": (
+        nn.Sequential(nn.Linear(4, 16), nn.Linear(32, 2)), [(4,)], "in_features=16",
+    ),
     "larger indices than the first": (
         Fn(looked_up, table=nn.Embedding(4, 3)), [torch.tensor([[1, 9], [5, 2]])],
         "Use num_embeddings=10.",
@@ -272,6 +316,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
 @pytest.mark.parametrize(("model", "inputs", "has"), FAULTS.values(), ids=FAULTS)
 def test_the_number_that_is_wrong_is_among_the_remedies(model, inputs, has):
     with pytest.raises(ShapeError) as caught:
@@ -314,3 +359,13 @@ def test_a_view_is_blamed_only_for_the_dimension_into_which_it_mixed_the_batch()
     with pytest.raises(ShapeError) as caught:
         trace_shapes(model, (2, 5, 8))
     assert "mixed" not in str(caught.value)
+
+
+def test_channels_are_not_blamed_where_other_sides_explain_the_number():
+    model = nn.Sequential(
+        conv(1, 6, 5), nn.MaxPool2d(2), conv(6, 16, 5), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(400, 10),
+    )  # fmt: skip
+    with pytest.raises(ShapeError) as caught:
+        trace_shapes(model, (2, 1, 28, 28))
+    assert caught.value.hint == "Use in_features=256, or an input of 32 to 35 pixels a side."

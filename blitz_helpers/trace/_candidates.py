@@ -101,19 +101,26 @@ def _layers(clues: Clues, elsewhere: bool) -> Found:
             if clues.is_features(x, dim):
                 change = takes(path, module, misfit.got, misfit.noun)
                 yield from _if_any(Cost.TAKES, change, elsewhere)
-                if not type(module).__module__.startswith("torch.nn"):
-                    yield from _weight(clues)
             if misfit.wants is not None:
                 yield from _maker(clues, x, dim, misfit.wants)
-            for y in [one for one in misfit.others if known_origin(one) is not None]:
+            own = not type(module).__module__.startswith("torch.nn")
+            for y in misfit.others:
                 for d in [d for d, size in enumerate(y.shape) if size == misfit.wants]:
-                    yield from _maker(clues, y, d, misfit.got)
+                    if known_origin(y) is not None:
+                        yield from _maker(clues, y, d, misfit.got)
+                    elif own:
+                        yield from _parameter(clues, y, d, misfit.got)
         case "window" if x is not None and dim is not None:
             yield from _padding(path, module, misfit.wants - x.shape[dim])
         case "numbers" if x is not None and misfit.wants and x.dim() > 1:
             yield from _viewed(clues, x, misfit.wants)
         case "unequal" if not misfit.noun:
             yield from _meeting(clues)
+        case "unequal" if misfit.noun == "target":
+            scores, target = misfit.others
+            sides = dict(zip(scores.shape[2:], target.shape[1:], strict=False))
+            if scores.dim() == target.dim() + 1 and scores.shape[2:] != target.shape[1:]:
+                yield from _window_settings(clues, scores, sides)
         case "dtype" if x is not None:
             yield from _conversion(clues, x)
         case "table":
@@ -169,6 +176,9 @@ def _making(clues: Clues, own: Dim, got: int, wants: int) -> Found:
     terms: dict[object, list[tuple[int, Dim]]] = {}
     for size, part in own.summed:  # a layer may have made several of them
         terms.setdefault(clues.failure.maker(part) or part, []).append((size, part))
+    sides = [size for size, part in own.parts if part.axis is not None and part.axis.chain]
+    if len(sides) > 1 and root(wants, got // prod(sides), len(sides)):
+        return  # sides of another size explain the number
     factors = [(size, part, wants * size, got) for size, part in own.parts]
     for same in terms.values():
         (size, part), *_ = same
@@ -229,15 +239,6 @@ def _meeting(clues: Clues) -> Found:
             yield from _window_settings(clues, x, sides)
 
 
-def _weight(clues: Clues) -> Found:
-    """Yield a weight of another shape for a product that the model's own forward calls."""
-    got, wants = clues.misfit.got, clues.misfit.wants
-    for weight in clues.misfit.others:
-        dims = [d for d, size in enumerate(weight.shape) if size == wants]
-        if known_origin(weight) is None and len(dims) == 1:
-            yield from _parameter(clues, weight, dims[0], got)
-
-
 def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
     """Yield a parameter of another shape, or its first rows."""
     tensors = (*clues.model.named_parameters(), *clues.model.named_buffers())
@@ -252,17 +253,18 @@ def _parameter(clues: Clues, weight: Tensor, dim: int, size: int) -> Found:
 
 def _window_settings(clues: Clues, x: Tensor, wanted: dict[int, int]) -> Found:
     """Yield settings of the layers before ``x`` with which its sides have the sizes ``wanted``."""
-    number = step_of(x)
+    number, up = step_of(x), []
     while number is not None and 0 <= number < len(clues.failure.steps):
         step = clues.failure.steps[number]
         shape = _sides_of(step)
         if wanted.keys().isdisjoint(shape) and set(wanted.values()) <= set(shape):
-            return
+            break
         module: Any = clues.part(step.module)
         kernel, stride = (getattr(module, name, None) for name in ("kernel_size", "stride"))
         if step.module and isinstance(kernel, tuple) and isinstance(stride, tuple):
             name = clues.name_of(step.module)
             if isinstance(module, ConvTransposeNd):
+                up.append((step.module, name, module.stride))
                 rows = zip(module.output_padding, shape[-len(kernel) :], strict=True)
                 more = tuple(pad + wanted.get(size, size) - size for pad, size in rows)
                 if all(0 <= pad < step for pad, step in zip(more, stride, strict=True)):
@@ -282,6 +284,13 @@ def _window_settings(clues: Clues, x: Tensor, wanted: dict[int, int]) -> Found:
         known = [one for one in step.inputs if one >= 0]
         slid = [n for n in known if wanted.keys() & {*_sides_of(clues.failure.steps[n])}]
         number = next(iter(slid or known), None)
+    if len(up) > 1 and len({stride for _, _, stride in up}) == 1:
+        more = tuple(step - 1 for step in up[0][2])
+        all_of = sets(
+            up[-1][0], " and ".join(name for _, name, _ in reversed(up)), output_padding=more
+        )
+        settings = tuple((path, "output_padding", more) for path, _, _ in up)
+        yield Candidate(Cost.SETTINGS, ModelChange(settings, (), all_of.text))
 
 
 def _sides_of(step: ShapeStep) -> tuple[int, ...]:
@@ -306,7 +315,7 @@ def _slips(clues: Clues) -> Found:
     flat = any(step.op == "flatten" and step.inputs == (-1,) for step in clues.failure.steps)
     if flat and len(shape) == 2 and clues.misfit.wants == prod(shape):  # it flattened nothing
         yield from clues.changed_input(number, Transform("unsqueeze", (0,)), Cost.WIDEN)
-    if len(shape) in (1, 3) or alone:
+    if len(shape) == 3 or alone or (len(shape) == 1 and number == 0):
         cost = Cost.UNBATCHED if kind == "rank" else Cost.SLIP
         yield from clues.changed_input(number, Transform("unsqueeze", (0,)), cost)
     if alone and len(shape) == 2 and shape[1] % shape[0] == 0:

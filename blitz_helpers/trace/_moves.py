@@ -28,6 +28,7 @@ def moves(clues: Clues) -> Found:
     own = [] if misfit.tensor is None else [misfit.tensor]
     single = misfit.kind in ("size", "rank") and misfit.noun != "inner"
     operands = [x for x in (own if single else clues.operands) if known_origin(x) is not None]
+    operands = clues.failure.tensors if misfit.noun == "inner" else operands
     if misfit.kind == "unequal" and misfit.dim is not None:
         for x in clues.failure.tensors:  # such as a learned token, one for all samples
             yield from _accepted(clues, x, _repeated(clues, x))
@@ -72,7 +73,7 @@ def _views(clues: Clues, x: Tensor) -> Moves:
     misfit = clues.misfit
     if misfit.noun == "inner":
         if x.dim() > 1:
-            second = x is clues.operands[-1]
+            second = x is clues.failure.tensors[-1]
             yield Cost.ORDER if second else Cost.SWAP, Transform("transpose", (-2, -1))
         return
     for dim in range(x.dim()):
@@ -131,9 +132,11 @@ def _widened(clues: Clues, x: Tensor) -> Moves:
         for places in found:
             leads = places[:1] != (0,)
             if misfit.kind != "unequal":
-                if leads and x.dim() == 2 and not (_is_picture(x) or clues.input_number(x)):
+                rows = x.dim() == 2 and origin_of(x).depends
+                if leads and rows and not (_is_picture(x) or clues.input_number(x)):
                     continue  # the rows of a batch are not one sample
-                if clues.channels is None and places != tuple(range(ndim))[-x.dim() :]:
+                start = 0 if misfit.noun == "index" else ndim - x.dim()
+                if clues.channels is None and places != tuple(range(start, start + x.dim())):
                     continue  # the meaning of the other dimensions is not known
             elif places == tuple(range(ndim))[-x.dim() :]:
                 continue  # broadcasting aligns the tensors like this already

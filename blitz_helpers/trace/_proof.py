@@ -177,6 +177,8 @@ class Proof:
             if isinstance(grown, ShapeTrace):
                 if _rows(outputs, _shapes(grown.output_shape), size):
                     return True
+            elif grown is not None and len(shape) == 1 and grown.misfit.kind == "size":
+                return True  # its only dimension holds features
             elif grown is not None and grown.misfit.kind in self.fixed:
                 # The model only takes this batch size, because of a view or state of fixed size.
                 return any(one[:1] == (size,) for one in outputs)

@@ -68,6 +68,9 @@ class Indexed(OpenOp):
             return
         dim = wrap(self.dim, x)
         _check_indices(index, x.shape[dim] if x.dim() else 1, x)
+        if self.name.startswith(("gather", "scatter")) and 0 < index.dim() != x.dim() > 0:
+            text = f"got an index of {tuple(index.shape)} for {tuple(x.shape)}"
+            raise Misfit("rank", text, index, None, index.dim(), (x.dim(),), "index", (x,))
         if isinstance(source, Tensor) and source.dim() and source.dtype != x.dtype:
             raise wrong_dtype(source, x.dtype, (x,), "a source")
         if isinstance(source, Tensor) and source.dim() and x.dim() and "index" in self.name:
@@ -120,6 +123,8 @@ class ClassLoss(OpenOp):
         floating = target.dtype.is_floating_point
         if floating and self.takes_probabilities and target.shape == x.shape:
             return
+        if target.shape == x.shape and x.dim() > 1 and self.takes_probabilities:
+            raise wrong_dtype(target, x.dtype, (x,), "a target")
         if tuple(target.shape) != wants:
             text = f"got {tuple(x.shape)} and a target of {tuple(target.shape)}, wants {wants}"
             raise Misfit("unequal", text, target, None, noun="target", others=(x, target))

@@ -145,10 +145,13 @@ def _kept(value: Any) -> Any:
     if _is_plain(value) or _is_tensor(value):
         return value
     if isinstance(value, dict):
+        copied: Any = kind if kind in _DICTS else dict
+        if _holds_plain(value):
+            return copied(value)
         keys, values = _all_kept(value), _all_kept(value.values())
         if keys is None or values is None:
             return MISSING
-        return (kind if kind in _DICTS else dict)(dict(zip(value, values, strict=True)))
+        return copied(dict(zip(value, values, strict=True)))
     if kind not in _SEQUENCES:
         return MISSING
     parts = [*value] if _holds_plain(value) else _all_kept(value)
@@ -191,6 +194,8 @@ def _mark(value: Any) -> object:
         return id(value), kind is Tensor and value._version  # the weights change anyway
     if hasattr(value, "tobytes"):
         return kind, value.tobytes()
+    if isinstance(value, dict) and _holds_plain(value):
+        return kind, [*value.items()]  # quickly
     if isinstance(value, dict):
         return kind, [_mark(part) for item in value.items() for part in item]
     if kind in _SEQUENCES and _has_tensors(value):

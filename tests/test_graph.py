@@ -1,6 +1,7 @@
 """The autograd graph as data, held against torch's own walk and torch's own `backward()`."""
 
 import gc
+import pickle
 import re
 import threading
 import warnings
@@ -984,3 +985,13 @@ def test_outputs_that_hold_themselves_or_lie_deep_are_found():
     for _ in range(2_000):
         output = [output]
     assert len(autograd_graph(output).roots) == 1
+
+
+def test_jagged_tensors_have_graphs_without_symbols():
+    parts = [torch.ones(2, 4), torch.ones(3, 4)]
+    jagged = torch.nested.nested_tensor(parts, layout=torch.jagged, requires_grad=True)
+    graph = autograd_graph((jagged * jagged).sin().values().sum())
+    assert pickle.loads(pickle.dumps(graph)) == graph
+    assert [node.shape for node in graph.leaves] == [None]
+    assert str(graph)
+    assert graph.can_backward

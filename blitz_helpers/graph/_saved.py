@@ -131,6 +131,8 @@ class SavedReader:
             shape, dtype, storage = tensor.shape, tensor.dtype, tensor.untyped_storage()
         except RuntimeError:  # sparse, nested, or a wrapper of torch.func
             return SavedTensor(name, form_of(tensor)[0], None, "kept")
+        if tensor.is_nested:
+            return SavedTensor(name, None, None, "kept")
         self.storages.add(storage)
         record = _kept(name, shape, dtype)
         then = None if tensor.output_nr else self.forms.get(tensor.grad_fn or id(tensor))

@@ -19,12 +19,17 @@ Form: TypeAlias = tuple[Shape | None, torch.dtype]
 """The shape and dtype, which ``.data`` and ``set_`` can change behind autograd's back."""
 
 
+_INT = {int}
+
+
 def form_of(tensor: Any) -> Form:
     """Return the form of a tensor, or of one that a node made, from its ``_input_metadata``."""
     try:
-        return tuple(tensor.shape), tensor.dtype
+        shape = tuple(tensor.shape)
     except RuntimeError:  # a nested tensor has no single shape
         return None, tensor.dtype
+    # The symbol in place of a size of a jagged tensor is no number, and belongs to this process.
+    return (shape if _INT.issuperset(map(type, shape)) else None), tensor.dtype
 
 
 def expands_to(shape: Shape, target: Shape) -> bool:

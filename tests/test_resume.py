@@ -25,6 +25,7 @@ from torch.utils.data import (
     Sampler,
     TensorDataset,
 )
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from blitz_helpers import adam_step, fit, momentum_step, sgd_step
 from blitz_helpers.training._reach import reachable
@@ -698,7 +699,13 @@ def with_memory_in_a_default():
     return step
 
 
+def with_memory_under_weak_keys():
+    state = WeakTensorKeyDictionary()
+    return lambda params: adam_step(params, state, lr=0.01)
+
+
 RULES = {
+    "memory under weak keys": with_memory_under_weak_keys,
     "a count in a counter": counting_in_a_counter,
     "a count in a default": counting_in_a_default,
     "memory in a default": with_memory_in_a_default,
@@ -781,13 +788,14 @@ class Log:
     """Counts in a list, in a dict and in a tuple."""
 
     def __init__(self):
-        self.calls, self.counts, self.last = [], {"calls": 0}, ()
+        self.calls, self.counts, self.last, self.inner = [], {"calls": 0}, (), {}
 
     def count(self):
         self.calls.append("call")
         self.counts["calls"] += 1
         self.last = (self.counts["calls"], *self.last[:1])
-        return len(self.calls) + self.counts["calls"] + sum(self.last)
+        self.inner.setdefault("calls", []).append(1)
+        return sum(map(len, (self.calls, *self.inner.values()))) + sum(self.last)
 
 
 class LoggingSampler(Shuffled):

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from blitz_helpers.training._encoding import NUMPY_KINDS
 from blitz_helpers.training._reach import MISSING, Namespace, is_own, namespaces
@@ -22,6 +24,8 @@ _PLAIN = frozenset(
 )
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 _DICTS = (dict, OrderedDict, Counter)
+_MAPPINGS = (dict, WeakKeyDictionary, WeakIdKeyDictionary)
+_FEW = 100  # things in a container
 _Variable = tuple[str, str]  # the name of its holder, and its own
 
 
@@ -52,9 +56,12 @@ class Variables:
         for holder, thing, namespace in self._namespaces():
             of_rule = id(thing) in self._of_rule
             for name, value in namespace.values.items():
-                if of_rule or _is_plain(value) or _holds_plain(value):
+                is_taken = of_rule or _is_plain(value) or _holds_plain(value)
+                if is_taken or _is_small(value):
                     with suppress(RecursionError):  # it holds itself
-                        found[holder, name] = _kept(value)
+                        kept = _kept(value)
+                        if is_taken or not _has_tensors(kept):
+                            found[holder, name] = kept
         return {variable: value for variable, value in found.items() if value is not MISSING}
 
     def changed(self) -> dict[_Variable, tuple[Any, ...]]:
@@ -109,7 +116,11 @@ class Variables:
         for (holder, name), value in values.items():
             with suppress(AttributeError, KeyError):  # the object or function has changed since
                 now = found[holder].values.get(name)
-                if isinstance(value, list | deque | set | dict) and isinstance(now, type(value)):
+                is_mapping = type(value) is dict and isinstance(now, _MAPPINGS)
+                is_same = isinstance(value, list | deque | set | dict) and isinstance(
+                    now, type(value)
+                )
+                if is_mapping or is_same:
                     refill(now, value)  # others may hold it too
                 else:
                     found[holder].put(name, value)
@@ -134,9 +145,14 @@ def _is_plain(value: Any) -> bool:
 
 def _holds_plain(value: Any) -> bool:
     """Return whether it is a container of numbers and text, quickly."""
-    if isinstance(value, dict):
+    if isinstance(value, _MAPPINGS):
         return _PLAIN.issuperset(map(type, chain(value, value.values())))
     return type(value) in _SEQUENCES and _PLAIN.issuperset(map(type, value))
+
+
+def _is_small(value: Any) -> bool:
+    """Return whether it is a container of few things, and so no data."""
+    return isinstance(value, (*_SEQUENCES, *_MAPPINGS)) and len(value) <= _FEW
 
 
 def _kept(value: Any) -> Any:
@@ -144,7 +160,7 @@ def _kept(value: Any) -> Any:
     kind = type(value)
     if _is_plain(value) or _is_tensor(value):
         return value
-    if isinstance(value, dict):
+    if isinstance(value, _MAPPINGS):
         copied: Any = kind if kind in _DICTS else dict
         if _holds_plain(value):
             return copied(value)
@@ -180,7 +196,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _has_tensors(value: Any) -> bool:
-    if isinstance(value, dict):
+    if isinstance(value, _MAPPINGS):
         return any(map(_has_tensors, chain(value, value.values())))
     if type(value) in _SEQUENCES:
         return not _PLAIN.issuperset(map(type, value)) and any(map(_has_tensors, value))
@@ -194,9 +210,9 @@ def _mark(value: Any) -> object:
         return id(value), kind is Tensor and value._version  # the weights change anyway
     if hasattr(value, "tobytes"):
         return kind, value.tobytes()
-    if isinstance(value, dict) and _holds_plain(value):
+    if isinstance(value, _MAPPINGS) and _holds_plain(value):
         return kind, [*value.items()]  # quickly
-    if isinstance(value, dict):
+    if isinstance(value, _MAPPINGS):
         return kind, [_mark(part) for item in value.items() for part in item]
     if kind in _SEQUENCES and _has_tensors(value):
         return kind, [_mark(part) for part in value]

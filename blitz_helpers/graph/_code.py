@@ -16,49 +16,41 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Literal, TypeAlias
 
 Asks: TypeAlias = Literal["always", "never", "perhaps"]
+_Codes: TypeAlias = "dict[tuple[FunctionType, bool], Code]"
+"""The code read so far, of functions as they are and bound to a first argument."""
 
 _SAVED = ("saved_tensors", "saved_variables")  # the second is the old name
-ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _UNKNOWN = object()
-_MOST_HELPERS = 20  # the deepest nesting of helpers that is followed
+_MOST_HELPERS = 50  # so many are followed from one backward
 _PADDING = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"))
-JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+_JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
 def code_of(function: object) -> Code | None:
     """Return the code of a function; ``None`` if Python cannot read it."""
-    return _code_of(function, 0, {})
+    return _code_of(function, {})
 
 
-def _code_of(
-    function: object, depth: int, known: dict[tuple[FunctionType, bool], Code]
-) -> Code | None:
+def _code_of(function: object, known: _Codes) -> Code | None:
     is_bound = isinstance(function, classmethod) or inspect.ismethod(function)
     if is_bound or isinstance(function, staticmethod):
         function = function.__func__  # type: ignore[attr-defined]  # all three have it
-    if depth > _MOST_HELPERS or not isinstance(function, FunctionType):
+    if len(known) > _MOST_HELPERS or not isinstance(function, FunctionType):
         return None
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         return None  # the call alone runs none of it
     if (function, is_bound) not in known:
-        known[function, is_bound] = Code(function, depth, is_bound, known)
+        known[function, is_bound] = Code(function, is_bound, known)
     return known[function, is_bound]
 
 
 class Code:
     """The instructions of a function, and the possible successors of each."""
 
-    def __init__(
-        self,
-        function: FunctionType,
-        depth: int,
-        is_bound: bool,
-        known: dict[tuple[FunctionType, bool], Code],
-    ) -> None:
+    def __init__(self, function: FunctionType, is_bound: bool, known: _Codes) -> None:
         self.function = function
         self.module = str(function.__globals__.get("__name__"))
-        self.depth = depth
-        """0 for a backward, 1 for the helpers that it calls, 2 for those that they call."""
         self._known_codes = known
         self._answers: dict[bool, Asks] = {}
         self.signature = inspect.signature(function, follow_wrapped=False)
@@ -66,34 +58,34 @@ class Code:
             _, *others = self.signature.parameters.values()
             self.signature = self.signature.replace(parameters=others)
         self._parameters = list(self.signature.parameters)
+        self.required = [
+            name
+            for name, one in self.signature.parameters.items()
+            if one.kind.name.startswith("POSITIONAL") and one.default is one.empty
+        ]
         self.steps: list[dis.Instruction] = []
-        self.effects: list[int] = []
-        """By how much each step, and the padding before it, makes the stack grow."""
         self._place_of: dict[int, int] = {}  # keyed by offset; padding maps to the next instruction
-        effect = 0
         for step in dis.get_instructions(function):
             self._place_of[step.offset] = len(self.steps)
-            if step.opname in _PADDING:
-                effect += dis.stack_effect(step.opcode, step.arg, jump=False)
-                continue
-            for single in _one_by_one(step):
-                self.steps.append(single)
-                self.effects.append(effect + _effect(single))
-                effect = 0
-        self.targets = {self._place_of[step.argval] for step in self.steps if step.opcode in JUMPS}
+            if step.opname not in _PADDING:
+                self.steps += _one_by_one(step)
+        stored = {step.argval for step in self.steps if step.opname == "STORE_FAST"}
+        shared = function.__code__.co_cellvars  # an inner function may store these
+        self._gradients = set(self.required[1:]).difference(stored, shared)  # the first is ctx
+        self.targets = {self._place_of[step.argval] for step in self.steps if step.opcode in _JUMPS}
         self.known: dict[int, tuple[object, int]] = {}
         """For each place that loads a global or closure value: the value, the place after it."""
         outside = _values_outside(function)
         for place, step in enumerate(self.steps):
             if step.opname in ("LOAD_GLOBAL", "LOAD_DEREF") and step.argval in outside:
                 value, end = outside[step.argval], place + 1
-                while self.steps[end].opname in ATTRIBUTE:
+                while self.steps[end].opname in _ATTRIBUTE:
                     value, end = _attribute(value, self.steps[end].argval), end + 1
                 self.known[place] = value, end
 
     def helper(self, function: object) -> Code | None:
         """Return the code of a function that this one calls; ``None`` if Python cannot read it."""
-        return _code_of(function, self.depth + 1, self._known_codes)
+        return _code_of(function, self._known_codes)
 
     def asks(self, is_first: bool) -> Asks:
         """Return whether it asks ``ctx``, its first or any argument, for the saved tensors."""
@@ -117,7 +109,7 @@ class Code:
         own: set[str] = set(_SAVED)
         for place, (step, following) in enumerate(pairwise(self.steps)):
             if self._parameters and _loaded(step) == self._parameters[0]:
-                if following.opname in ATTRIBUTE:
+                if following.opname in _ATTRIBUTE:
                     taken.setdefault(following.argval, []).append(place)
                 elif following.opname == "STORE_ATTR":
                     own.add(following.argval)
@@ -132,11 +124,11 @@ class Code:
     def _asks_at(self, place: int, contexts: set[str]) -> Asks:
         """Return whether this instruction asks for saved tensors, or may do so with ``ctx``."""
         step = self.steps[place]
-        if step.opname in ATTRIBUTE and step.argval in _SAVED:
+        if step.opname in _ATTRIBUTE and step.argval in _SAVED:
             return "always"
         if _loaded(step) not in contexts:
             return "never"
-        if self.steps[place + 1].opname in (*ATTRIBUTE, "STORE_ATTR"):
+        if self.steps[place + 1].opname in (*_ATTRIBUTE, "STORE_ATTR"):
             return "never"
         value, end = self._callee(place)
         helper = self.helper(value)
@@ -147,22 +139,30 @@ class Code:
     def _callee(self, place: int) -> tuple[object, int]:
         """Return the object called with the value loaded here, and the place after its own load."""
         start, _ = _span(self.steps[place])
-        for at in range(place, len(self.steps)):
-            begin, end = _span(self.steps[at])
-            if self.steps[at].opname.startswith("CALL") and begin <= start < end:
-                return self.called_at(at)
+        for step in self.steps[place:]:
+            begin, end = _span(step)
+            if step.opname.startswith("CALL") and begin <= start < end:
+                # A call and its callee begin at the same position in the source.
+                callees = (at for at in self.known if _span(self.steps[at])[0] == begin)
+                return self.known.get(next(callees, -1), (None, place))
         return None, place
 
-    def called_at(self, place: int) -> tuple[object, int]:
-        """Return the object that this instruction calls, and the place after its own load.
+    def leaves_tensor(self, place: int) -> bool:
+        """Return whether this instruction of a backward leaves a gradient that was passed in.
 
-        A call and its callee begin at the same position in the source.
+        The same goes for what operators compute with one, if it is the first or last operand.
         """
+        if place + 1 in self.targets:
+            return False
+        if self.steps[place].opname != "BINARY_OP":
+            return self._loads_gradient(place)
         begin, end = _span(self.steps[place])
-        if begin >= end:  # the code came without positions
-            return None, place
-        callees = (at for at in self.known if _span(self.steps[at])[0] == begin)
-        return self.known.get(next(callees, -1), (None, place))
+        first = (at for at in range(place) if _span(self.steps[at])[0] == begin < end)
+        return self._loads_gradient(next(first, place)) or self._loads_gradient(place - 1)
+
+    def _loads_gradient(self, place: int) -> bool:
+        is_whole = self.steps[place + 1].opname not in _ATTRIBUTE
+        return is_whole and _loaded(self.steps[place]) in self._gradients
 
     def can_return(self, start: int, avoiding: Container[int] = ()) -> bool:
         """Return whether some path from here returns, ``avoiding`` these places."""
@@ -196,7 +196,7 @@ class Code:
         step = self.steps[place]
         if step.opname in ("RAISE_VARARGS", "RERAISE"):
             return []
-        if step.opcode not in JUMPS:
+        if step.opcode not in _JUMPS:
             return [place + 1]
         target = self._place_of[step.argval]
         if step.opname.startswith(("JUMP_FORWARD", "JUMP_BACKWARD")):
@@ -244,13 +244,6 @@ def _one_by_one(step: dis.Instruction) -> list[dis.Instruction]:
         step._replace(opname=f"{kind}_FAST", argval=name)
         for kind, name in zip(kinds, names, strict=True)
     ]
-
-
-def _effect(step: dis.Instruction) -> int:
-    """Return by how much an instruction makes the stack grow."""
-    if step.opname in ("LOAD_FAST", "STORE_FAST"):
-        return 1 if step.opname == "LOAD_FAST" else -1
-    return dis.stack_effect(step.opcode, step.arg, jump=False)
 
 
 def _loaded(step: dis.Instruction) -> object:

@@ -69,6 +69,11 @@ def from_a_variable(ctx, g):
     return gradients
 
 
+def in_place_of_its_argument(ctx, g):
+    g = (g, g)
+    return g
+
+
 def from_an_inner_function(ctx, g):
     def pair():
         nonlocal g
@@ -163,9 +168,12 @@ UNKNOWN = {
     "a product of a tuple": (custom(lambda ctx, g: (g,) * 2), leaf(), leaf()),
     "a sum of tuples": (custom(lambda ctx, g: g.split(3) + g.split(3)), leaf(), leaf()),
     "a choice too many": (custom(lambda ctx, g: (g, g if g.sum() < 0 else None)), leaf()),
+    "another choice too many": (custom(lambda ctx, g: (g, None if g.sum() else g)), leaf()),
+    "the first that is not empty": (custom(lambda ctx, g: g.split(3) * 2 or (g,)), leaf(), leaf()),
     "the tutorial's, of two": (custom(as_in_the_tutorial), leaf(), leaf()),
     "from a helper": (custom(lambda ctx, g: twice(g)), leaf(), leaf()),
     "from a variable": (custom(from_a_variable), leaf(), leaf()),
+    "in place of its argument": (custom(in_place_of_its_argument), leaf(), leaf()),
     "from an inner function": (custom(from_an_inner_function), leaf(), leaf()),
     "within blocks": (custom(within_two_blocks), leaf(), leaf()),
     "a copy, too few": (custom(lambda ctx, g: g.clone()), leaf(), leaf()),

@@ -69,7 +69,8 @@ class AutogradGraph:
 
         The call gets all outputs and gradients of their shapes, and no other arguments. ``True``:
         it works; ``False``: it raises; ``None``: only running it can tell, for the reason in
-        ``backward_error``. Errors raised by user hooks cannot be foreseen.
+        ``backward_error``. It cannot foresee errors that user hooks raise, nor gradients of a wrong
+        shape or type that a custom ``Function`` returns: only their number is read.
         """
         if self._obstacle is None:
             return True

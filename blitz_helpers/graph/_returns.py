@@ -42,7 +42,8 @@ def _returned_at(code: Code, place: int) -> Returned:
         one = range(1, 2)
         return Returned(one, one) if code.leaves_tensor(place) else UNREADABLE
     needed = step.argval
-    while place not in code.targets and _is_none(code.steps[place - 1]):
+    unset = _set_to_none(code)
+    while place not in code.targets and _may_be_none(code.steps[place - 1], unset):
         place, needed = place - 1, needed - 1
     # Beside other outputs, one may not be a tensor, and its gradient is None.
     is_computed = len(code.required) == 2 or code.steps[place - 1].opname == "BINARY_OP"
@@ -50,5 +51,17 @@ def _returned_at(code: Code, place: int) -> Returned:
     return Returned(range(needed, step.argval + 1), range(least, step.argval + 1))
 
 
-def _is_none(step: Instruction) -> bool:
-    return step.opname == "LOAD_CONST" and step.argval is None
+def _may_be_none(step: Instruction, unset: set[str]) -> bool:
+    return step.argval is None if step.opname == "LOAD_CONST" else step.argval in unset
+
+
+def _set_to_none(code: Code) -> set[str]:
+    """Return the variables that start as ``None``, for gradients that are not needed."""
+    names: set[str] = set()
+    follows_none = False
+    for step in code.steps:
+        if step.opname == "STORE_FAST" and follows_none:
+            names.add(step.argval)
+        elif step.opname != "COPY":
+            follows_none = step.opname == "LOAD_CONST" and step.argval is None
+    return names

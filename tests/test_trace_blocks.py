@@ -369,3 +369,19 @@ def test_channels_are_not_blamed_where_other_sides_explain_the_number():
     with pytest.raises(ShapeError) as caught:
         trace_shapes(model, (2, 1, 28, 28))
     assert caught.value.hint == "Use in_features=256, or an input of 32 to 35 pixels a side."
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda s, x: x.sum().amax(0), [(2, 3)]),
+        (lambda s, x: x.sum().max(-1).values, [(2, 3)]),
+        (lambda s, x: x[:, 2:].sum(1), [(5, 2)]),
+        (lambda s, x, at: x.gather(1, at), [(5, 4), torch.zeros(0, dtype=torch.long)]),
+        (lambda s, x: torch.stack([x, x])[torch.tensor([1, 0], dtype=torch.int32)], [(5, 4)]),
+    ],
+)
+def test_what_torch_takes_is_not_refused(function, inputs):
+    model = Fn(function)
+    real = model(*[torch.randn(x) if isinstance(x, tuple) else x for x in inputs])
+    assert trace_shapes(model, *inputs).output_shape == tuple(real.shape)

@@ -112,7 +112,7 @@ class Extremum(OpenOp):
         """Refuse to look for the largest or smallest of no numbers."""
         x, gone = self.input, self.reduced()
         for dim in gone or () if self.name in _OF_SOME else ():
-            if not x.shape[dim]:
+            if x.dim() and not x.shape[dim]:  # a single number has one, in dimension 0
                 text = f"got {tuple(x.shape)}, which has no numbers in dimension {dim}"
                 raise Misfit("window", text, x, dim, 0, 1)
 

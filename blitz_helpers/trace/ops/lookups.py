@@ -64,7 +64,7 @@ class Indexed(OpenOp):
 
     def check(self) -> None:
         x, index, source = self.input, self.index, self.source
-        if not isinstance(self.dim, int):
+        if not isinstance(self.dim, int) or not index.numel():
             return
         dim = wrap(self.dim, x)
         _check_indices(index, x.shape[dim] if x.dim() else 1, x)

@@ -26,7 +26,7 @@ NETWORK, RESNET = "the network", "ResNet-152"
 # Where a profile found the time, for targets that are missed.
 WHY = {
     "fresh": "a trace imports 30 small files, and to find and read them alone takes as long as "
-    "all that torchinfo does; a fifth of the time is a round of Python's garbage collector that "
+    "all that torchinfo does; a quarter of the time is a round of Python's garbage collector that "
     "the import of torch has left nearly due.",
     "figure": "matplotlib lays out and renders every word by itself, in more than a millisecond, "
     "and the picture of the network has about 70; all the rest, the walk and the layout included, "

@@ -222,6 +222,32 @@ def test_the_first_code_cell_shortens_errors(path):
     assert all(len(line) <= 80 for line in first.source.splitlines())
 
 
+LINE_SHOWN = re.compile(r"^(?:-+>)? *(\d+) (.+)$", re.MULTILINE)
+
+
+def lines_shown(path):
+    """Yield the lines of the package that stored tracebacks show: file, number and text."""
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output.get("traceback", ())))
+            for frame in text.split("\nFile ")[1:]:
+                file, _, shown = frame.partition(":")
+                for number, line in LINE_SHOWN.findall(shown.partition("\n\n")[0]):
+                    yield file, int(number), line.strip()
+
+
+@every_notebook
+def test_tracebacks_show_the_package_as_it_is(path):  # nbval compares only their messages
+    for file, number, line in lines_shown(path):
+        assert (ROOT / file).read_text().splitlines()[number - 1].strip() == line, (file, number)
+
+
+def test_some_tracebacks_show_the_package():
+    assert any(
+        file == "blitz_helpers/network.py" for path in NOTEBOOKS for file, *_ in lines_shown(path)
+    )
+
+
 english = pytest.mark.parametrize(
     "path",
     [path for path in NOTEBOOKS if path.parent.name == "notebooks"],

@@ -148,7 +148,7 @@ WRONG = {
     "too few": (custom(lambda ctx, g: g), leaf(), leaf()),
     "one product of two": (custom(lambda ctx, g: 2 * g), leaf(), leaf()),
     "one long product of two": (custom(lambda ctx, g: g * 2 * g.cos()), leaf(), leaf()),
-    "a difference too many": (custom(lambda ctx, g: (g, g - g.cos())), leaf()),
+    "a difference too many": (custom(lambda ctx, g: (g, g.cos() - g)), leaf()),
     "a sum of two outputs too many": (custom(lambda ctx, g, h: (g, g + h), two_outputs), leaf()),
     "one too many before None": (custom(lambda ctx, g: (g, g, None)), leaf()),
     "None of two": (custom(lambda ctx, g: None), leaf(), leaf()),

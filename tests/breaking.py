@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from functional_model import Fn
 from torch import nn
 
 from blitz_helpers import ShapeError, trace_shapes
@@ -34,19 +35,6 @@ class Case:
     batch: int
     ndim: int  # of the good output
     kwargs: dict = field(default_factory=dict)
-
-
-class Fn(nn.Module):
-    """Layers, and a forward that uses them."""
-
-    def __init__(self, function, **layers):
-        super().__init__()
-        self.function = function
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, *args, **kwargs):
-        return self.function(self, *args, **kwargs)
 
 
 def one_of(draw, *options):

@@ -7,22 +7,10 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from functional_model import Fn
 from torch import nn
 
 from blitz_helpers import Network, Remedy, ShapeError, trace_shapes
-
-
-class Fn(nn.Module):
-    """Layers, and a forward that uses them."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args, **kwargs):
-        return self.function(self, *args, **kwargs)
 
 
 def error_of(model, *inputs, **kwargs) -> ShapeError:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 MOST_NUMBERED = 20  # with more classes than this, only some get a number
+_LINE_HEIGHT, _TALLEST = 0.17, 200.0  # inches: of a line of words, and of all rows
 BOXED = {"frameon": True, "framealpha": 0.9, "facecolor": CARD, "edgecolor": "none"}
 
 
@@ -23,6 +24,18 @@ def number_classes(axis: Axis, num_classes: int) -> None:
     """Label each class with its number, or only some if the labels would overlap."""
     every = 1 if num_classes <= MOST_NUMBERED else math.ceil(num_classes / 10)
     axis.set_ticks(range(0, num_classes, every))
+
+
+def row_spacing(count: int, inches: float) -> tuple[float, int]:
+    """Return the height of each of ``count`` rows, and of how many rows one can have words.
+
+    The height is ``inches``, or less if there are thousands of rows.
+
+    >>> row_spacing(10, 0.25), row_spacing(4000, 0.25)
+    ((0.25, 1), (0.05, 4))
+    """
+    height = min(inches, _TALLEST / count)
+    return height, math.ceil(_LINE_HEIGHT / height)
 
 
 def in_legend(name: object) -> str:

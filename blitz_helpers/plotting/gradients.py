@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from blitz_helpers.plotting._axes import colour_bar
+from blitz_helpers.plotting._axes import colour_bar, row_spacing
 from blitz_helpers.plotting._canvas import canvas, describe
 from blitz_helpers.plotting._checks import as_tensor, checked, require_record
 from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, VERMILION
@@ -26,7 +25,7 @@ _REMARKS = {
     "zero": ("zero: reached, and every entry is 0", VERMILION),
     "nonfinite": ("not finite: an entry is inf or nan", VERMILION),
 }
-_INCHES_A_ROW, _LINE_HEIGHT, _TALLEST = 0.27, 0.17, 200.0  # inches; the last of all rows
+_INCHES_A_ROW = 0.27
 _LINE = "#E3E3E3"
 _RIGHT = 1.13  # right edge of the column of zeros, as a fraction of the axes' width
 
@@ -49,8 +48,7 @@ def plot_gradient_report(report: GradientReport, ax: Axes | None = None) -> Axes
     require_record(report, "report", "GradientReport", "gradient_report(model)")
     if not report:
         raise ValueError("report is empty: it holds no parameter. Draw that of a model with some.")
-    pitch = min(_INCHES_A_ROW, _TALLEST / len(report))
-    every = math.ceil(_LINE_HEIGHT / pitch)  # only every so many rows of many have words
+    pitch, every = row_spacing(len(report), _INCHES_A_ROW)
     ax = canvas(ax, 7.0, 1.1 + pitch * len(report))
     lines = [line for line, row in enumerate(report) if row.status == "ok"]
     norms = [report[line].norm or 0.0 for line in lines]  # an "ok" row always has a norm

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from blitz_helpers.plotting._axes import row_spacing
 from blitz_helpers.plotting._canvas import canvas, describe
 from blitz_helpers.plotting._checks import checked, require_mapping
 from blitz_helpers.plotting._colours import BLACK, BLUE, GREY, SKY
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = "{'fc1': weight.detach().histogram(64)}"
 _HIGHEST = 0.8  # height of a row's highest bin, with rows 1 apart
-_INCHES_A_ROW, _LINE_HEIGHT, _TALLEST = 0.55, 0.17, 200.0  # inches; the last of all rows
+_INCHES_A_ROW = 0.55
 
 
 @default_style()
@@ -56,8 +57,7 @@ def plot_histograms(
     if not histograms:
         raise ValueError(f"There is no histogram. Give one or more, such as {_EXAMPLE}.")
     rows = {str(name): _checked(str(name), each) for name, each in histograms.items()}
-    pitch = min(_INCHES_A_ROW, _TALLEST / len(rows))
-    every = math.ceil(_LINE_HEIGHT / pitch)  # only every so many rows of many have a name
+    pitch, every = row_spacing(len(rows), _INCHES_A_ROW)
     ax = canvas(ax, 6.5, 0.7 + pitch * len(rows))
     bases = range(len(rows) - 1, -1, -1)
     if min(edges[0] for _, edges in rows.values()) <= 0 <= max(e[-1] for _, e in rows.values()):
